@@ -1,0 +1,306 @@
+"""Price histories: bars of one symbol on a regular grid, checked once (semantics.md §1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backtest.errors import ConfigError, DataError
+from backtest.units import duration_ms, duration_text, instant_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Float = NDArray[np.float64]
+Int = NDArray[np.int64]
+Trigger = Literal["mark", "last"]
+
+LAST = ("open", "high", "low", "close")
+MARK = ("mark_open", "mark_high", "mark_low", "mark_close")
+PRICES = LAST + MARK
+OPTIONAL = ("funding_rate", "volume", "maintenance_scale")
+COLUMNS = PRICES + OPTIONAL
+
+
+@dataclass(frozen=True)
+class PriceHistory:
+    """Bars of one symbol, from the first to the last, every missing bar in its place.
+
+    Attributes
+    ----------
+    symbol : str
+    interval_ms : int
+        Length Δ of a bar, milliseconds.
+    start_ms : int
+        Open time of bar 0, UTC milliseconds, a multiple of Δ since the epoch.
+    columns : dict of str to (n_bars,) float64
+        Some of `COLUMNS`; prices in quote per base, NaN where null. Read-only.
+    before : dict of str to float
+        The last known ``close`` and ``mark_close`` of the bars that the history was cut off from, where there are any.
+    series : frozenset of str
+        Which of ``"last"`` (a close), ``"mark"`` (any mark price) the whole history has, what was cut off included.
+
+    Raises
+    ------
+    DataError
+        If a price is not finite and > 0, a high lies below its low, or a bar is off the grid.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> bars = {"high": np.array([11.0, 12.0]), "low": np.array([9.0, 8.0]), "close": np.array([10.0, 9.0])}
+    >>> PriceHistory("BTCUSDT", 3_600_000, 0, bars).n_bars
+    2
+    """
+
+    symbol: str
+    interval_ms: int
+    start_ms: int
+    columns: dict[str, Float]
+    before: dict[str, float] = field(default_factory=dict)
+    series: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.columns) - set(COLUMNS))
+        if unknown:
+            raise DataError(f"{self.symbol}: unknown column {unknown[0]!r}; a history has {', '.join(COLUMNS)}")
+        if not self.columns or not self.n_bars:
+            raise DataError(f"{self.symbol}: the history is empty")
+        if self.interval_ms <= 0 or self.start_ms % self.interval_ms:
+            raise DataError(
+                f"{self.symbol}: open_time {instant_text(self.start_ms)} is not a multiple of the interval "
+                f"{duration_text(self.interval_ms)} since the epoch"
+            )
+        for name, values in self.columns.items():
+            frozen = np.ascontiguousarray(values, dtype=np.float64)
+            if frozen.shape != (self.n_bars,):
+                raise DataError(f"{self.symbol}: column {name} has shape {frozen.shape}, expected ({self.n_bars},)")
+            frozen.setflags(write=False)
+            self.columns[name] = frozen
+            self._check_values(name, frozen)
+        for prefix in ("", "mark_"):
+            high, low = self.columns.get(prefix + "high"), self.columns.get(prefix + "low")
+            if high is not None and low is not None:
+                self._refuse(high < low, prefix + "high", f"lies below {prefix}low", high)
+        found = {kind for kind, names in (("last", ("close",)), ("mark", MARK)) if self._any(names)}
+        object.__setattr__(self, "series", frozenset(self.series | found))
+
+    def _any(self, names: tuple[str, ...]) -> bool:
+        return any(name in self.columns and not np.isnan(self.columns[name]).all() for name in names)
+
+    def _check_values(self, name: str, values: Float) -> None:
+        self._refuse(np.isinf(values), name, "must be finite", values)
+        if name in PRICES:
+            self._refuse(values <= 0, name, "must be > 0", values)
+        elif name == "maintenance_scale":
+            self._refuse(values < 0, name, "must be ≥ 0", values)
+
+    def _refuse(self, bad: NDArray[np.bool_], name: str, rule: str, values: Float) -> None:
+        if bad.any():
+            row = int(np.argmax(bad))
+            when = instant_text(self.start_ms + row * self.interval_ms)
+            raise DataError(
+                f"{self.symbol}: column {name} {rule}; got {values[row]:g} in the bar of {when}"
+                f" ({int(bad.sum())} such bars)"
+            )
+
+    @property
+    def n_bars(self) -> int:
+        """Number of bars, missing ones included."""
+        return len(next(iter(self.columns.values())))
+
+    @classmethod
+    def from_frame(cls, frame: pd.DataFrame, symbol: str, interval: str) -> PriceHistory:
+        """A history from a DataFrame with an ``open_time`` column, or a DatetimeIndex of bar opens (NaN means null).
+
+        Parameters
+        ----------
+        frame : pandas.DataFrame
+            Some of `COLUMNS`, in the order of time; bars may be missing.
+        symbol : str
+        interval : str
+            Length of a bar, such as ``"1h"``.
+        """
+        times = frame["open_time"] if "open_time" in frame else frame.index.to_series()
+        if times.dtype.kind != "M":
+            raise DataError(f"{symbol}: open_time must hold timestamps; got {times.dtype}")
+        stamps = times.to_numpy().astype("datetime64[ms]").astype(np.int64)
+        values = {str(n): frame[n].to_numpy(dtype=np.float64, copy=True) for n in frame.columns if n != "open_time"}
+        return from_rows(symbol, duration_ms(interval), stamps, values)
+
+
+def from_rows(
+    symbol: str,
+    interval_ms: int,
+    open_time_ms: Int,
+    columns: dict[str, Float],
+    before: dict[str, float] | None = None,
+    series: frozenset[str] = frozenset(),
+) -> PriceHistory:
+    """Lay rows out on the regular grid; bars between them are missing.
+
+    Parameters
+    ----------
+    open_time_ms : (n_rows,) int64
+        Strictly ascending multiples of `interval_ms`.
+    columns : dict of str to (n_rows,) float64
+        NaN where null.
+
+    Raises
+    ------
+    DataError
+        With the row, if times are unsorted, duplicated or off the grid.
+    """
+    if not open_time_ms.size:
+        raise DataError(f"{symbol}: the history is empty")
+    steps = np.diff(open_time_ms)
+    if (steps <= 0).any():
+        row = int(np.argmax(steps <= 0)) + 1
+        word = "repeats" if steps[row - 1] == 0 else "goes back in time"
+        raise DataError(f"{symbol}: open_time {word} in row {row}, {instant_text(open_time_ms[row])}; sort and de-duplicate")
+    off = open_time_ms % interval_ms != 0
+    if off.any():
+        row = int(np.argmax(off))
+        raise DataError(
+            f"{symbol}: open_time {instant_text(open_time_ms[row])} in row {row} is not a multiple of the interval "
+            f"{duration_text(interval_ms)} since the epoch"
+        )
+    start = int(open_time_ms[0])
+    place = (open_time_ms - start) // interval_ms
+    n_bars = int(place[-1]) + 1
+    if n_bars > place.size:
+        columns = {name: _spread(values, place, n_bars) for name, values in columns.items()}
+    return PriceHistory(symbol, interval_ms, start, columns, dict(before or {}), series)
+
+
+def _spread(values: Float, place: Int, n_bars: int) -> Float:
+    out = np.full(n_bars, np.nan)
+    out[place] = values
+    return out
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The bars a run looks at: from the first to the last that can be entered and triggered.
+
+    Attributes
+    ----------
+    symbol : str
+    interval_ms, start_ms : int
+        Bar length, and open time of bar 0.
+    trigger : {"mark", "last"}
+        What is compared with the maintenance margin.
+    entry_price : (n_bars,) float64
+        NaN where there is none.
+    open, high, low, close : (n_bars,) float64
+        The trigger's, NaN where null.
+    charge_bar, charge_rate, charge_price : (n_charges,)
+        Funding charged before the extreme of its bar is looked at, with the price it falls on.
+    """
+
+    symbol: str
+    interval_ms: int
+    start_ms: int
+    trigger: Trigger
+    entry_price: Float
+    open: Float
+    high: Float
+    low: Float
+    close: Float
+    charge_bar: Int
+    charge_rate: Float
+    charge_price: Float
+
+    @property
+    def n_bars(self) -> int:
+        return self.entry_price.size
+
+    @property
+    def has_trigger(self) -> NDArray[np.bool_]:
+        """(n_bars,) bars with low and high of the trigger."""
+        return ~(np.isnan(self.high) | np.isnan(self.low))
+
+    def entry_bars(self, every_ms: int | None = None) -> Int:
+        """Bars that can be entered: with an entry price and trigger prices, at multiples of `every_ms`."""
+        bars = np.flatnonzero(self.has_trigger & ~np.isnan(self.entry_price))
+        if every_ms is not None and every_ms != self.interval_ms:
+            if every_ms % self.interval_ms:
+                raise ConfigError(
+                    f"entries.every must be a multiple of the bars' {duration_text(self.interval_ms)}; "
+                    f"got {duration_text(every_ms)}"
+                )
+            bars = bars[(self.start_ms + bars * self.interval_ms) % every_ms == 0]
+        return bars.astype(np.int64)
+
+    def longest_gap(self) -> int:
+        """Bars of the longest run without trigger prices."""
+        present = np.flatnonzero(self.has_trigger)
+        return int(np.diff(present).max(initial=1)) - 1
+
+
+def grid_of(
+    history: PriceHistory, trigger: Trigger | None = None, start_ms: int | None = None, end_ms: int | None = None
+) -> Grid:
+    """Cut a history to ``[start_ms, end_ms)`` and choose its series (semantics.md §1).
+
+    Raises
+    ------
+    DataError
+        If the trigger is not in the history, the range holds no bar that can be entered, or a funding charge has no
+        price.
+    """
+    chosen: Trigger = trigger or ("mark" if "mark" in history.series else "last")
+    prefix = "mark_" if chosen == "mark" else ""
+    if chosen == "mark" and "mark" not in history.series:
+        raise DataError(f"{history.symbol}: trigger 'mark' is asked for, but the history has no mark price")
+    nothing = np.full(history.n_bars, np.nan)
+    column = {name: history.columns.get(name, nothing) for name in COLUMNS}
+    if np.nanmax(np.abs(column["maintenance_scale"] - 1.0), initial=0.0) > 0:
+        raise DataError(f"{history.symbol}: column maintenance_scale other than 1 is not supported by this version")
+    entry = column["close"] if "last" in history.series else column["mark_close"]
+    ready = ~(np.isnan(entry) | np.isnan(column[prefix + "low"]) | np.isnan(column[prefix + "high"]))
+    step = history.interval_ms
+    first = 0 if start_ms is None else max(0, -((history.start_ms - start_ms) // step))
+    last = history.n_bars if end_ms is None else min(history.n_bars, -((history.start_ms - end_ms) // step))
+    bars = np.flatnonzero(ready[first:max(first, last)]) + first
+    if not bars.size:
+        span = f"{instant_text(history.start_ms)} … {instant_text(history.start_ms + history.n_bars * step)}"
+        raise DataError(
+            f"{history.symbol}: no bar with both an entry price and {chosen} prices in the range asked for; "
+            f"the history spans {span}"
+        )
+    cut = slice(int(bars[0]), int(bars[-1]) + 1)
+    charged = np.flatnonzero(~np.isnan(column["funding_rate"][cut]))
+    charged = charged[charged > 0] + cut.start
+    price = _charge_price(history, column, prefix, charged)
+    return Grid(
+        history.symbol,
+        step,
+        history.start_ms + cut.start * step,
+        chosen,
+        entry[cut],
+        *(column[prefix + name][cut] for name in LAST),
+        (charged - cut.start).astype(np.int64),
+        column["funding_rate"][charged],
+        price,
+    )
+
+
+def _charge_price(history: PriceHistory, column: dict[str, Float], prefix: str, charged: Int) -> Float:
+    """Price of each charge: mark open, else open, else the trigger close of the latest earlier bar that has one."""
+    price = np.where(np.isnan(column["mark_open"][charged]), column["open"][charged], column["mark_open"][charged])
+    lacking = np.isnan(price)
+    if lacking.any():
+        close = column[prefix + "close"]
+        known = np.concatenate(([history.before.get(prefix + "close", np.nan)], close))
+        latest = np.maximum.accumulate(np.where(np.isnan(known), 0, np.arange(known.size)))
+        price[lacking] = known[latest[charged[lacking]]]
+        still = np.isnan(price)
+        if still.any():
+            bar = int(charged[np.argmax(still)])
+            when = instant_text(history.start_ms + bar * history.interval_ms)
+            raise DataError(f"{history.symbol}: the funding charged in the bar of {when} has no price to fall on")
+    return price

@@ -1,0 +1,257 @@
+"""Running maxima over nested horizons, counted against thresholds.
+
+The window of an entry at bar ``i`` is the ``h`` bars ``i+1 … i+h``. Bars lie in tiles of `TILE`. The maximum over a
+window longer than a tile is the maximum of three numbers, the tail of its first tile, the whole tiles between and the
+head of its last tile, whatever the horizon. Shorter windows are doubled from one horizon to the next (``max over 2h =
+max of two h-windows``). Either way one pass over the entries answers a horizon, and the values of a tile stay in the
+nearest cache until they are counted.
+
+Doubling for long windows too takes two passes over memory per horizon and was 2× slower. Indices are unsigned where
+loops must become vector instructions: numba's test for negative ones prevents it, and a slice costs 20 ns.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from backtest.kernels.jit import Float, Int, kernel
+
+TILE = 256
+"""Bars of a tile. Below 128 the vector loops are too short."""
+PART = 64
+"""Values counted together: neighbours lie between few thresholds."""
+FEW = 16
+"""Up to so many thresholds between the least and greatest value of a part, comparing beats looking up."""
+LOWEST = -np.finfo(np.float64).max
+"""Stands for "no price here": finite, so that no arithmetic on it gives NaN, and below every threshold."""
+
+
+class Windows(NamedTuple):
+    """Window maxima of one horizon for every line of a rule, in three parts.
+
+    The window that starts at bar f has the maximum of ``head[f]``, ``tail[f + reach]`` and the whole tiles between.
+    """
+
+    head: Float  # (n_lines, n_bars) short: maximum over the horizon; long: to the end of the tile
+    tail: Float  # (n_lines, n_bars) short: the same array; long: from the start of the tile
+    reach: int  # short: 0; long: horizon - 1
+    whole: Float  # (n_lines, n_tiles) maxima of whole tiles
+    between: Float  # (n_lines, n_tiles) maxima over ``reach // TILE - 1`` of them (see `widen`)
+
+
+class Entries(NamedTuple):
+    """Positions opened, in the order of their bars."""
+
+    bar: Int  # (n_entries,) ascending
+    offset: Float  # (n_entries,) s·C_i, quote per base
+    scale: Float  # (n_entries,) 1/p_i
+
+
+class Runs(NamedTuple):
+    """Ranges of entries that are counted together: ``start[r] … stop[r] − 1`` go to row ``label[r]``."""
+
+    start: Int
+    stop: Int
+    label: Int
+
+
+class Levels(NamedTuple):
+    """Ascending thresholds with a look-up on the leading bits of a float: no threshold lies below its cell's bin."""
+
+    value: Float  # (n_levels + 1,) > 0, the last is +inf
+    table: Int  # (n_cells,) number of thresholds ≤ the cell's lower edge
+    base: int  # leading bits of the first cell
+    shift: int  # bits dropped
+    rounds: int  # most thresholds in one cell
+
+
+def levels_of(thresholds: Float, mantissa_bits: int = 8) -> Levels:
+    """Prepare ascending, positive thresholds for `count_windows`."""
+    shift = 52 - mantissa_bits
+    bits = thresholds.view(np.int64) >> shift
+    base = int(bits[0]) - 1
+    cells = np.arange(base, int(bits[-1]) + 2, dtype=np.int64)
+    table = np.searchsorted(thresholds, (cells << shift).view(np.float64), side="right")
+    rounds = int(np.diff(table, append=thresholds.size).max())
+    return Levels(np.append(thresholds, np.inf), table.astype(np.int64), base, shift, rounds)
+
+
+@kernel(fastmath=False)
+def adverse_series(price: Float, paid: Float, rate: float, side: float, out: Float) -> None:
+    """``Z_t = rate·P_t + side·C_t`` of semantics.md §3, `LOWEST` where the bar has no trigger price.
+
+    price : (n_bars,) the worst trigger price of each bar, NaN where missing
+    paid  : (n_bars,) C, the funding paid per unit of base since the start of the block of work
+    rate  : maintenance rate + close reserve − side (mark basis), −side (entry basis)
+    out   : (n_bars,) written
+    """
+    for t in range(price.size):
+        p = price[t]
+        out[t] = rate * p + side * paid[t] if p == p else LOWEST
+
+
+@kernel
+def tile_maxima(series: Float, head: Float, tail: Float, whole: Float) -> None:
+    """Maxima from each bar to the end of its tile, from the tile's start to each bar, and of whole tiles.
+
+    series, head, tail : (n_bars,); whole : (ceil(n_bars / TILE),)
+    """
+    for tile in range(whole.size):
+        start = tile * TILE
+        stop = min(start + TILE, series.size)
+        top = LOWEST
+        for t in range(start, stop):
+            top = max(top, series[t])
+            tail[t] = top
+        whole[tile] = top
+        top = LOWEST
+        for t in range(stop - 1, start - 1, -1):
+            top = max(top, series[t])
+            head[t] = top
+
+
+@kernel
+def widen(current: Float, spare: Float, length: int, target: int) -> tuple[Float, Float]:
+    """Maxima over `target` values from maxima over `length` ≤ `target`, by doubling.
+
+    current : (n_lines, n) maxima over the `length` values from each on; spare : the same shape, overwritten.
+    Returns (maxima over `target`, the other array); the last ``target − 1`` values are of shorter windows.
+    """
+    while length < target:
+        step = np.uint64(min(length, target - length))
+        for line in range(current.shape[0]):
+            size = np.uint64(current.shape[1])
+            keep = size - min(step, size)
+            for t in range(keep):
+                spare[line, t] = max(current[line, t], current[line, t + step])
+            for t in range(keep, size):
+                spare[line, t] = current[line, t]
+        current, spare = spare, current
+        length += np.int64(step)
+    return current, spare
+
+
+@kernel
+def required_margin(
+    windows: Windows, line: int, first: int, inner: float, entries: Entries, j: int, weight: float, shift: float,
+    x: Float, start: int, stop: int,
+) -> None:
+    """``x = max(x, weight·(top − offset)·scale + shift)`` for ``x[start:stop]``, entries that follow each other."""
+    f = np.uint64(first)
+    last = np.uint64(first + windows.reach)
+    e = np.uint64(j)
+    for t in range(np.uint64(start), np.uint64(stop)):
+        top = max(max(windows.head[line, f + t], windows.tail[line, last + t]), inner)
+        x[t] = max(x[t], weight * ((top - entries.offset[e + t]) * entries.scale[e + t]) + shift)
+
+
+@kernel
+def fill_tile(windows: Windows, entries: Entries, j: int, n: int, weight: Float, shift: Float, x: Float) -> None:
+    """Required margin rates of the `n` entries from `j` on, whose windows start in one tile."""
+    first = entries.bar[j] + 1
+    tile = first // TILE
+    dense = entries.bar[j + n - 1] - entries.bar[j] == n - 1
+    whole_tiles = windows.reach // TILE
+    # Windows that start `edge` bars later, or more, reach into the next tile and hold one whole tile more.
+    edge = (tile + 1) * TILE - first - windows.reach % TILE
+    x[:n] = -np.inf
+    for line in range(windows.head.shape[0]):
+        a = weight[line]
+        b = shift[line]
+        near = windows.between[line, tile + 1] if whole_tiles > 1 else LOWEST
+        far = max(near, windows.whole[line, tile + whole_tiles]) if whole_tiles > 0 else LOWEST
+        if dense:
+            cut = min(n, max(0, edge))
+            required_margin(windows, line, first, near, entries, j, a, b, x, 0, cut)
+            required_margin(windows, line, first, far, entries, j, a, b, x, cut, n)
+        else:
+            for t in range(n):
+                f = entries.bar[j + t] + 1
+                inner = near if f - first < edge else far
+                top = max(max(windows.head[line, f], windows.tail[line, f + windows.reach]), inner)
+                x[t] = max(x[t], a * ((top - entries.offset[j + t]) * entries.scale[j + t]) + b)
+
+
+@kernel
+def bin_of(bits: int, levels: Levels) -> int:
+    """Number of thresholds ≤ the float with these bits (negative bits: a negative float, below them all)."""
+    if bits < 0:
+        return 0
+    k = levels.table[min(max((bits >> levels.shift) - levels.base, 0), levels.table.size - 1)]
+    x = np.int64(bits).view(np.float64)
+    while levels.value[k] <= x:
+        k += 1
+    return k
+
+
+@kernel
+def count_tile(x: Float, bits: Int, bins: Int, n: int, levels: Levels, counts: Int, label: int) -> None:
+    """Add the `n` values to a histogram: bin k holds ``value[k-1] ≤ x < value[k]``.
+
+    x, bits, bins : (TILE,) the values, the same memory as int64 (floats ≥ 0 are ordered as their bits), scratch
+    """
+    row = np.uint64(label)
+    last = levels.table.size - 1
+    for begin in range(0, n, PART):
+        end = min(begin + PART, n)
+        start = np.uint64(begin)
+        stop = np.uint64(end)
+        low = bits[start]
+        high = bits[start]
+        for t in range(start, stop):
+            low = min(low, bits[t])
+            high = max(high, bits[t])
+        least = bin_of(low, levels)
+        greatest = bin_of(high, levels)
+        if greatest - least <= FEW:
+            left = end - begin
+            for k in range(least, greatest):
+                level = levels.value[k]
+                above = 0
+                for t in range(start, stop):
+                    above += 1 if x[t] >= level else 0
+                counts[row, k] += left - above
+                left = above
+            counts[row, greatest] += left
+            continue
+        for t in range(start, stop):
+            k = levels.table[np.uint64(min(max((bits[t] >> levels.shift) - levels.base, 0), last))]
+            bins[t] = k + (1 if x[t] >= levels.value[np.uint64(k)] else 0)
+        for _ in range(1, levels.rounds):
+            for t in range(start, stop):
+                bins[t] += 1 if x[t] >= levels.value[np.uint64(bins[t])] else 0
+        for t in range(start, stop):
+            counts[row, np.uint64(bins[t])] += 1
+
+
+@kernel
+def count_windows(
+    windows: Windows, entries: Entries, weight: Float, shift: Float, runs: Runs, levels: Levels, counts: Int
+) -> None:
+    """Histogram of ``x_i = max_k weight_k·(max Z_k − offset_i)·scale_i + shift_k`` for one horizon, per label.
+
+    weight, shift : (n_lines,)
+    runs          : entries whose windows end inside the series
+    counts        : (n_labels, n_levels + 1) added to
+
+    Oracle: tests/oracles/walk.py.
+    """
+    x = np.empty(TILE)
+    bits = x.view(np.int64)
+    bins = np.empty(TILE, np.int64)
+    bar = entries.bar
+    for run in range(runs.start.size):
+        j = runs.start[run]
+        stop = runs.stop[run]
+        while j < stop:
+            end = (((bar[j] + 1) // TILE) + 1) * TILE - 1
+            n = min(end - bar[j], stop - j)
+            if bar[j + n - 1] - bar[j] != n - 1:
+                n = 1
+                while n < TILE and j + n < stop and bar[j + n] < end:
+                    n += 1
+            fill_tile(windows, entries, j, n, weight, shift, x)
+            count_tile(x, bits, bins, n, levels, counts, runs.label[run])
+            j += n
