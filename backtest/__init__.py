@@ -1,0 +1,75 @@
+"""Which leverage would have been liquidated, how often and how soon: every entry and every leverage at once.
+
+>>> import backtest as bt
+>>> sweep = bt.Sweep(leverage=range(1, 126), horizon=["1d", "7d"], maintenance=[0.004])
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from backtest.errors import BacktestError, ConfigError, DataError, RuleError
+    from backtest.history import PriceHistory
+    from backtest.results import Result, load
+    from backtest.runner import run
+    from backtest.store import read_history, write_history
+    from backtest.sweep import Config, Data, Entries, Funding, Margin, Size, Statistics, Sweep, load_config
+
+_HOME = {
+    "BacktestError": "errors",
+    "ConfigError": "errors",
+    "DataError": "errors",
+    "RuleError": "errors",
+    "PriceHistory": "history",
+    "Result": "results",
+    "load": "results",
+    "run": "runner",
+    "read_history": "store",
+    "write_history": "store",
+    "Config": "sweep",
+    "Data": "sweep",
+    "Entries": "sweep",
+    "Funding": "sweep",
+    "Margin": "sweep",
+    "Size": "sweep",
+    "Statistics": "sweep",
+    "Sweep": "sweep",
+    "load_config": "sweep",
+}
+
+__all__ = [
+    "BacktestError",
+    "Config",
+    "ConfigError",
+    "Data",
+    "DataError",
+    "Entries",
+    "Funding",
+    "Margin",
+    "PriceHistory",
+    "Result",
+    "RuleError",
+    "Size",
+    "Statistics",
+    "Sweep",
+    "load",
+    "load_config",
+    "read_history",
+    "run",
+    "write_history",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name when it is first used: `import backtest` alone loads neither numba nor matplotlib."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'backtest' has no attribute {name!r}")
+    value: object = getattr(import_module(f"backtest.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

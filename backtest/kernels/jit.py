@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 F = TypeVar("F", bound=Callable[..., object])
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
+Int32 = NDArray[np.int32]
 
 NO_NAN = {"nnan", "nsz"}
 """Kernels see no NaN (missing prices are `LOWEST`), which lets maxima use vector instructions. Infinities stay exact;

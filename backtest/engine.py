@@ -1,0 +1,335 @@
+"""One block of work: a stretch of entries × scenarios → SurvivalTable.
+
+Walk of one bar: its worst trigger price becomes one value of each adverse series (`adverse_series`), enters the
+window maxima of every entry before it (`widen`, `tile_maxima`), and so raises the entry's required margin rate, which
+`count_windows` sorts among the thresholds of all leverages and fees at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backtest.barrier import Barrier, Lines, MarginTerms, compile_scenario
+from backtest.history import Grid
+from backtest.kernels.crossing import crossings_by_stack, crossings_by_tree, tree_of
+from backtest.kernels.windows import (
+    TILE,
+    Entries,
+    Levels,
+    Runs,
+    Windows,
+    adverse_series,
+    count_windows,
+    levels_of,
+    tile_maxima,
+    widen,
+)
+from backtest.survival import COUNTS, SurvivalTable
+from backtest.sweep import Funding, Scenario
+
+Float = NDArray[np.float64]
+Int = NDArray[np.int64]
+Int32 = NDArray[np.int32]
+
+CHUNK_BARS = 1 << 17
+"""Bars whose entries are one block of work: their arrays fit the second-level cache, the halo is small beside them."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the blocks of work of one symbol share.
+
+    Attributes
+    ----------
+    grid : Grid
+    bars : (n_entries,) int64
+        Bars entered, ascending.
+    horizons : tuple of int
+        In bars, in the order of the configuration.
+    leverages : (n_leverages,) float64
+    block_ms : int
+        Length of a calendar block.
+    terms : MarginTerms
+    max_gap_bars : int, optional
+        Entries whose window holds a longer part of a gap are excluded.
+    """
+
+    grid: Grid
+    bars: Int
+    horizons: tuple[int, ...]
+    leverages: Float
+    block_ms: int
+    terms: MarginTerms
+    max_gap_bars: int | None = None
+    too_long: Int = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "too_long", _bars_past_gap(self.grid, self.max_gap_bars))
+
+    def chunks(self, size: int = CHUNK_BARS) -> list[slice]:
+        """Stretches of `bars`, each within `size` bars of the grid."""
+        edges = np.searchsorted(self.bars, np.arange(0, self.grid.n_bars + size, size))
+        return [slice(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a]
+
+    def excluded(self, bars: Int, horizon: int) -> NDArray[np.bool_]:
+        """Whether the windows of these entries hold more than `max_gap_bars` bars of a gap."""
+        following = np.append(self.too_long, np.iinfo(np.int64).max)[np.searchsorted(self.too_long, bars, "right")]
+        return following <= bars + horizon
+
+    def blocks(self, bars: Int) -> Int:
+        """Calendar block of each bar."""
+        out: Int = (self.grid.start_ms + bars * self.grid.interval_ms) // self.block_ms
+        return out
+
+
+def _bars_past_gap(grid: Grid, max_gap_bars: int | None) -> Int:
+    """Bars at which a gap becomes longer than allowed: its ``max_gap_bars + 1``-th bar."""
+    if max_gap_bars is None:
+        return np.empty(0, np.int64)
+    present = np.flatnonzero(grid.has_trigger)
+    return (present[:-1] + 1 + max_gap_bars)[np.diff(present) > max_gap_bars + 1].astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The entries of a chunk at one horizon, in runs of one calendar block.
+
+    ``runs.label`` is ``2 · block + stays``, where `stays` says that the entry is in the cohort of the next longer
+    horizon too (what Kaplan–Meier conditions on).
+    """
+
+    runs: Runs
+    entries: Int  # (n_blocks,)
+    excluded: Int  # (n_blocks,)
+
+
+def cohort_of(work: Work, chunk: slice, horizon: int, longer: int | None) -> Cohort:
+    """Entries of a chunk whose window lies inside the grid, gaps permitting.
+
+    longer : the next longer horizon in bars, None for the longest.
+    """
+    bars = work.bars[chunk]
+    block = work.blocks(bars)
+    block -= block[0]
+    n_blocks = int(block[-1]) + 1
+    reach = [h for h in (horizon, longer) if h is not None]
+    cuts = [np.flatnonzero(np.diff(block)) + 1, np.array([0, bars.size])]
+    cuts += [np.searchsorted(bars, [work.grid.n_bars - h]) for h in reach]
+    cuts += [np.searchsorted(bars, work.too_long - h) for h in reach]
+    cuts.append(np.searchsorted(bars, work.too_long))
+    edges = np.unique(np.concatenate(cuts))
+    start, stop = edges[:-1], edges[1:]
+    head = bars[start]  # membership is the same all along a run
+    inside = head + horizon < work.grid.n_bars
+    out = inside & work.excluded(head, horizon)
+    stays = np.zeros(head.size, np.bool_)
+    if longer is not None:
+        stays = (head + longer < work.grid.n_bars) & ~work.excluded(head, longer)
+    size = stop - start
+
+    def total(mask: NDArray[np.bool_]) -> Int:
+        return np.bincount(block[start][mask], size[mask], n_blocks).astype(np.int64)
+
+    kept = inside & ~out
+    label = 2 * block[start] + stays
+    return Cohort(Runs(start[kept], stop[kept], label[kept]), total(kept), total(out))
+
+
+@dataclass(frozen=True)
+class Series:
+    """Local arrays of a chunk: from its first entry's bar to the end of its longest window."""
+
+    start: int
+    stop: int
+    adverse_price: Float
+    paid: Float
+    entries: Entries
+
+
+def series_of(work: Work, chunk: slice, sign: float, funding: Funding) -> Series:
+    """Slice what the entries of a chunk can see; funding is summed from the first entry's bar on."""
+    grid = work.grid
+    bars = work.bars[chunk]
+    start = int(bars[0])
+    stop = min(grid.n_bars, int(bars[-1]) + max(work.horizons) + 1)
+    price = grid.low if sign > 0 else grid.high
+    charged = slice(*np.searchsorted(grid.charge_bar, [start + 1, stop]))
+    amount = (funding.scale * grid.charge_rate[charged] + funding.shift) * grid.charge_price[charged]
+    paid = np.zeros(stop - start)
+    paid[grid.charge_bar[charged] - start] = amount
+    np.cumsum(paid, out=paid)
+    local = bars - start
+    entries = Entries(local, sign * paid[local], 1.0 / grid.entry_price[bars])
+    return Series(start, stop, price[start:stop], paid, entries)
+
+
+def price_ratio_of(series: Series) -> tuple[float, float]:
+    """Bounds of P/p over the bars and the entries of a chunk."""
+    price, scale = series.adverse_price, series.entries.scale
+    return float(np.nanmin(price) * scale.min()), float(np.nanmax(price) * scale.max())
+
+
+@dataclass(frozen=True)
+class Question:
+    """Thresholds that one pass over the entries answers: where their answers belong."""
+
+    row: int  # of COUNTS
+    scenario: int
+    leverage: tuple[int, ...]
+    threshold: tuple[float, ...]
+
+
+def count_block(work: Work, scenarios: Sequence[Scenario], chunk: slice) -> SurvivalTable:
+    """Count entries, rejections, margin calls and liquidations of a chunk of entries.
+
+    Parameters
+    ----------
+    scenarios : sequence of Scenario
+        Of one side, maintenance rule and funding; they differ in fee and size.
+    chunk : slice
+        Of ``work.bars``; every entry's window is followed beyond it.
+
+    Returns
+    -------
+    SurvivalTable
+        Tables of disjoint chunks add up to that of all entries.
+    """
+    series = series_of(work, chunk, scenarios[0].sign, scenarios[0].funding)
+    ratio = price_ratio_of(series)
+    order = sorted(range(len(work.horizons)), key=work.horizons.__getitem__)
+    ascending = [work.horizons[k] for k in order]
+    cohorts = [
+        cohort_of(work, chunk, h, longer)
+        for h, longer in zip(ascending, [*ascending[1:], None], strict=True)
+    ]
+    n_blocks = cohorts[0].entries.size
+    counts = np.zeros((len(COUNTS), len(scenarios), len(order), work.leverages.size, n_blocks), np.int64)
+    passes: dict[Lines, list[Question]] = {}
+    for i, scenario in enumerate(scenarios):
+        compiled = compile_scenario(scenario, work.leverages, work.terms, ratio)
+        for row, barriers in (("liquidations", compiled.liquidation), ("margin_calls", compiled.margin_call)):
+            for b in barriers:
+                question = Question(COUNTS.index(row), i, b.leverage, b.threshold)
+                passes.setdefault(b.lines, []).append(question)
+        for k, cohort in zip(order, cohorts, strict=True):
+            counts[COUNTS.index("entries"), i, k, ~compiled.rejected] = cohort.entries
+            counts[COUNTS.index("rejected"), i, k, compiled.rejected] = cohort.entries
+            counts[COUNTS.index("excluded"), i, k] = cohort.excluded
+    for lines, questions in passes.items():
+        _answer(lines, questions, series, scenarios[0].sign, list(zip(order, ascending, cohorts, strict=True)), counts)
+    return SurvivalTable(counts, int(work.blocks(work.bars[chunk][:1])[0]))
+
+
+def _answer(
+    lines: Lines,
+    questions: list[Question],
+    series: Series,
+    sign: float,
+    horizons: list[tuple[int, int, Cohort]],
+    counts: Int,
+) -> None:
+    """Answer every question of one pass, adding to `counts`; `horizons` are (axis index, bars, cohort), ascending."""
+    thresholds = np.unique(np.concatenate([q.threshold for q in questions]))
+    levels = levels_of(thresholds)
+    where = [np.searchsorted(thresholds, q.threshold) for q in questions]
+    liquidations, prior = COUNTS.index("liquidations"), COUNTS.index("prior_liquidations")
+    windows = nested_windows(lines, series, sign, [h for _, h, _ in horizons])
+    for place, ((k, _, cohort), window) in enumerate(zip(horizons, windows, strict=True)):
+        if not cohort.runs.start.size:
+            continue
+        reached = _reached(lines, window, series.entries, cohort, levels)
+        for q, at in zip(questions, where, strict=True):
+            found = reached[:, :, at]
+            counts[q.row, q.scenario, k, q.leverage] += found.sum(axis=1).T
+            if q.row == liquidations and place + 1 < len(horizons):
+                counts[prior, q.scenario, horizons[place + 1][0], q.leverage] += found[:, 1].T
+
+
+def _reached(lines: Lines, windows: Windows, entries: Entries, cohort: Cohort, levels: Levels) -> Int:
+    """(n_blocks, 2, n_levels) entries whose required margin rate reaches each threshold; axis 1 is `stays`."""
+    histogram = np.zeros((2 * cohort.entries.size, levels.value.size), np.int64)
+    count_windows(windows, entries, np.array(lines.weight), np.array(lines.shift), cohort.runs, levels, histogram)
+    above: Int = histogram[:, ::-1].cumsum(axis=1)[:, -2::-1]
+    return above.reshape(cohort.entries.size, 2, -1)
+
+
+def nested_windows(lines: Lines, series: Series, sign: float, horizons: Sequence[int]) -> Iterator[Windows]:
+    """Window maxima of ascending horizons, each made from the one before; use each before asking for the next."""
+    n = series.stop - series.start
+    running = np.empty((len(lines.rate), n))
+    for k, rate in enumerate(lines.rate):
+        adverse_series(series.adverse_price, series.paid, rate, sign, running[k])
+    head, tail = np.empty_like(running), np.empty_like(running)
+    whole = np.empty((len(lines.rate), -(-n // TILE)))
+    for k in range(len(lines.rate)):
+        tile_maxima(running[k], head[k], tail[k], whole[k])
+    spare, between, between_spare = np.empty_like(running), whole.copy(), whole.copy()
+    length = tiles = 1
+    for h in horizons:
+        if h <= TILE:
+            running, spare = widen(running, spare, length, h)
+            length = h
+            yield Windows(running, running, 0, whole, between)
+        else:
+            inside = (h - 1) // TILE - 1
+            if inside > tiles:
+                between, between_spare = widen(between, between_spare, tiles, inside)
+                tiles = inside
+            yield Windows(head, tail, h - 1, whole, between)
+
+
+SPARSE = 64
+"""Bars per entry from which descending a tree beats a stack over all bars."""
+
+
+@dataclass(frozen=True)
+class Crossings:
+    """When the positions of a scenario were called and liquidated.
+
+    Attributes
+    ----------
+    series : Series
+        The chunk's local arrays.
+    rejected : (n_leverages,) bool
+    margin_call, liquidation : (n_entries, n_leverages) int32
+        Bars from the entry, within the longest horizon; 0 where it did not happen.
+    """
+
+    series: Series
+    rejected: NDArray[np.bool_]
+    margin_call: Int32
+    liquidation: Int32
+
+
+def first_crossings(work: Work, scenario: Scenario, chunk: slice) -> Crossings:
+    """First margin call and liquidation of each entry of a chunk at each leverage."""
+    series = series_of(work, chunk, scenario.sign, scenario.funding)
+    compiled = compile_scenario(scenario, work.leverages, work.terms, price_ratio_of(series))
+    call, dead = (
+        _first_of(barriers, series, scenario.sign, work.leverages.size, max(work.horizons))
+        for barriers in (compiled.margin_call, compiled.liquidation)
+    )
+    return Crossings(series, compiled.rejected, call, dead)
+
+
+def _first_of(barriers: Sequence[Barrier], series: Series, sign: float, n_leverages: int, limit: int) -> Int32:
+    entries = series.entries
+    out = np.zeros((entries.bar.size, n_leverages), np.int32)
+    adverse = np.empty(series.stop - series.start)
+    sparse = entries.bar.size * SPARSE < adverse.size
+    for barrier in barriers:
+        order = np.argsort(barrier.threshold, kind="stable")
+        threshold = np.array(barrier.threshold)[order]
+        found = np.zeros((entries.bar.size, order.size), np.int32)
+        for rate, weight, shift in zip(barrier.lines.rate, barrier.lines.weight, barrier.lines.shift, strict=True):
+            adverse_series(series.adverse_price, series.paid, rate, sign, adverse)
+            if sparse:
+                crossings_by_tree(tree_of(adverse), entries, weight, shift, threshold, limit, found)
+            else:
+                crossings_by_stack(adverse, entries, weight, shift, threshold, limit, found)
+        out[:, np.array(barrier.leverage)[order]] = found
+    return out

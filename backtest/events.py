@@ -1,0 +1,280 @@
+"""The flags: one row per entry × scenario, when it hit margin call and liquidation, and what was left."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from backtest.barrier import entry_maintenance, notional_of
+from backtest.engine import Crossings, Work, first_crossings
+from backtest.errors import ConfigError
+from backtest.history import Grid
+from backtest.progress import progress
+from backtest.results import SURVIVAL_SCHEMA
+from backtest.runner import grid_for, sources_of, work_of
+from backtest.sweep import Config, Scenario, scenarios_of
+from backtest.where import Where
+
+Float = NDArray[np.float64]
+Int = NDArray[np.int64]
+
+UNASKED_ROWS = 50_000_000
+EVENT_CHUNK_BARS = 1 << 16
+TIME = pa.timestamp("ms", tz="UTC")
+AXES = [SURVIVAL_SCHEMA.field(i) for i in range(9)]
+EVENT_SCHEMA = pa.schema(
+    [
+        *AXES,
+        ("entry_time", TIME),
+        ("entry_price", pa.float64()),
+        ("rejected", pa.bool_()),
+        ("liquidation_price", pa.float64()),
+        ("bankruptcy_price", pa.float64()),
+        ("margin_call_time", TIME),
+        ("liquidation_time", TIME),
+        ("bars_to_liquidation", pa.int64()),
+        ("fill_price", pa.float64()),
+        ("residual", pa.float64()),
+        ("recovered", pa.bool_()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which rows are wanted: whole scenarios that can match, and what is left to test row by row."""
+
+    axes: list[Where]
+    rows: list[Where]
+
+    @classmethod
+    def parse(cls, text: str | None) -> Selection:
+        """Split a condition into the part that scenarios decide and the rest."""
+        if text is None:
+            return cls([], [])
+        condition = Where(text)
+        condition.require(EVENT_SCHEMA.names)
+        names = {f.name for f in AXES}
+        parts = condition.conjuncts()
+        return cls([p for p in parts if p.columns <= names], [p for p in parts if not p.columns <= names])
+
+    def wanted(self, symbol: str, scenario: Scenario, config: Config) -> NDArray[np.bool_]:
+        """(n_horizons, n_leverages) combinations of a scenario that can match."""
+        horizons, leverages = config.sweep.horizon, config.sweep.leverage
+        labels = {"symbol": symbol, **scenario.columns()}
+        n = len(horizons) * len(leverages)
+        columns = [pa.repeat(pa.scalar(labels[f.name], f.type), n) for f in AXES[:7]]
+        columns.append(pa.array([h for h in horizons for _ in leverages], pa.string()))
+        columns.append(pa.array(list(leverages) * len(horizons), pa.float64()))
+        batch = pa.RecordBatch.from_arrays(columns, schema=pa.schema(AXES))
+        out = np.ones(n, dtype=np.bool_)
+        for part in self.axes:
+            out &= part.mask(batch).to_numpy(zero_copy_only=False)
+        return out.reshape(len(horizons), len(leverages))
+
+    def filter(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Rows that satisfy what scenarios cannot decide."""
+        for part in self.rows:
+            batch = batch.filter(part.mask(batch))
+        return batch
+
+
+def write_events(
+    config: Config, out: str | Path, where: str | None = None, *, everything: bool = False, overwrite: bool = False
+) -> int:
+    """Write the events of a configuration to a Parquet or CSV file.
+
+    Parameters
+    ----------
+    config : Config
+        As of `load_config`.
+    out : path
+        ``.parquet`` or ``.csv``; it appears whole or not at all.
+    where : str, optional
+        A condition on the columns, such as ``"leverage = 20 and side = 'long'"``.
+    everything : bool
+        Allow more than 50 million rows without a condition.
+    overwrite : bool
+        Replace `out` where it exists.
+
+    Returns
+    -------
+    int
+        Rows written.
+
+    Raises
+    ------
+    ConfigError
+        If the file exists or has another suffix, the condition is not one, or the rows are too many.
+    """
+    target = Path(out)
+    if target.suffix not in (".parquet", ".csv"):
+        raise ConfigError(f"--out must end in .parquet or .csv; got {target.name!r}")
+    if target.exists() and not overwrite:
+        raise ConfigError(f"{target}: exists already; choose another file or overwrite it")
+    selection = Selection.parse(where)
+    scenarios = scenarios_of(config)
+    sources = sources_of(config)
+    if where is None and not everything:
+        n_rows = 0
+        for source in sources:
+            n_rows += count_rows(work_of(config, grid_for(config, source)), scenarios)
+            if n_rows > UNASKED_ROWS:
+                raise ConfigError(
+                    f"the events are more than {UNASKED_ROWS:,} rows; narrow them with --where, or ask for --all"
+                )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    written = 0
+    try:
+        with _writer(partial, target.suffix) as writer:
+            for source in sources:
+                work = work_of(config, grid_for(config, source))
+                for batch in symbol_events(work, config, scenarios, selection):
+                    writer.write_batch(batch)
+                    written += batch.num_rows
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return written
+
+
+def _writer(path: Path, suffix: str) -> pq.ParquetWriter:
+    if suffix == ".csv":
+        from pyarrow.csv import CSVWriter
+
+        return CSVWriter(path, EVENT_SCHEMA)
+    return pq.ParquetWriter(path, EVENT_SCHEMA, compression="zstd")
+
+
+def count_rows(work: Work, scenarios: list[Scenario]) -> int:
+    """Rows of all events of a symbol."""
+    cohorts = sum(int(cohort_mask(work, work.bars, h).sum()) for h in work.horizons)
+    return cohorts * work.leverages.size * len(scenarios)
+
+
+def cohort_mask(work: Work, bars: Int, horizon: int) -> NDArray[np.bool_]:
+    """Entries whose window lies inside the grid, gaps permitting."""
+    return (bars + horizon < work.grid.n_bars) & ~work.excluded(bars, horizon)
+
+
+def symbol_events(
+    work: Work, config: Config, scenarios: list[Scenario], selection: Selection
+) -> Iterator[pa.RecordBatch]:
+    """Events of one symbol: scenario by scenario, stretch by stretch, horizon by horizon, leverage by leverage."""
+    chunks = work.chunks(EVENT_CHUNK_BARS)
+    symbol = work.grid.symbol
+    with progress(f"events of {symbol}", len(scenarios) * len(chunks)) as advance:
+        for scenario in scenarios:
+            wanted = selection.wanted(symbol, scenario, config)
+            if not wanted.any():
+                advance(len(chunks))
+                continue
+            for chunk in chunks:
+                found = first_crossings(work, scenario, chunk)
+                for h, leverage in np.argwhere(wanted):
+                    batch = _batch(work, config, scenario, chunk, found, int(h), int(leverage))
+                    batch = selection.filter(batch)
+                    if batch.num_rows:
+                        yield batch
+                advance(1)
+
+
+def _batch(
+    work: Work, config: Config, scenario: Scenario, chunk: slice, found: Crossings, h: int, leverage: int
+) -> pa.RecordBatch:
+    """Rows of one horizon and leverage."""
+    grid, horizon = work.grid, work.horizons[h]
+    bars = work.bars[chunk]
+    kept = np.flatnonzero(cohort_mask(work, bars, horizon))
+    bar = bars[kept]
+    rejected = bool(found.rejected[leverage])
+    call, dead = (hits[kept, leverage].astype(np.int64) for hits in (found.margin_call, found.liquidation))
+    call, dead = np.where(call > horizon, 0, call), np.where(dead > horizon, 0, dead)
+    fee = scenario.open_fee if work.terms.fees_from_margin else 0.0
+    position = Positions(scenario, float(work.leverages[leverage]), fee, grid.entry_price[bar])
+    paid = found.series.paid
+    local = bar - found.series.start
+    end = np.where(dead > 0, local + dead, local + horizon)
+    price = position.liquidation_price(paid[end] - paid[local])
+    fill = position.fill(price, grid.open[bar + dead])
+    residual = np.maximum(0.0, position.equity(fill, paid[end] - paid[local]) * position.leverage)
+    last = _latest_close(grid)[bar + horizon]
+    held = position.equity(grid.close[last], paid[np.maximum(last - found.series.start, local)] - paid[local])
+    recovered = (dead > 0) & (last > bar) & (held > 1 / position.leverage)
+    n = kept.size
+    labels = {"symbol": grid.symbol, **scenario.columns(), "horizon": config.sweep.horizon[h]}
+    labels["leverage"] = float(work.leverages[leverage])
+
+    def known(values: Float | Int, mask: NDArray[np.bool_], kind: pa.DataType | None = None) -> pa.Array:
+        return pa.array(values, mask=~mask if not rejected else np.ones(n, np.bool_)).cast(kind or pa.float64())
+
+    def when(offset: Int) -> pa.Array:
+        return known(grid.start_ms + (bar + offset) * grid.interval_ms, offset > 0, TIME)
+
+    bankruptcy = position.bankruptcy_price()
+    columns = [pa.repeat(pa.scalar(labels[f.name], f.type), n) for f in AXES]
+    columns += [
+        pa.array(grid.start_ms + (bar + 1) * grid.interval_ms).cast(TIME),
+        pa.array(position.entry_price),
+        pa.array(np.full(n, rejected)),
+        known(price, price > 0),
+        known(bankruptcy, (bankruptcy > 0) & np.isfinite(bankruptcy)),
+        when(call),
+        when(dead),
+        known(dead, dead > 0, pa.int64()),
+        known(fill, (dead > 0) & ~np.isnan(fill)),
+        known(residual, (dead > 0) & ~np.isnan(residual)),
+        pa.array(recovered & (not rejected)),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=EVENT_SCHEMA)
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Positions of one scenario and leverage, opened at `entry_price` : (n,); amounts are per unit of notional."""
+
+    scenario: Scenario
+    leverage: float
+    fee: float
+    entry_price: Float
+
+    def equity(self, price: Float, paid: Float) -> Float:
+        """Margin balance at a price, as a share of the notional; paid : funding per unit of base since entry."""
+        s, p = self.scenario.sign, self.entry_price
+        return 1 / self.leverage - self.fee + s * (price - p) / p - s * paid / p
+
+    def liquidation_price(self, paid: Float) -> Float:
+        """Price at which equity equals maintenance, the tier being the one at that price; ≤ 0 where there is none."""
+        s, p = self.scenario.sign, self.entry_price
+        rule = self.scenario.maintenance
+        notional = notional_of(self.scenario, self.leverage)
+        left = 1 / self.leverage - self.fee - s * paid / p
+        if rule.basis == "entry":
+            return p * (1 + s * (entry_maintenance(rule, notional) - left))
+        mmr, deduction = (np.array([rule.flat]), np.zeros(1)) if rule.table is None else rule.table.lines(notional)
+        slope = mmr + rule.close_reserve - s
+        roots = (left[:, None] - s + deduction / notional) / slope
+        return p * (roots.max(axis=1) if s > 0 else roots.min(axis=1))
+
+    def bankruptcy_price(self) -> Float:
+        """Price at which the margin is gone, fees and funding aside."""
+        return self.entry_price * (1 - self.scenario.sign / self.leverage)
+
+    def fill(self, price: Float, trigger_open: Float) -> Float:
+        """The worse of the liquidation price and the bar's open: a gap is not filled at the level."""
+        level = np.where(price > 0, price, np.nan)
+        return np.fmin(level, trigger_open) if self.scenario.sign > 0 else np.fmax(level, trigger_open)
+
+
+def _latest_close(grid: Grid) -> Int:
+    """(n_bars,) the latest bar with a trigger close, the bar itself included."""
+    out: Int = np.maximum.accumulate(np.where(np.isnan(grid.close), 0, np.arange(grid.n_bars)))
+    return out

@@ -1,0 +1,1 @@
+"""Where the addends are computed; no executor knows a formula."""

@@ -1,0 +1,122 @@
+"""First crossing of an adverse series over ordered thresholds: when each entry × leverage was liquidated.
+
+Thresholds ascend, so their crossings do too: each search goes on where the one before ended. The test is the very
+expression that `windows.required_margin` counts with, so that events add up to the counts to the last one.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from backtest.kernels.jit import Float, Int, Int32, kernel
+from backtest.kernels.windows import Entries
+
+FAN = 16
+"""Children of a node of the block-maximum tree."""
+
+
+class Tree(NamedTuple):
+    """Block maxima over 1, FAN, FAN², … bars, one level after the other."""
+
+    value: Float  # (n_nodes,)
+    level: Int  # (n_levels + 1,) where each level starts
+
+
+def tree_of(series: Float) -> Tree:
+    """Block-maximum tree of one adverse series."""
+    levels = [series]
+    while levels[-1].size > FAN:
+        below = levels[-1]
+        padded = np.full(-(-below.size // FAN) * FAN, -np.inf)
+        padded[: below.size] = below
+        levels.append(padded.reshape(-1, FAN).max(axis=1))
+    starts = np.cumsum([0, *(level.size for level in levels)])
+    return Tree(np.concatenate(levels), starts.astype(np.int64))
+
+
+@kernel
+def keep_first(out: Int32, j: int, k: int, bars: int) -> None:
+    """The earliest over the lines of a rule; 0 is never."""
+    if out[j, k] == 0 or bars < out[j, k]:
+        out[j, k] = bars
+
+
+@kernel
+def crossings_by_stack(
+    series: Float, entries: Entries, weight: float, shift: float, threshold: Float, limit: int, out: Int32
+) -> None:
+    """Bars from entry to the first ``weight·(Z − offset)·scale + shift ≥ threshold``, for entries at most bars.
+
+    series    : (n_bars,) one line
+    threshold : (m,) ascending
+    limit     : longest window, bars
+    out       : (n_entries, m) int32, 0 where it never happens; keeps the smaller of what it holds and what is found
+
+    Going back in time, a stack holds the records of the bars ahead: each larger than all between it and the entry.
+    """
+    stack = np.empty(series.size, np.int64)
+    depth = 0
+    t = series.size
+    for j in range(entries.bar.size - 1, -1, -1):
+        bar = entries.bar[j]
+        while t > bar + 1:
+            t -= 1
+            while depth > 0 and series[stack[depth - 1]] <= series[t]:
+                depth -= 1
+            stack[depth] = t
+            depth += 1
+        at = depth - 1
+        for k in range(threshold.size):
+            while at >= 0:
+                x = weight * ((series[stack[at]] - entries.offset[j]) * entries.scale[j]) + shift
+                if x >= threshold[k]:
+                    break
+                at -= 1
+            if at < 0 or stack[at] - bar > limit:
+                break
+            keep_first(out, j, k, stack[at] - bar)
+
+
+@kernel
+def first_in_tree(
+    tree: Tree, start: int, stop: int, offset: float, scale: float, weight: float, shift: float, threshold: float
+) -> int:
+    """First bar in ``start … stop − 1`` that reaches the threshold, or `stop`."""
+    level = 0
+    span = 1
+    node = start
+    top = tree.level.size - 2
+    while node * span < stop:
+        x = weight * ((tree.value[tree.level[level] + node] - offset) * scale) + shift
+        if x >= threshold:
+            if level == 0:
+                return node
+            level -= 1
+            span //= FAN
+            node *= FAN
+            continue
+        node += 1
+        if level < top and node % FAN == 0:
+            level += 1
+            span *= FAN
+            node //= FAN
+    return stop
+
+
+@kernel
+def crossings_by_tree(
+    tree: Tree, entries: Entries, weight: float, shift: float, threshold: Float, limit: int, out: Int32
+) -> None:
+    """As `crossings_by_stack`, for few entries: each search descends the tree from its own start."""
+    n_bars = tree.level[1]
+    for j in range(entries.bar.size):
+        bar = entries.bar[j]
+        stop = min(bar + limit + 1, n_bars)
+        at = bar + 1
+        for k in range(threshold.size):
+            at = first_in_tree(tree, at, stop, entries.offset[j], entries.scale[j], weight, shift, threshold[k])
+            if at == stop:
+                break
+            keep_first(out, j, k, at - bar)

@@ -1,0 +1,101 @@
+"""The report's pictures: SVG inside the page, in the page's own ink, with a text that says what they show."""
+
+from __future__ import annotations
+
+import io
+import re
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from backtest.plots import plot_curves, plot_heatmap, plot_leverage
+from backtest.plots.drawing import INK
+from backtest.plots.scenario import (
+    horizons,
+    is_null,
+    matching,
+    percent_text,
+    rate_text,
+    subject,
+    times_text,
+    usual_leverages,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from markupsafe import Markup
+    from matplotlib.axes import Axes
+
+SVG_STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "report", "savefig.dpi": 100}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An inline SVG and its caption."""
+
+    svg: Markup
+    caption: str
+
+
+def pictures(rows: pd.DataFrame, target: float) -> list[Picture]:
+    """The plots of one scenario; those over leverage only where leverage is an axis of the run."""
+    who = subject(rows.iloc[0]["symbol"], rows.iloc[0]["side"])
+    found = []
+    if rows["leverage"].notna().any():
+        reach = f"{rate_text(target)} or more of the entries survived {_reach(rows, target)}."
+        alt = f"Line chart: survival against leverage for {who}, one curve per holding time. {reach}"
+        found.append(_picture(plot_leverage(rows), alt, "Survival against leverage, with its interval."))
+        alt = f"Heat map: survival of {who} by leverage and holding time. {reach}"
+        caption = "Survival by leverage and holding time; left of a line every leverage reached that share."
+        found.append(_picture(plot_heatmap(rows), alt, caption))
+    alt = f"Line chart: survival of {who} over time since entry, one curve per leverage. {_ends(rows)}"
+    caption = "Survival over time (Kaplan–Meier over the horizons of the run), with each horizon's interval."
+    found.append(_picture(plot_curves(rows), alt, caption))
+    return found
+
+
+def _picture(ax: Axes, alt: str, caption: str) -> Picture:
+    import matplotlib
+    from markupsafe import Markup, escape
+
+    file = io.StringIO()
+    with matplotlib.rc_context(SVG_STYLE):
+        ax.get_figure(root=True).savefig(
+            file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        )
+    svg = file.getvalue()
+    return Picture(Markup(_inline(svg, str(escape(alt)))), caption)
+
+
+def _inline(svg: str, alt: str) -> str:
+    """An SVG document as an element of a page: without prologue, names of its own, ink from the page."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)
+    head, body = svg.split(">", 1)
+    view = re.search(r'viewBox="[^"]*"', head)
+    prefix = f"f{zlib.crc32(svg.encode()):08x}-"
+    body = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}", body)
+    body = re.sub(r"\n\s*", "\n", body).replace(INK, "currentColor")
+    return f'<svg role="img" aria-label="{alt}" {view[0] if view else ""}>{body.strip()}'
+
+
+def _reach(rows: pd.DataFrame, target: float) -> str:
+    """Up to which leverage each horizon's observed survival stays at the target."""
+    words = []
+    for text in horizons(rows):
+        curve = matching(rows, "horizon", text).sort_values("leverage")
+        meets = curve["leverage"][(curve["survival"] >= target).cummin()]
+        words.append(f"{text} up to {times_text(float(meets.iloc[-1]))}" if len(meets) else f"{text} at none")
+    return ", ".join(words)
+
+
+def _ends(rows: pd.DataFrame) -> str:
+    """What was left at the last horizon, for the leverages drawn."""
+    last = list(horizons(rows))[-1]
+    end = matching(rows, "horizon", last)
+    if rows["leverage"].isna().all():
+        return f"After {last}: {percent_text(float(end.iloc[0]['survival_km']))}."
+    shares = [(value, matching(end, "leverage", value).iloc[0]["survival_km"]) for value in usual_leverages(rows)]
+    known = [f"{times_text(value)} {percent_text(float(share))}" for value, share in shares if not is_null(share)]
+    return f"After {last}: {', '.join(known) or 'nothing known'}."

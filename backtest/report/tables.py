@@ -1,0 +1,117 @@
+"""The report's tables, as text ready to be set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from backtest.plots.scenario import (
+    horizons,
+    is_null,
+    matching,
+    percent_text,
+    scenario_axes,
+    times_text,
+    usual_leverages,
+    value_words,
+)
+from backtest.units import duration_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SHOWN_LEVERAGES = (1.0, 2.0, 3.0, 5.0, 7.0, 10.0, 15.0, 20.0, 25.0, 50.0, 75.0, 100.0, 125.0)
+MOST_ROWS = 200
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One value with what stands small beside it; `strong` where it meets the target."""
+
+    text: str
+    small: str = ""
+    strong: bool = False
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table: its head, and rows that begin with `labels` cells of heading."""
+
+    head: list[str]
+    rows: list[list[Cell]]
+    labels: int
+    left_out: int = 0
+
+
+def choices_table(choices: pd.DataFrame) -> Grid:
+    """A row per scenario, a column per horizon: the leverage chosen and the lower bound of its survival."""
+    if choices.empty:
+        return Grid([], [], 0)
+    shown = list(horizons(choices))
+    axes = scenario_axes(choices)
+    varying = [axis for axis in axes if axis in ("symbol", "side") or choices[axis].nunique(dropna=False) > 1]
+    rows = []
+    for _, part in choices.groupby(axes, sort=False, dropna=False):
+        labels = [Cell(value_words(axis, part.iloc[0][axis])) for axis in varying]
+        found = {str(row["horizon"]): row for _, row in part.iterrows()}
+        rows.append([*labels, *(_choice(found.get(text)) for text in shown)])
+    head = [*(axis.replace("_", " ") for axis in varying), *shown]
+    return Grid(head, rows[:MOST_ROWS], len(varying), max(0, len(rows) - MOST_ROWS))
+
+
+def _choice(row: pd.Series[Any] | None) -> Cell:
+    if row is None:
+        return Cell("–")
+    if is_null(row["leverage"]):
+        return Cell("none", f"can show {percent_text(float(row['attainable']))}")
+    return Cell(times_text(float(row["leverage"])), f"≥ {percent_text(float(row['survival_low']))}", strong=True)
+
+
+def survival_table(rows: pd.DataFrame, target: float) -> Grid:
+    """Survival and its interval of one scenario: a row per usual leverage, a column per horizon."""
+    shown = list(horizons(rows))
+    own = bool(rows["leverage"].isna().all())
+    values: list[float | None] = [None] if own else [*usual_leverages(rows, SHOWN_LEVERAGES)]
+    lines = []
+    for value in values:
+        line = rows if value is None else matching(rows, "leverage", value)
+        cells = [_survival(matching(line, "horizon", text), target) for text in shown]
+        lines.append([Cell("each its own" if value is None else times_text(value)), *cells])
+    return Grid(["leverage", *shown], lines, 1)
+
+
+def _survival(rows: pd.DataFrame, target: float) -> Cell:
+    if rows.empty or is_null(rows.iloc[0]["survival"]):
+        return Cell("–", "no entry")
+    row = rows.iloc[0]
+    low, high = percent_text(float(row["survival_low"])), percent_text(float(row["survival_high"]))
+    few = ", few blocks" if row["few_blocks"] else ""
+    return Cell(
+        percent_text(float(row["survival"])),
+        f"{low.removesuffix(' %')} – {high.removesuffix(' %')}{few}",
+        strong=bool(row["survival_low"] >= target),
+    )
+
+
+def coverage_table(info: Mapping[str, Any]) -> Grid:
+    """What of each symbol's data there was, a row per symbol."""
+    head = ["symbol", "trigger", "first bar", "last bar", "bars", "missing", "longest gap", "entries", "excluded"]
+    rows = []
+    for entry in info.get("coverage", []):
+        gap = entry.get("longest_gap_bars")
+        length = f"({duration_text(int(gap * info['interval_ms']))})" if gap and "interval_ms" in info else ""
+        texts = [str(entry.get(name, "–")) for name in ("symbol", "trigger", "first", "last")]
+        texts += [_count(entry.get("bars")), _count(entry.get("missing_bars")), f"{_count(gap)} {length}".strip()]
+        rows.append([Cell(text) for text in [*texts, _count(entry.get("entries")), _excluded(entry.get("excluded"))]])
+    return Grid(head, rows, 1)
+
+
+def _excluded(counts: object) -> str:
+    if isinstance(counts, Mapping):
+        return ", ".join(f"{name}: {_count(count)}" for name, count in counts.items() if count) or "none"
+    return _count(counts)
+
+
+def _count(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int | float) else "–"

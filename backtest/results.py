@@ -1,0 +1,226 @@
+"""A run, read back: tables, the choice, pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from backtest.choose import choose
+from backtest.errors import DataError
+from backtest.intervals import check_confidence
+from backtest.survival import COUNTS, Estimates, Span, SurvivalTable, estimate
+from backtest.units import duration_ms
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from backtest.plots import Plots
+
+SURVIVAL_SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in ("symbol", "side", "maintenance")),
+        *((name, pa.float64()) for name in ("open_fee", "funding_scale", "funding_shift")),
+        *((name, pa.string()) for name in ("size", "horizon")),
+        ("leverage", pa.float64()),
+        *((name, pa.int64()) for name in COUNTS[:5]),
+        *((name, pa.float64()) for name in ("survival", "survival_low", "survival_high", "survival_km")),
+        ("few_blocks", pa.bool_()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run.
+
+    Attributes
+    ----------
+    path : Path
+        The run directory.
+    info : dict
+        ``run.json``.
+
+    Examples
+    --------
+    >>> import backtest as bt
+    >>> result = bt.load("runs/demo")                      # doctest: +SKIP
+    >>> result.choose(survival=0.95, horizon="7d")         # doctest: +SKIP
+    """
+
+    path: Path
+    info: dict[str, Any]
+    _keep: TemporaryDirectory[str] | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """``survival.parquet`` as a DataFrame, one row per scenario, horizon and leverage."""
+        frame: pd.DataFrame = pq.read_table(self.path / "survival.parquet").to_pandas()
+        return frame
+
+    def survival(self) -> pd.DataFrame:
+        """Survival rates: scenario axes and leverage as index, horizons as columns, in the order of the run."""
+        axes = [name for name in SURVIVAL_SCHEMA.names[: SURVIVAL_SCHEMA.names.index("leverage") + 1] if name != "horizon"]
+        wide = self.table.set_index([*axes, "horizon"])["survival"].unstack("horizon", sort=False)
+        return wide[list(self.info["config"]["sweep"]["horizon"])]
+
+    def choose(
+        self, survival: float = 0.95, horizon: str | None = None, confidence: float | None = None
+    ) -> pd.DataFrame:
+        """The largest leverage such that it and every lower one of the grid have ``survival_low`` ≥ `survival`.
+
+        Parameters
+        ----------
+        survival : float
+            Target for the lower bound.
+        horizon : str, optional
+            Default: each horizon of the run.
+        confidence : float, optional
+            Level of the bounds; default: the run's. Another one is computed from ``blocks/``.
+
+        Returns
+        -------
+        DataFrame
+            See `backtest.choose.choose`.
+        """
+        own = float(self.info["config"]["statistics"]["confidence"])
+        level = own if confidence is None else confidence
+        table = self.table if level == own else self.table_at(level)
+        present = {entry["symbol"]: int(entry["present_bars"]) for entry in self.info["coverage"]}
+        interval = int(self.info["interval_ms"])
+        return choose(table, present, interval, survival=survival, horizon=horizon, confidence=level)
+
+    def table_at(self, confidence: float) -> pd.DataFrame:
+        """The table with bounds at another level of confidence, from the counts in ``blocks/``."""
+        check_confidence(confidence)
+        frame: pd.DataFrame = pa.Table.from_batches(list(survival_rows(self.path, self.info, confidence))).to_pandas()
+        return frame
+
+    @property
+    def plot(self) -> Plots:
+        """Plots of the table: ``plot.leverage()``, ``plot.heatmap()``, ``plot.curves()``."""
+        from backtest.plots import Plots
+
+        return Plots(self.table)
+
+    def _repr_html_(self) -> str:
+        return self.survival().style.format("{:.2%}", na_rep="—").to_html() if len(self.table) < 5000 else ""
+
+
+def load(path: str | Path) -> Result:
+    """A run directory, back as a result.
+
+    Raises
+    ------
+    DataError
+        If the directory does not hold a finished run.
+    """
+    folder = Path(path)
+    try:
+        info = json.loads((folder / "run.json").read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise DataError(f"{folder}: is not a run directory ({error})") from None
+    if not (folder / "survival.parquet").is_file():
+        raise DataError(f"{folder}: survival.parquet is missing; the run is not whole, run it again")
+    return Result(folder, info)
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Where the counts of a scenario per calendar block lie: a row group of a file under ``blocks/``."""
+
+    symbol: str
+    scenario: dict[str, str | float | None]
+    file: str
+    row_group: int
+
+
+def blocks_of(info: dict[str, Any]) -> list[Blocks]:
+    """Every scenario of a run, in the order of the rows of ``survival.parquet``."""
+    return [Blocks(**entry) for entry in info["blocks"]]
+
+
+def read_blocks(folder: Path, where: Blocks, n_horizons: int, n_leverages: int) -> SurvivalTable:
+    """Counts of one scenario, as they were written by `write_blocks`."""
+    try:
+        file = pq.ParquetFile(folder / "blocks" / where.file)
+        group = file.read_row_group(where.row_group)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(f"{folder / 'blocks' / where.file}: cannot be read ({error}); run again") from None
+    first = int(file.schema_arrow.metadata[b"first_block"])
+    counts = [group[name].combine_chunks().values.to_numpy(zero_copy_only=False) for name in COUNTS]
+    return SurvivalTable(np.stack(counts).reshape(len(COUNTS), 1, n_horizons, n_leverages, -1), first)
+
+
+def write_blocks(
+    file: Path, table: SurvivalTable, scenarios: list[dict[str, str | float | None]], axes: pa.Table, block_ms: int
+) -> None:
+    """Write counts per calendar block, a row group per scenario.
+
+    Parameters
+    ----------
+    axes : Table
+        ``horizon`` and ``leverage`` of each row of a scenario.
+    """
+    size = table.counts.shape[-1]
+    columns = list(SURVIVAL_SCHEMA)[1:7]
+    lists = [pa.field(name, pa.list_(pa.int64(), size)) for name in COUNTS]
+    stamp = pa.field("first_block_start", pa.timestamp("ms", tz="UTC"))
+    metadata = {"first_block": str(table.first_block), "block_ms": str(block_ms)}
+    schema = pa.schema([*columns, *axes.schema, stamp, *lists], metadata)
+    start = pa.scalar(table.first_block * block_ms, stamp.type)
+    with pq.ParquetWriter(file, schema, compression="zstd", write_statistics=False) as writer:
+        for i, scenario in enumerate(scenarios):
+            labels = [pa.repeat(pa.scalar(scenario[column.name], column.type), axes.num_rows) for column in columns]
+            values = [
+                pa.FixedSizeListArray.from_arrays(pa.array(table[name][i].reshape(-1)), size) for name in COUNTS
+            ]
+            arrays = [*labels, *(column.combine_chunks() for column in axes.columns)]
+            arrays += [pa.repeat(start, axes.num_rows), *values]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+
+
+def axes_of(info: dict[str, Any]) -> pa.Table:
+    """``horizon`` and ``leverage`` of the rows of one scenario."""
+    horizons, leverages = info["config"]["sweep"]["horizon"], info["config"]["sweep"]["leverage"]
+    return pa.table(
+        {
+            "horizon": pa.array([h for h in horizons for _ in leverages], pa.string()),
+            "leverage": pa.array(list(leverages) * len(horizons), pa.float64()),
+        }
+    )
+
+
+def survival_rows(folder: Path, info: dict[str, Any], confidence: float) -> Iterator[pa.RecordBatch]:
+    """Rows of ``survival.parquet``, scenario by scenario, estimated from ``blocks/``."""
+    axes = axes_of(info)
+    sweep, interval = info["config"]["sweep"], int(info["interval_ms"])
+    horizons = tuple(duration_ms(text) // interval for text in sweep["horizon"])
+    block = duration_ms(info["config"]["statistics"]["block"]) // interval
+    present = {entry["symbol"]: int(entry["present_bars"]) for entry in info["coverage"]}
+    for where in blocks_of(info):
+        table = read_blocks(folder, where, len(horizons), len(sweep["leverage"]))
+        found = estimate(table, Span(horizons, block, present[where.symbol]), confidence)
+        yield _batch(where, axes, found)
+
+
+def _batch(where: Blocks, axes: pa.Table, found: Estimates) -> pa.RecordBatch:
+    n = axes.num_rows
+    labels = {"symbol": where.symbol, **where.scenario}
+    arrays = [pa.repeat(pa.scalar(labels[f.name], f.type), n) for f in list(SURVIVAL_SCHEMA)[:7]]
+    arrays += [column.combine_chunks() for column in axes.columns]
+    arrays += [pa.array(found.counts[name].reshape(-1)) for name in COUNTS[:5]]
+    arrays += [
+        pa.array(values.reshape(-1), mask=np.isnan(values.reshape(-1)))
+        for values in (found.survival, found.low, found.high, found.survival_km)
+    ]
+    arrays.append(pa.array(found.few_blocks.reshape(-1)))
+    return pa.RecordBatch.from_arrays(arrays, schema=SURVIVAL_SCHEMA)

@@ -1,0 +1,355 @@
+"""Blocks of work → executor → merged tables → run directory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from backtest.barrier import MarginTerms
+from backtest.engine import Work, count_block
+from backtest.errors import ConfigError, DataError
+from backtest.executors.local import map_ordered
+from backtest.history import Grid, PriceHistory, grid_of
+from backtest.progress import progress
+from backtest.results import SURVIVAL_SCHEMA, Result, axes_of, survival_rows, write_blocks
+from backtest.store import read_history, series_of
+from backtest.survival import COUNTS, SurvivalTable
+from backtest.sweep import (
+    Config,
+    Data,
+    Entries,
+    Margin,
+    Scenario,
+    Statistics,
+    Sweep,
+    bars_of,
+    groups_of,
+    horizon_bars,
+    load_config,
+    scenarios_of,
+)
+from backtest.units import duration_ms, instant_ms, instant_text
+
+CELLS_PER_TASK = 2_000_000
+"""Scenarios × horizons × leverages × blocks that are merged in memory at once; more scenarios make more tasks."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A symbol, and how to get its history when its turn comes."""
+
+    symbol: str
+    interval_ms: int
+    read: Callable[[], PriceHistory] = field(repr=False)
+
+
+def run(
+    source: str | Path | PriceHistory | Sequence[PriceHistory],
+    sweep: Sweep | None = None,
+    *,
+    data: Data | None = None,
+    entries: Entries | None = None,
+    margin: Margin | None = None,
+    statistics: Statistics | None = None,
+    out: str | Path | None = None,
+    workers: int | None = None,
+    overwrite: bool = False,
+) -> Result:
+    """Sweep every scenario over every entry of every symbol.
+
+    Parameters
+    ----------
+    source : path of a TOML file, or PriceHistory, or several, or path of a dataset
+        A TOML file is a whole configuration; the other arguments up to `out` are then refused.
+    sweep : Sweep
+        The axes.
+    data, entries, margin, statistics : optional
+        As the tables of the configuration file.
+    out : path, optional
+        Run directory; it appears whole or not at all. Default: a temporary one that lives as long as the result.
+    workers : int, optional
+        Threads; default: one per core. Results do not depend on it.
+    overwrite : bool
+        Replace `out` where it exists.
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    ConfigError, RuleError, DataError
+        With key, rule and value.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import backtest as bt
+    >>> price = 100 + np.sin(np.arange(500.0))
+    >>> bars = {"high": price + 1, "low": price - 1, "close": price}
+    >>> history = bt.PriceHistory("WAVE", 3_600_000, 0, bars)
+    >>> result = bt.run(history, bt.Sweep(leverage=[10, 25, 50], horizon=["1d"], maintenance=[0.005], side=["long"]))
+    >>> result.survival()["1d"].tolist()
+    [1.0, 1.0, 0.0]
+    """
+    config = _config(source, sweep, data, entries, margin, statistics)
+    keep = TemporaryDirectory(prefix="backtest-") if out is None else None
+    target = Path(keep.name) / "run" if keep else Path(str(out))
+    if target.exists() and not overwrite:
+        raise ConfigError(f"{target}: exists already; choose another directory or overwrite it")
+    threads = workers if workers is not None else os.cpu_count() or 1
+    if threads < 1:
+        raise ConfigError(f"workers must be ≥ 1; got {threads}")
+    scenarios = scenarios_of(config)
+    sources = sources_of(config) if isinstance(source, str | Path) else _histories(source, config.data)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.parent / f".{target.name}.{os.getpid()}.partial"
+    try:
+        (partial / "blocks").mkdir(parents=True)
+        info = _write(partial, config, scenarios, sources, threads)
+        _commit(partial, target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return Result(target, info, keep)
+
+
+def _config(
+    source: str | Path | PriceHistory | Sequence[PriceHistory],
+    sweep: Sweep | None,
+    data: Data | None,
+    entries: Entries | None,
+    margin: Margin | None,
+    statistics: Statistics | None,
+) -> Config:
+    parts = {"data": data, "entries": entries, "margin": margin, "statistics": statistics}
+    if isinstance(source, str | Path) and Path(source).suffix == ".toml":
+        given = [name for name, part in {"sweep": sweep, **parts}.items() if part is not None]
+        if given:
+            raise ConfigError(f"{source} is a whole configuration; put {given[0]} into the file")
+        return load_config(source)
+    if sweep is None:
+        raise ConfigError("sweep must be given with a history: backtest.Sweep(leverage=…, horizon=…, maintenance=…)")
+    if isinstance(source, str | Path):
+        parts["data"] = (data or Data()).model_copy(update={"path": str(source)})
+    return Config.model_validate({"sweep": sweep, **{k: v for k, v in parts.items() if v is not None}})
+
+
+def sources_of(config: Config) -> list[Source]:
+    """The symbols of a dataset, in order; each history is read when its turn comes."""
+    data = config.data
+    path = str(data.path)
+    found = series_of(path)
+    intervals = sorted({s.interval for s in found if data.interval in (None, s.interval)}, key=duration_ms)
+    if len(intervals) != 1:
+        names = ", ".join(sorted({s.interval for s in found}, key=duration_ms))
+        raise ConfigError(f"data.interval must name one of the intervals of {path}: {names}; got {data.interval!r}")
+    interval = intervals[0]
+    present = [s.symbol for s in found if s.interval == interval]
+    for symbol in data.symbols or ():
+        if symbol not in present:
+            raise ConfigError(f"data.symbols: {symbol!r} is not in {path} at {interval}; there are {', '.join(present)}")
+
+    def reader(symbol: str) -> Callable[[], PriceHistory]:
+        return lambda: read_history(path, symbol, interval, data.start, data.end)
+
+    return [Source(symbol, duration_ms(interval), reader(symbol)) for symbol in data.symbols or present]
+
+
+def _histories(given: PriceHistory | Sequence[PriceHistory], data: Data) -> list[Source]:
+    """Histories in memory as sources."""
+    histories = [given] if isinstance(given, PriceHistory) else list(given)
+    if len({h.interval_ms for h in histories}) != 1 or len({h.symbol for h in histories}) != len(histories):
+        raise ConfigError("histories of one run must have one interval and different symbols")
+    for symbol in data.symbols or ():
+        if symbol not in {h.symbol for h in histories}:
+            raise ConfigError(f"data.symbols: {symbol!r} is none of {', '.join(h.symbol for h in histories)}")
+
+    def holder(history: PriceHistory) -> Callable[[], PriceHistory]:
+        return lambda: history
+
+    return [
+        Source(h.symbol, h.interval_ms, holder(h)) for h in histories if data.symbols is None or h.symbol in data.symbols
+    ]
+
+
+def work_of(config: Config, grid: Grid) -> Work:
+    """What the blocks of work of one symbol share."""
+    interval = grid.interval_ms
+    every = config.entries.every
+    gap = config.data.max_gap
+    bars_of("statistics.block", duration_ms(config.statistics.block), interval)
+    return Work(
+        grid,
+        grid.entry_bars(duration_ms(every) if every else None),
+        tuple(horizon_bars(config.sweep, interval)),
+        np.array(config.sweep.leverage),
+        duration_ms(config.statistics.block),
+        MarginTerms(config.margin.fees_from_margin, config.margin.margin_call_ratio),
+        None if gap is None else duration_ms(gap) // interval,
+    )
+
+
+def grid_for(config: Config, source: Source) -> Grid:
+    """Read a symbol's history and cut it."""
+    data = config.data
+    return grid_of(
+        source.read(),
+        data.trigger,
+        instant_ms(data.start) if data.start else None,
+        instant_ms(data.end) if data.end else None,
+    )
+
+
+def _write(
+    folder: Path, config: Config, scenarios: list[Scenario], sources: list[Source], workers: int
+) -> dict[str, Any]:
+    """Do the work and fill a run directory; return what stands in its run.json."""
+    from backtest.intervals import check_confidence
+
+    check_confidence(config.statistics.confidence)
+    horizon_bars(config.sweep, sources[0].interval_ms)
+    wall, cpu = time.perf_counter(), time.process_time()
+    info: dict[str, Any] = {
+        "config": config.model_dump(mode="json", by_alias=True),
+        "interval_ms": sources[0].interval_ms,
+        "versions": _versions(),
+        "fingerprint": {},
+        "coverage": [],
+        "verdicts": 0,
+        "blocks": [],
+    }
+    for number, source in enumerate(sources):
+        grid = grid_for(config, source)
+        work = work_of(config, grid)
+        if not work.bars.size:
+            raise DataError(f"{grid.symbol}: no bar is an entry; entries.every is {config.entries.every}")
+        info["fingerprint"][grid.symbol] = fingerprint(grid)
+        label = f"{grid.symbol} ({number + 1}/{len(sources)})" if len(sources) > 1 else grid.symbol
+        _write_symbol(folder, config, scenarios, work, info, label, workers)
+    with pq.ParquetWriter(folder / "survival.parquet", SURVIVAL_SCHEMA, compression="zstd") as writer:
+        for batch in survival_rows(folder, info, config.statistics.confidence):
+            writer.write_batch(batch)
+    info["wall_seconds"] = round(time.perf_counter() - wall, 3)
+    info["cpu_seconds"] = round(time.process_time() - cpu, 3)
+    info["workers"] = workers
+    (folder / "run.json").write_text(json.dumps(info, indent=1, ensure_ascii=False) + "\n")
+    return info
+
+
+def _write_symbol(
+    folder: Path,
+    config: Config,
+    scenarios: list[Scenario],
+    work: Work,
+    info: dict[str, Any],
+    label: str,
+    workers: int,
+) -> None:
+    """Count one symbol and write its blocks, a file per group of scenarios."""
+    axes = axes_of(info)
+    written: dict[int, dict[str, Any]] = {}
+    first: SurvivalTable | None = None
+    groups = list(_slices(scenarios, work))
+    with progress(f"sweeping {label}", len(groups) * len(work.chunks())) as advance:
+        for n, (members, table) in enumerate(zip(groups, _tables(scenarios, groups, work, workers, advance), strict=True)):
+            first = first or table
+            name = f"{work.grid.symbol}-{n:05d}.parquet"
+            columns = [scenarios[i].columns() for i in members]
+            write_blocks(folder / "blocks" / name, table, columns, axes, work.block_ms)
+            info["verdicts"] += int(table["entries"].sum() + table["rejected"].sum())
+            for row, i in enumerate(members):
+                place = {"symbol": work.grid.symbol, "scenario": columns[row], "file": name, "row_group": row}
+                written[i] = place
+    info["blocks"] += [written[i] for i in range(len(scenarios))]
+    assert first is not None
+    info["coverage"].append(_coverage(config, work, first))
+
+
+def _slices(scenarios: list[Scenario], work: Work) -> Iterator[list[int]]:
+    """Groups of scenarios that share an adverse series, cut so that their tables fit `CELLS_PER_TASK`."""
+    bars = work.bars
+    n_blocks = int(work.blocks(bars[-1:])[0] - work.blocks(bars[:1])[0]) + 1
+    cells = len(work.horizons) * work.leverages.size * n_blocks * len(COUNTS)
+    size = max(1, CELLS_PER_TASK // cells)
+    for members in groups_of(scenarios):
+        for i in range(0, len(members), size):
+            yield members[i : i + size]
+
+
+def _tables(
+    scenarios: list[Scenario], groups: list[list[int]], work: Work, workers: int, advance: Callable[[int], None]
+) -> Iterator[SurvivalTable]:
+    """The merged table of each group, in order."""
+    chunks = work.chunks()
+
+    def count(task: tuple[list[int], slice]) -> SurvivalTable:
+        return count_block(work, [scenarios[i] for i in task[0]], task[1])
+
+    parts = map_ordered(count, ((members, chunk) for members in groups for chunk in chunks), workers)
+    for _ in groups:
+        total = next(parts)
+        advance(1)
+        for _ in chunks[1:]:
+            total = total + next(parts)
+            advance(1)
+        yield total
+
+
+def _coverage(config: Config, work: Work, table: SurvivalTable) -> dict[str, Any]:
+    """What a reader must know of a symbol's data."""
+    grid = work.grid
+    present = int(grid.has_trigger.sum())
+    excluded = table["excluded"][0, :, 0].sum(axis=-1)
+    return {
+        "symbol": grid.symbol,
+        "first": instant_text(grid.start_ms),
+        "last": instant_text(grid.start_ms + (grid.n_bars - 1) * grid.interval_ms),
+        "bars": grid.n_bars,
+        "present_bars": present,
+        "missing_bars": grid.n_bars - present,
+        "longest_gap_bars": grid.longest_gap(),
+        "trigger": grid.trigger,
+        "funding_charges": int(grid.charge_bar.size),
+        "entries": int(work.bars.size),
+        "excluded": dict(zip(config.sweep.horizon, (int(x) for x in excluded), strict=True)),
+    }
+
+
+def fingerprint(grid: Grid) -> str:
+    """Digest of every number of a grid that a verdict can depend on."""
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(f"{grid.symbol} {grid.interval_ms} {grid.start_ms} {grid.trigger}".encode())
+    arrays: Iterable[np.ndarray] = (
+        grid.entry_price, grid.open, grid.high, grid.low, grid.close,
+        grid.charge_bar, grid.charge_rate, grid.charge_price,
+    )  # fmt: skip
+    for values in arrays:
+        digest.update(np.ascontiguousarray(values).data)
+    return digest.hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    names = ("liquidation-backtest", "numpy", "numba", "pyarrow", "scipy")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def _commit(partial: Path, target: Path) -> None:
+    """Put a finished directory in its place; an old one goes only when the new one is there."""
+    old = partial.with_suffix(".old")
+    if target.exists():
+        target.rename(old)
+    partial.rename(target)
+    shutil.rmtree(old, ignore_errors=True)

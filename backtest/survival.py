@@ -1,0 +1,153 @@
+"""SurvivalTable: integer counts that add up, and what follows from them without further assumptions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backtest.intervals import survival_interval
+
+Float = NDArray[np.float64]
+Int = NDArray[np.int64]
+
+Count = Literal["entries", "rejected", "excluded", "margin_calls", "liquidations", "prior_liquidations"]
+COUNTS: tuple[Count, ...] = (
+    "entries",
+    "rejected",
+    "excluded",
+    "margin_calls",
+    "liquidations",
+    "prior_liquidations",
+)
+
+
+@dataclass(frozen=True)
+class SurvivalTable:
+    """Counts of scenarios × horizons × leverages × calendar blocks; tables of other entries are added with ``+``.
+
+    Attributes
+    ----------
+    counts : (6, n_scenarios, n_horizons, n_leverages, n_blocks) int64
+        In the order of `COUNTS`. ``entries`` are those of the horizon's cohort that were not rejected,
+        ``prior_liquidations`` those of them that were liquidated by the next shorter horizon (for Kaplan–Meier).
+    first_block : int
+        Calendar block of column 0: open time of the entry bar over the block length, rounded down.
+
+    Examples
+    --------
+    >>> one = SurvivalTable(np.ones((6, 1, 1, 1, 1), np.int64), first_block=4)
+    >>> two = one + SurvivalTable(np.ones((6, 1, 1, 1, 2), np.int64), first_block=4)
+    >>> two["entries"].ravel().tolist()
+    [2, 1]
+    """
+
+    counts: Int
+    first_block: int
+
+    def __getitem__(self, name: Count) -> Int:
+        """(n_scenarios, n_horizons, n_leverages, n_blocks) of one of `COUNTS`."""
+        out: Int = self.counts[COUNTS.index(name)]
+        return out
+
+    @property
+    def last_block(self) -> int:
+        """One past the last block."""
+        return self.first_block + self.counts.shape[-1]
+
+    def __add__(self, other: SurvivalTable) -> SurvivalTable:
+        if self.counts.shape[:-1] != other.counts.shape[:-1]:
+            raise ValueError(
+                "tables of different scenarios do not add: scenarios × horizons × leverages is "
+                f"{self.counts.shape[1:-1]} here and {other.counts.shape[1:-1]} there"
+            )
+        first = min(self.first_block, other.first_block)
+        last = max(self.last_block, other.last_block)
+        counts = np.zeros((*self.counts.shape[:-1], last - first), np.int64)
+        for table in (self, other):
+            counts[..., table.first_block - first : table.last_block - first] += table.counts
+        return SurvivalTable(counts, first)
+
+    def __radd__(self, other: int) -> Self:
+        """So that ``sum(tables)`` works."""
+        if other != 0:
+            return NotImplemented
+        return self
+
+
+def survival_rate(entries: Int, liquidations: Int) -> Float:
+    """``1 − liquidations / entries``, NaN where nothing was entered."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(entries > 0, 1.0 - liquidations / entries, np.nan)
+
+
+def kaplan_meier(entries: Int, liquidations: Int, prior_liquidations: Int) -> Float:
+    """Kaplan–Meier on a grid of horizons (semantics.md §9).
+
+    Parameters
+    ----------
+    entries, liquidations, prior_liquidations : (..., n_horizons, n_leverages) int64
+        Horizons ascending; `prior_liquidations` of each horizon's cohort by the next shorter horizon, 0 for the first.
+
+    Returns
+    -------
+    (..., n_horizons, n_leverages) float64
+        The product of alive(h_k) / alive(h_{k−1}), both in the cohort of h_k; 0 from the first horizon with none
+        alive, NaN where a cohort is empty.
+    """
+    alive = (entries - liquidations).astype(np.float64)
+    before = (entries - prior_liquidations).astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        step = np.where(before > 0, alive / before, 0.0)
+    return np.where(entries > 0, np.cumprod(step, axis=-2), np.nan)
+
+
+@dataclass(frozen=True)
+class Span:
+    """What the statistics of a symbol need to know of its grid, in bars.
+
+    Attributes
+    ----------
+    horizons : tuple of int
+        In the order of the table's axis.
+    block : int
+        Length of a calendar block.
+    present : int
+        Bars of the grid that have trigger prices.
+    """
+
+    horizons: tuple[int, ...]
+    block: int
+    present: int
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """Totals over blocks and the rates that follow, arrays of (n_scenarios, n_horizons, n_leverages)."""
+
+    counts: dict[Count, Int]
+    survival: Float
+    low: Float
+    high: Float
+    survival_km: Float
+    few_blocks: NDArray[np.bool_]
+
+
+def estimate(table: SurvivalTable, span: Span, confidence: float) -> Estimates:
+    """Survival, its interval of record and Kaplan–Meier (semantics.md §9)."""
+    total: dict[Count, Int] = {name: table[name].sum(axis=-1) for name in COUNTS}
+    entries, liquidations = total["entries"], total["liquidations"]
+    order = np.argsort(span.horizons)
+    km = np.empty(entries.shape)
+    km[:, order] = kaplan_meier(entries[:, order], liquidations[:, order], total["prior_liquidations"][:, order])
+    low, high = np.empty(entries.shape), np.empty(entries.shape)
+    few = np.empty(entries.shape, dtype=np.bool_)
+    for i in range(entries.shape[0]):
+        for k, horizon in enumerate(span.horizons):
+            opened = table["entries"][i, k]
+            alive = opened - table["liquidations"][i, k]
+            bounds = survival_interval(opened, alive, horizon, span.block, span.present, confidence)
+            low[i, k], high[i, k], few[i, k] = bounds.low, bounds.high, bounds.few_blocks
+    return Estimates(total, survival_rate(entries, liquidations), low, high, km, few)
