@@ -50,6 +50,15 @@ class LeftOut:
 
 
 @dataclass(frozen=True)
+class Gap:
+    """A run of bars without trigger prices: the open times of its first and last bar, and how many."""
+
+    first: str
+    last: str
+    bars: int
+
+
+@dataclass(frozen=True)
 class Coverage:
     """What one series covers, on its grid (semantics.md §1).
 
@@ -66,6 +75,8 @@ class Coverage:
         Runs of missing bars, and the bars of the longest.
     charges : int
         Bars with a funding charge.
+    largest : tuple of Gap
+        The five longest gaps, in the order of time.
     """
 
     symbol: str
@@ -78,17 +89,19 @@ class Coverage:
     gaps: int
     longest_gap: int
     charges: int
+    largest: tuple[Gap, ...]
 
     def __str__(self) -> str:
         if self.trigger is None:
             return f"{self.symbol} {self.interval}: no bar that can be entered, {self.charges:,} funding charges"
         gaps = (
-            f"{self.missing:,} missing in {self.gaps} gap{'s' * (self.gaps != 1)}, the longest of {self.longest_gap:,}"
+            f"{self.missing:,} missing in {self.gaps:,} gap{'s' * (self.gaps != 1)}" if self.missing else "none missing"
         )
-        return (
-            f"{self.symbol} {self.interval}: {self.first} … {self.last}, {self.bars:,} bars, "
-            f"{gaps if self.missing else 'none missing'}; {self.charges:,} funding charges; trigger {self.trigger}"
+        line = (
+            f"{self.symbol} {self.interval}: {self.first} … {self.last}, {self.bars:,} bars, {gaps}; "
+            f"{self.charges:,} funding charges; trigger {self.trigger}"
         )
+        return "\n".join([line, *(f"  gap {gap.first} … {gap.last}, {gap.bars:,} bars" for gap in self.largest)])
 
 
 @dataclass(frozen=True)
@@ -187,8 +200,11 @@ class _Findings:
         bad = np.flatnonzero(fault.bad)
         for place in bad[:CAP]:
             value = fault.values[place].item()
-            finite = value is not None and (isinstance(value, str) or np.isfinite(value))
-            shown = None if "is null" in fault.rule else value if finite else str(value)  # JSON knows no nan
+            if fault.column == TIME:
+                value = instant_text(value)
+            elif not np.isfinite(value):
+                value = str(value)  # JSON knows no nan
+            shown = value if fault.shows_value else None
             self.say(Problem(file, int(rows[place]), fault.column, fault.rule, shown))
         self.count[(file, fault.rule)] += len(bad[CAP:])
 
@@ -204,7 +220,6 @@ _CLOSE, _MARK_CLOSE, _RANGE, _MARK_RANGE, _ANY_MARK, _OPEN, _CHARGE = (1 << bit 
 
 def _flags(values: Mapping[str, Float], n_rows: int) -> NDArray[np.uint8]:
     """What coverage needs to know of each row."""
-
     nothing = np.zeros(n_rows, np.bool_)
     known = {name: ~np.isnan(values[name]) if name in values else nothing for name in COLUMNS}
     bits = {
@@ -243,9 +258,8 @@ def _check_series(series: Series, files: list[Path], found: _Findings) -> Covera
         return None
     step = duration_ms(series.interval) if series.interval else int(steps[steps > 0].min())
     for scan in scans:
-        stamps = np.datetime_as_string(scan.times.astype("datetime64[ms]"))
         rule = f"must be a multiple of the interval {duration_text(step)} since the epoch"
-        found.add(str(scan.file), Fault(TIME, rule, scan.times % step != 0, stamps), scan.rows)
+        found.add(str(scan.file), Fault(TIME, rule, scan.times % step != 0, scan.times), scan.rows)
     kept = order[np.concatenate(([True], steps > 0)) & (times[order] % step == 0)]
     named = Series(series.interval or duration_text(step), series.symbol)
     where = str(files[0] if len(files) == 1 else files[0].parent.parent)
@@ -277,9 +291,8 @@ def _scan(footer: Footer, found: _Findings) -> _Scan:
         here = np.arange(group.first_row, group.first_row + stamps.size)
         last = times[-1][-1:] if times[-1].size else stamps[:1] - 1
         steps = np.diff(stamps, prepend=last)
-        text = np.datetime_as_string(stamps.astype("datetime64[ms]")) if (steps <= 0).any() else stamps
-        found.add(file, Fault(TIME, "must not repeat the time before it", steps == 0, text), here)
-        found.add(file, Fault(TIME, "must not go back in time", steps < 0, text), here)
+        found.add(file, Fault(TIME, "must not repeat the time before it", steps == 0, stamps), here)
+        found.add(file, Fault(TIME, "must not go back in time", steps < 0, stamps), here)
         rows.append(here)
         times.append(stamps)
         flags.append(_flags(values, stamps.size))
@@ -292,7 +305,7 @@ def _scan_group(footer: Footer, group: Group, found: _Findings, said: set[str]) 
     rows = np.arange(group.first_row, group.first_row + group.rows)
     null = nulls_of(table.column(TIME))
     if null.any():
-        found.add(str(footer.path), Fault(TIME, "must not be null", null, np.full(null.size, "null")), rows)
+        found.add(str(footer.path), Fault(TIME, "must not be null", null, null, shows_value=False), rows)
         return np.empty(0, np.int64), {}
     values: dict[str, Float] = {}
     nulls: dict[str, Bool] = {}
@@ -328,10 +341,15 @@ def _coverage(series: Series, step: int, where: str, rows: tuple[Int, NDArray[np
     ready = np.flatnonzero(present & entry)
     if not ready.size:
         found.say(Problem(where, None, None, "a bar with both an entry price and trigger prices must be there"))
-        return Coverage(series.symbol, series.interval, None, None, None, 0, 0, 0, 0, int(charge.sum()))
+        return Coverage(series.symbol, series.interval, None, None, None, 0, 0, 0, 0, int(charge.sum()), ())
     first, last = int(times[ready[0]]), int(times[ready[-1]])
-    inside = present & (times >= first) & (times <= last)
-    steps = np.diff(times[inside]) // step - 1
+    inside = times[present & (times >= first) & (times <= last)]
+    steps = np.diff(inside) // step - 1
+    longest = np.sort(np.argsort(-steps, kind="stable")[:5])
+    largest = tuple(
+        Gap(instant_text(int(inside[i]) + step), instant_text(int(inside[i + 1]) - step), int(steps[i]))
+        for i in longest[steps[longest] > 0]
+    )
     close = np.flatnonzero(flags & (_MARK_CLOSE if mark else _CLOSE))
     earliest = int(close[0]) if close.size else flags.size
     priceless = (
@@ -351,4 +369,5 @@ def _coverage(series: Series, step: int, where: str, rows: tuple[Int, NDArray[np
         int((steps > 0).sum()),
         int(steps.max(initial=0)),
         int(charge.sum()),
+        largest,
     )

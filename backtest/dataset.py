@@ -112,6 +112,7 @@ def _span(metadata: Any, index: int) -> tuple[int, int] | None:
 
 
 def chunk_of(metadata: Any, index: int, name: str) -> Any:
+    """Footer entry of one column of one row group; None if it is not there."""
     group = metadata.row_group(index)
     return next((c for c in map(group.column, range(group.num_columns)) if c.path_in_schema == name), None)
 
@@ -149,6 +150,7 @@ def _where(footer: Footer, name: str) -> str:
 
 
 def check_grid(footer: Footer, group: Group, times: Int, interval_ms: int) -> None:
+    """Refuse times that are no multiples of the interval."""
     off = times % interval_ms != 0
     if off.any():
         row = int(np.argmax(off))
@@ -159,6 +161,7 @@ def check_grid(footer: Footer, group: Group, times: Int, interval_ms: int) -> No
 
 
 def read_finite(footer: Footer, group: Group, table: Any, name: str) -> Float:
+    """A column of a row group that was read, NaN where null; NaN and ±inf in the file are refused."""
     values, null = numbers_of(table.column(name), _where(footer, name))
     bad = ~(np.isfinite(values) | null)
     if bad.any():

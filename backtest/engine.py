@@ -35,8 +35,30 @@ Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 Int32 = NDArray[np.int32]
 
-CHUNK_BARS = 1 << 17
-"""Bars whose entries are one block of work: their arrays fit the second-level cache, the halo is small beside them."""
+CHUNK_BARS = 1 << 18
+"""Bars whose entries are one block of work: arrays of few megabytes, a small halo beside them, seldom a call."""
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The entries of a chunk at one horizon, in runs of one calendar block.
+
+    ``runs.label`` is ``2 · block + stays``, where `stays` says that the entry is in the cohort of the next longer
+    horizon too (what Kaplan–Meier conditions on).
+    """
+
+    runs: Runs
+    entries: Int  # (n_blocks,)
+    excluded: Int  # (n_blocks,)
+
+
+@dataclass(frozen=True)
+class Horizons:
+    """The horizons in ascending order."""
+
+    axis: tuple[int, ...]  # where each stands in the configuration
+    bars: tuple[int, ...]
+    cohorts: tuple[Cohort, ...]
 
 
 @dataclass(frozen=True)
@@ -66,14 +88,26 @@ class Work:
     terms: MarginTerms
     max_gap_bars: int | None = None
     too_long: Int = field(init=False, repr=False)
+    _cohorts: dict[tuple[int, int], Horizons] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "too_long", _bars_past_gap(self.grid, self.max_gap_bars))
 
-    def chunks(self, size: int = CHUNK_BARS) -> list[slice]:
-        """Stretches of `bars`, each within `size` bars of the grid."""
+    def chunks(self, size: int | None = None) -> list[slice]:
+        """Stretches of `bars`, each within `size` bars of the grid (default `CHUNK_BARS`)."""
+        size = size or CHUNK_BARS
         edges = np.searchsorted(self.bars, np.arange(0, self.grid.n_bars + size, size))
         return [slice(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a]
+
+    def cohorts(self, chunk: slice) -> Horizons:
+        """The cohorts of a chunk, the same for all scenarios: worked out once."""
+        key = (chunk.start, chunk.stop)
+        if key not in self._cohorts:
+            axis = sorted(range(len(self.horizons)), key=self.horizons.__getitem__)
+            bars = [self.horizons[k] for k in axis]
+            pairs = zip(bars, [*bars[1:], None], strict=True)
+            self._cohorts[key] = Horizons(tuple(axis), tuple(bars), tuple(cohort_of(self, chunk, *p) for p in pairs))
+        return self._cohorts[key]
 
     def excluded(self, bars: Int, horizon: int) -> NDArray[np.bool_]:
         """Whether the windows of these entries hold more than `max_gap_bars` bars of a gap."""
@@ -85,6 +119,11 @@ class Work:
         out: Int = (self.grid.start_ms + bars * self.grid.interval_ms) // self.block_ms
         return out
 
+    def first_bars(self, first: int, last: int) -> Int:
+        """First bar of each of the calendar blocks `first` … `last` − 1."""
+        starts = np.arange(first, last, dtype=np.int64) * self.block_ms - self.grid.start_ms
+        return -(-starts // self.grid.interval_ms)
+
 
 def _bars_past_gap(grid: Grid, max_gap_bars: int | None) -> Int:
     """Bars at which a gap becomes longer than allowed: its ``max_gap_bars + 1``-th bar."""
@@ -94,49 +133,32 @@ def _bars_past_gap(grid: Grid, max_gap_bars: int | None) -> Int:
     return (present[:-1] + 1 + max_gap_bars)[np.diff(present) > max_gap_bars + 1].astype(np.int64)
 
 
-@dataclass(frozen=True)
-class Cohort:
-    """The entries of a chunk at one horizon, in runs of one calendar block.
-
-    ``runs.label`` is ``2 · block + stays``, where `stays` says that the entry is in the cohort of the next longer
-    horizon too (what Kaplan–Meier conditions on).
-    """
-
-    runs: Runs
-    entries: Int  # (n_blocks,)
-    excluded: Int  # (n_blocks,)
-
-
 def cohort_of(work: Work, chunk: slice, horizon: int, longer: int | None) -> Cohort:
     """Entries of a chunk whose window lies inside the grid, gaps permitting.
 
     longer : the next longer horizon in bars, None for the longest.
     """
     bars = work.bars[chunk]
-    block = work.blocks(bars)
-    block -= block[0]
-    n_blocks = int(block[-1]) + 1
+    first, last = (int(b) for b in work.blocks(bars[[0, -1]]))
     reach = [h for h in (horizon, longer) if h is not None]
-    cuts = [np.flatnonzero(np.diff(block)) + 1, np.array([0, bars.size])]
-    cuts += [np.searchsorted(bars, [work.grid.n_bars - h]) for h in reach]
-    cuts += [np.searchsorted(bars, work.too_long - h) for h in reach]
-    cuts.append(np.searchsorted(bars, work.too_long))
-    edges = np.unique(np.concatenate(cuts))
+    ends = [work.first_bars(first + 1, last + 1), work.too_long]
+    ends += [work.too_long - h for h in reach]
+    ends.append(np.array([work.grid.n_bars - h for h in reach]))
+    edges = np.unique(np.append(np.searchsorted(bars, np.concatenate(ends)), [0, bars.size]))
     start, stop = edges[:-1], edges[1:]
     head = bars[start]  # membership is the same all along a run
+    block = work.blocks(head) - first
     inside = head + horizon < work.grid.n_bars
     out = inside & work.excluded(head, horizon)
     stays = np.zeros(head.size, np.bool_)
     if longer is not None:
         stays = (head + longer < work.grid.n_bars) & ~work.excluded(head, longer)
-    size = stop - start
 
     def total(mask: NDArray[np.bool_]) -> Int:
-        return np.bincount(block[start][mask], size[mask], n_blocks).astype(np.int64)
+        return np.bincount(block[mask], (stop - start)[mask], last - first + 1).astype(np.int64)
 
     kept = inside & ~out
-    label = 2 * block[start] + stays
-    return Cohort(Runs(start[kept], stop[kept], label[kept]), total(kept), total(out))
+    return Cohort(Runs(start[kept], stop[kept], (2 * block + stays)[kept]), total(kept), total(out))
 
 
 @dataclass(frozen=True)
@@ -159,16 +181,18 @@ def series_of(work: Work, chunk: slice, sign: float, funding: Funding) -> Series
     price = grid.low if sign > 0 else grid.high
     charged = slice(*np.searchsorted(grid.charge_bar, [start + 1, stop]))
     amount = (funding.scale * grid.charge_rate[charged] + funding.shift) * grid.charge_price[charged]
-    paid = np.zeros(stop - start)
-    paid[grid.charge_bar[charged] - start] = amount
-    np.cumsum(paid, out=paid)
+    steps = np.diff(grid.charge_bar[charged] - start, prepend=0, append=stop - start)
+    paid = np.repeat(np.cumsum(np.append(0.0, amount)), steps)
     local = bars - start
-    entries = Entries(local, sign * paid[local], 1.0 / grid.entry_price[bars])
+    dense = slice(0, bars.size) if local[-1] == bars.size - 1 else local  # a slice is read without a copy
+    entries = Entries(local, sign * paid[dense], 1.0 / grid.entry_price[start:stop][dense])
     return Series(start, stop, price[start:stop], paid, entries)
 
 
-def price_ratio_of(series: Series) -> tuple[float, float]:
-    """Bounds of P/p over the bars and the entries of a chunk."""
+def price_ratio_of(series: Series, scenario: Scenario) -> tuple[float, float]:
+    """Bounds of P/p over the bars and the entries of a chunk; flat rates have no use for them."""
+    if scenario.maintenance.table is None:
+        return 0.0, np.inf
     price, scale = series.adverse_price, series.entries.scale
     return float(np.nanmin(price) * scale.min()), float(np.nanmax(price) * scale.max())
 
@@ -199,15 +223,11 @@ def count_block(work: Work, scenarios: Sequence[Scenario], chunk: slice) -> Surv
         Tables of disjoint chunks add up to that of all entries.
     """
     series = series_of(work, chunk, scenarios[0].sign, scenarios[0].funding)
-    ratio = price_ratio_of(series)
-    order = sorted(range(len(work.horizons)), key=work.horizons.__getitem__)
-    ascending = [work.horizons[k] for k in order]
-    cohorts = [
-        cohort_of(work, chunk, h, longer)
-        for h, longer in zip(ascending, [*ascending[1:], None], strict=True)
-    ]
-    n_blocks = cohorts[0].entries.size
-    counts = np.zeros((len(COUNTS), len(scenarios), len(order), work.leverages.size, n_blocks), np.int64)
+    ratio = price_ratio_of(series, scenarios[0])
+    horizons = work.cohorts(chunk)
+    n_blocks = horizons.cohorts[0].entries.size
+    shape = (len(COUNTS), len(scenarios), len(horizons.bars), work.leverages.size, n_blocks)
+    counts = np.zeros(shape, np.int64)
     passes: dict[Lines, list[Question]] = {}
     for i, scenario in enumerate(scenarios):
         compiled = compile_scenario(scenario, work.leverages, work.terms, ratio)
@@ -215,46 +235,38 @@ def count_block(work: Work, scenarios: Sequence[Scenario], chunk: slice) -> Surv
             for b in barriers:
                 question = Question(COUNTS.index(row), i, b.leverage, b.threshold)
                 passes.setdefault(b.lines, []).append(question)
-        for k, cohort in zip(order, cohorts, strict=True):
+        for k, cohort in zip(horizons.axis, horizons.cohorts, strict=True):
             counts[COUNTS.index("entries"), i, k, ~compiled.rejected] = cohort.entries
             counts[COUNTS.index("rejected"), i, k, compiled.rejected] = cohort.entries
             counts[COUNTS.index("excluded"), i, k] = cohort.excluded
     for lines, questions in passes.items():
-        _answer(lines, questions, series, scenarios[0].sign, list(zip(order, ascending, cohorts, strict=True)), counts)
+        _answer(lines, questions, series, scenarios[0].sign, horizons, counts)
     return SurvivalTable(counts, int(work.blocks(work.bars[chunk][:1])[0]))
 
 
 def _answer(
-    lines: Lines,
-    questions: list[Question],
-    series: Series,
-    sign: float,
-    horizons: list[tuple[int, int, Cohort]],
-    counts: Int,
+    lines: Lines, questions: list[Question], series: Series, sign: float, horizons: Horizons, counts: Int
 ) -> None:
-    """Answer every question of one pass, adding to `counts`; `horizons` are (axis index, bars, cohort), ascending."""
+    """Answer every question of one pass, adding to `counts`."""
     thresholds = np.unique(np.concatenate([q.threshold for q in questions]))
     levels = levels_of(thresholds)
-    where = [np.searchsorted(thresholds, q.threshold) for q in questions]
-    liquidations, prior = COUNTS.index("liquidations"), COUNTS.index("prior_liquidations")
-    windows = nested_windows(lines, series, sign, [h for _, h, _ in horizons])
-    for place, ((k, _, cohort), window) in enumerate(zip(horizons, windows, strict=True)):
-        if not cohort.runs.start.size:
-            continue
-        reached = _reached(lines, window, series.entries, cohort, levels)
-        for q, at in zip(questions, where, strict=True):
-            found = reached[:, :, at]
-            counts[q.row, q.scenario, k, q.leverage] += found.sum(axis=1).T
-            if q.row == liquidations and place + 1 < len(horizons):
-                counts[prior, q.scenario, horizons[place + 1][0], q.leverage] += found[:, 1].T
-
-
-def _reached(lines: Lines, windows: Windows, entries: Entries, cohort: Cohort, levels: Levels) -> Int:
-    """(n_blocks, 2, n_levels) entries whose required margin rate reaches each threshold; axis 1 is `stays`."""
-    histogram = np.zeros((2 * cohort.entries.size, levels.value.size), np.int64)
-    count_windows(windows, entries, np.array(lines.weight), np.array(lines.shift), cohort.runs, levels, histogram)
-    above: Int = histogram[:, ::-1].cumsum(axis=1)[:, -2::-1]
-    return above.reshape(cohort.entries.size, 2, -1)
+    n_blocks = horizons.cohorts[0].entries.size
+    histogram = np.zeros((len(horizons.bars), 2 * n_blocks, levels.value.size), np.int64)
+    windows = nested_windows(lines, series, sign, horizons.bars)
+    weight, shift = np.array(lines.weight), np.array(lines.shift)
+    for window, cohort, found in zip(windows, horizons.cohorts, histogram, strict=True):
+        if cohort.runs.start.size:
+            count_windows(window, series.entries, weight, shift, cohort.runs, levels, found)
+    # Entries that reach each threshold: (n_horizons, n_blocks, stays, n_levels).
+    reached = histogram[..., ::-1].cumsum(axis=-1)[..., -2::-1].reshape(len(horizons.bars), n_blocks, 2, -1)
+    both, staying = reached.sum(axis=2), reached[:-1, :, 1]
+    for q in questions:
+        at = np.searchsorted(thresholds, q.threshold)
+        axes = np.ix_(horizons.axis, q.leverage)
+        counts[q.row, q.scenario][axes] += both[..., at].swapaxes(1, 2)
+        if q.row == COUNTS.index("liquidations"):
+            later = np.ix_(horizons.axis[1:], q.leverage)
+            counts[COUNTS.index("prior_liquidations"), q.scenario][later] += staying[..., at].swapaxes(1, 2)
 
 
 def nested_windows(lines: Lines, series: Series, sign: float, horizons: Sequence[int]) -> Iterator[Windows]:
@@ -308,7 +320,7 @@ class Crossings:
 def first_crossings(work: Work, scenario: Scenario, chunk: slice) -> Crossings:
     """First margin call and liquidation of each entry of a chunk at each leverage."""
     series = series_of(work, chunk, scenario.sign, scenario.funding)
-    compiled = compile_scenario(scenario, work.leverages, work.terms, price_ratio_of(series))
+    compiled = compile_scenario(scenario, work.leverages, work.terms, price_ratio_of(series, scenario))
     call, dead = (
         _first_of(barriers, series, scenario.sign, work.leverages.size, max(work.horizons))
         for barriers in (compiled.margin_call, compiled.liquidation)

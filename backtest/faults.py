@@ -31,6 +31,7 @@ class Fault:
     rule: str
     bad: Bool
     values: NDArray[Any]
+    shows_value: bool = True
 
 
 def row_faults(values: Mapping[str, Float], nulls: Mapping[str, Bool]) -> Iterator[Fault]:
@@ -54,7 +55,7 @@ def row_faults(values: Mapping[str, Float], nulls: Mapping[str, Bool]) -> Iterat
         given = np.any([~nulls[name] for name in here], axis=0) if here else np.zeros(0, dtype=np.bool_)
         for name in here:
             rule = f"is null while others of {', '.join(here)} are not"
-            yield Fault(name, rule, nulls[name] & given, values[name])
+            yield Fault(name, rule, nulls[name] & given, values[name], shows_value=False)
         open_, high, low, close = names
         if high in values and low in values:
             yield Fault(high, f"must not be below {low}", values[high] < values[low], values[high])

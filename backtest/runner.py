@@ -126,6 +126,11 @@ def run(
     return Result(target, info, keep)
 
 
+def default_directory(config: str | Path) -> Path:
+    """``runs/<config stem>-<UTC time>``."""
+    return Path("runs") / f"{Path(config).stem}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+
+
 def _config(
     source: str | Path | PriceHistory | Sequence[PriceHistory],
     sweep: Sweep | None,

@@ -59,6 +59,11 @@ def series_of(path: str | Path) -> list[Series]:
     path : str or Path
         Local directory ``DATA`` or Parquet file.
 
+    Returns
+    -------
+    list of Series
+        Sorted by the text of interval and symbol.
+
     Raises
     ------
     ConfigError
@@ -145,7 +150,7 @@ def write_history(history: PriceHistory, out: str | Path, overwrite: bool = Fals
     Raises
     ------
     ConfigError
-        If the symbol is there already and `overwrite` is not given.
+        If the symbol is there already and `overwrite` is not given, or symbol or interval cannot name a folder.
     DataError
         If no bar has any value.
     """
@@ -153,8 +158,13 @@ def write_history(history: PriceHistory, out: str | Path, overwrite: bool = Fals
     for values in history.columns.values():
         filled |= ~np.isnan(values)
     rows = np.flatnonzero(filled)
-    if not rows.size or not history.symbol:
-        raise DataError(f"{history.symbol or 'a history without a symbol'}: no bar has any value, nothing to write")
+    if not history.symbol or history.interval_ms % 1000:
+        raise ConfigError(
+            f"symbol must not be empty and the interval whole seconds, as they name folders; "
+            f"got {history.symbol!r} and {history.interval_ms} ms"
+        )
+    if not rows.size:
+        raise DataError(f"{history.symbol}: no bar has any value; there is nothing to write")
     folder = Path(out) / f"interval={duration_text(history.interval_ms)}"
     target = folder / f"symbol={quote(history.symbol, safe='')}"
     if target.exists() and not overwrite:
@@ -295,7 +305,7 @@ def _rows(source: Source, names: tuple[str, ...], low: int | None, high: int | N
                 values = read_finite(footer, group, table, name) if name in there else np.full(times.size, np.nan)
                 pieces[name].append(values[cut])
     if not sum(map(len, stamps)):
-        raise DataError(f"{source.footers[0].path.parent}: no bar in the range asked for; {_span_text(source)}")
+        raise DataError(f"{source.footers[0].path}: no bar in the range asked for; {_span_text(source)}")
     return np.concatenate(stamps), {name: np.concatenate(pieces.pop(name)) for name in names}
 
 

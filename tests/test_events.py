@@ -90,7 +90,8 @@ def test_where_narrows_to_the_same_rows_as_filtering_afterwards() -> None:
     every = events_of(config, work)
     some = events_of(config, work, "leverage = 20 and side = 'long' AND liquidation_time IS NOT NULL and horizon in ('24h')")
     want = every.query("leverage == 20 and side == 'long' and horizon == '24h'").dropna(subset="liquidation_time")
-    pd.testing.assert_frame_equal(some.reset_index(drop=True), want.reset_index(drop=True))
+    # A column of integers without a null is one of floats where nulls stand beside them.
+    pd.testing.assert_frame_equal(some.reset_index(drop=True), want.reset_index(drop=True), check_dtype=False)
 
 
 def test_file_appears_whole_or_not_at_all(tmp_path, monkeypatch) -> None:

@@ -98,7 +98,7 @@ def import_generic(
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     csv = Path(folder, "bars.csv")
-    ...     _ = csv.write_text("time,open,high,low,close\\n2024-01-01T00:00Z,10,12,9,11\\n2024-01-01T01:00Z,11,13,10,12\\n")
+    ...     _ = csv.write_text("time,open,high,low,close\\n2024-01-01T00:00,10,12,9,11\\n2024-01-01T01:00,11,13,10,12")
     ...     import_generic("BTCUSDT", "1h", csv, out=Path(folder, "data")).rows
     2
     """
@@ -146,9 +146,10 @@ def _bars(file: str | Path, step: int, prefix: str) -> _Part:
     for fault in row_faults(values, {name: null for name, (_, null) in read.items()}):
         if fault.bad.any():
             row = int(np.argmax(fault.bad))
+            rule, value = fault.rule.replace("mark_", ""), fault.values[row]
+            got = f"{value:.10g} in row {row}" if fault.shows_value else f"null in row {row}"
             raise DataError(
-                f"{table.file}: column {names[fault.column]} {fault.rule.replace('mark_', '')}; "
-                f"got {fault.values[row]:g} in row {row} ({int(fault.bad.sum())} such rows)"
+                f"{table.where(names[fault.column])} {rule}; got {got} ({int(fault.bad.sum()):,} such rows)"
             )
     return _Part(stamps, values, (how,))
 
@@ -161,7 +162,7 @@ def _charges(file: str | Path, step: int, first: int, last: int) -> tuple[_Part,
     rates, _ = numbers(table, name)
     if not np.isfinite(rates).all():
         row = int(np.argmin(np.isfinite(rates)))
-        raise DataError(f"{table.file}: column {name} must be a finite number; got {rates[row]:g} in row {row}")
+        raise DataError(f"{table.where(name)} must be a finite number; got {rates[row]:g} in row {row}")
     notes = [how]
     bars = stamps // step * step
     inside = (bars >= first) & (bars <= last)
@@ -179,7 +180,7 @@ def _charges(file: str | Path, step: int, first: int, last: int) -> tuple[_Part,
             f"{table.file.name}: {early:,} charges are stamped within a minute before the end of a bar; "
             "each is charged in the bar that contains its stamp"
         )
-    summed = np.bincount(place, weights=rates, minlength=unique.size)
+    summed = np.bincount(place, weights=rates, minlength=unique.size).astype(np.float64)
     return _Part(unique, {"funding_rate": summed}, tuple(notes)), int(bars.size)
 
 

@@ -18,25 +18,36 @@ from backtest.errors import ConfigError, DataError
 from backtest.units import duration_text, instant_ms, instant_text
 
 TIME_NAMES = ("open_time", "timestamp", "time", "date", "datetime", "calc_time")
-UNITS = (("seconds", 10**8), ("milliseconds", 10**11), ("microseconds", 10**14), ("nanoseconds", 10**17))
-"""Units of integer times, and the size from which on one is meant: the same instants in each, from 1973 on."""
-_PER_SECOND = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
+_UNITS = (  # name, size from which on it is meant (the same instant in each, in 1973), milliseconds as a fraction
+    ("seconds", 10**8, 1000, 1),
+    ("milliseconds", 10**11, 1, 1),
+    ("microseconds", 10**14, 1, 1000),
+    ("nanoseconds", 10**17, 1, 1_000_000),
+)
 
 
 @dataclass(frozen=True)
 class SourceTable:
-    """A file that was read: its columns as Arrow arrays (text where it is CSV), by their names in lower case."""
+    """A file that was read: its columns as Arrow arrays (text where it is CSV), and their names as they stand there.
+
+    Both by the name in lower case.
+    """
 
     file: Path
     columns: dict[str, Any]
-    found: tuple[str, ...]
+    names: dict[str, str]
 
     def choose(self, names: tuple[str, ...]) -> str:
         """The first of `names` that is there, in any case; DataError with what was found."""
         for name in names:
             if name.lower() in self.columns:
                 return name.lower()
-        raise DataError(f"{self.file}: needs a column {' or '.join(names)}; found {', '.join(self.found) or 'none'}")
+        found = ", ".join(self.names.values()) or "none"
+        raise DataError(f"{self.file}: needs a column {' or '.join(names)}; found {found}")
+
+    def where(self, name: str) -> str:
+        """File and column, for messages."""
+        return f"{self.file}: column {self.names[name]}"
 
 
 def read_source(path: str | Path) -> SourceTable:
@@ -61,11 +72,13 @@ def read_source(path: str | Path) -> SourceTable:
             table = _read_csv(file)
     else:
         raise ConfigError(f"{path}: a source must end in .parquet, .csv or .csv.gz")
-    names = [column.strip().lower() for column in table.column_names]
-    for column in names:
-        if names.count(column) > 1:
-            raise DataError(f"{file}: column {column} stands there twice; found {', '.join(table.column_names)}")
-    return SourceTable(file, dict(zip(names, table.columns, strict=True)), tuple(table.column_names))
+    keys = [column.strip().lower() for column in table.column_names]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise DataError(f"{file}: column {key} stands there twice; found {', '.join(table.column_names)}")
+    return SourceTable(
+        file, dict(zip(keys, table.columns, strict=True)), dict(zip(keys, table.column_names, strict=True))
+    )
 
 
 def _read_csv(file: Path) -> Any:
@@ -84,9 +97,9 @@ def times(table: SourceTable) -> tuple[Int, str]:
     Integers are seconds to nanoseconds by their size; text is ISO 8601, UTC where it has no offset.
     """
     name = table.choose(TIME_NAMES)
-    where = f"{table.file}: column {name}"
+    where = table.where(name)
     column = table.columns[name]
-    how = f"{table.file.name}: column {name} read as "
+    how = f"{table.file.name}: column {table.names[name]} read as "
     kind = column.type
     if _is_text(kind):
         column = _parsed_times(column, where)
@@ -115,14 +128,14 @@ def check_bars(table: SourceTable, stamps: Int, interval_ms: int) -> None:
     if off.any():
         row = int(np.argmax(off))
         raise DataError(
-            f"{table.file}: column {table.choose(TIME_NAMES)} must hold bar opens, multiples of "
+            f"{table.where(table.choose(TIME_NAMES))} must hold bar opens, multiples of "
             f"{duration_text(interval_ms)} since the epoch; got {instant_text(int(stamps[row]))} in row {row}"
         )
 
 
 def numbers(table: SourceTable, name: str) -> tuple[Float, Bool]:
     """Values of a column, NaN where null, and where it is null."""
-    where = f"{table.file}: column {name}"
+    where = table.where(name)
     column = table.columns[name]
     if _is_text(column.type):
         column = _parsed_numbers(column, where)
@@ -147,9 +160,9 @@ def _parsed_numbers(column: Any, where: str) -> Any:
 
 
 def _parsed_times(column: Any, where: str) -> Any:
-    """Text as integers if all of it is, else as timestamps."""
+    """Text as numbers if all of it is, else as timestamps."""
     column = pc.utf8_trim_whitespace(column)
-    for kind in (pa.int64(), pa.timestamp("us"), pa.timestamp("us", "UTC")):
+    for kind in (pa.int64(), pa.float64(), pa.timestamp("us"), pa.timestamp("us", "UTC")):
         try:
             return pc.cast(column, kind)
         except pa.ArrowInvalid:
@@ -177,29 +190,23 @@ def _from_numbers(column: Any, where: str) -> tuple[Int, str]:
     if column.null_count:
         row = int(np.argmax(numbers_of(column, where)[1]))
         raise DataError(f"{where} must not be null; got null in row {row}")
-    ticks = times_ticks(column)
-    sizes = np.searchsorted([size for _, size in UNITS], ticks, side="right") - 1
-    unsure = sizes != (sizes[0] if sizes.size else 0)
-    if (sizes < 0).any():
-        row = int(np.argmax(sizes < 0))
-        raise DataError(f"{where} must hold times since the epoch; {ticks[row]} in row {row} is too small to be one")
-    if unsure.any():
-        row = int(np.argmax(unsure))
-        first, here = UNITS[sizes[0]][0], UNITS[sizes[row]][0]
-        raise DataError(f"{where} must keep one unit; {ticks[row]} in row {row} is {here}, row 0 is {first}")
-    unit = UNITS[sizes[0]][0] if sizes.size else UNITS[1][0]
-    per_second = _PER_SECOND[unit]
-    broken = (ticks * 1000 % per_second != 0) if per_second < 10**6 else ticks % (per_second // 1000) != 0
-    late = ticks // per_second >= LATEST_MS // 1000
-    for bad, rule in ((broken, "be whole milliseconds"), (late, "lie before the year 2200 (is the unit right?)")):
+    ticks = _whole(column)
+    size = np.searchsorted([unit[1] for unit in _UNITS], ticks, side="right") - 1
+    name, _, times_, per_ms = _UNITS[max(0, int(size[0]))] if size.size else _UNITS[1]
+    for bad, rule in (
+        (size < 0, "be ISO 8601 or counted since 1970 in s, ms, µs or ns (this is too small)"),
+        (size != size[:1], f"keep one unit, which is {name} in row 0"),
+        (ticks % per_ms != 0, f"be whole milliseconds ({name} are read)"),
+        (ticks >= LATEST_MS // times_ * per_ms, f"lie before the year 2200 ({name} are read)"),
+    ):
         if bad.any():
             row = int(np.argmax(bad))
-            raise DataError(f"{where} must {rule}; got {ticks[row]} ({unit}) in row {row}")
-    return (ticks * 1000 if per_second == 1 else ticks // (per_second // 1000)), unit
+            raise DataError(f"{where} must {rule}; got {ticks[row]} in row {row}")
+    return ticks * times_ // per_ms, name
 
 
-def times_ticks(column: Any) -> Int:
-    """Whole numbers of a column without nulls."""
-    cast = pc.cast(column, pa.int64())
-    chunks = [np.frombuffer(c.buffers()[1], np.int64, len(c), 8 * c.offset) for c in cast.chunks if len(c)]
-    return np.concatenate([np.empty(0, np.int64), *chunks])
+def _whole(column: Any) -> Int:
+    """Integers of a column without nulls."""
+    chunks = pc.cast(column, pa.int64()).chunks
+    whole = [np.frombuffer(c.buffers()[1], np.int64, len(c), 8 * c.offset) for c in chunks if len(c)]
+    return np.concatenate([np.empty(0, np.int64), *whole])

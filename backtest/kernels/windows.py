@@ -7,7 +7,8 @@ max of two h-windows``). Either way one pass over the entries answers a horizon,
 nearest cache until they are counted.
 
 Doubling for long windows too takes two passes over memory per horizon and was 2× slower. Indices are unsigned where
-loops must become vector instructions: numba's test for negative ones prevents it, and a slice costs 20 ns.
+loops must become vector instructions: numba's test for negative ones prevents it, and a slice costs 20 ns. A finer
+look-up table without the second comparison, read value by value, was no faster than the two gathers of `count_tile`.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ import numpy as np
 
 from backtest.kernels.jit import Float, Int, kernel
 
-TILE = 256
-"""Bars of a tile. Below 128 the vector loops are too short."""
+TILE = 512
+"""Bars of a tile. Shorter ones pay more for what is done once per tile: 256 costs a sixth more."""
 PART = 64
 """Values counted together: neighbours lie between few thresholds."""
 FEW = 16
@@ -134,47 +135,6 @@ def widen(current: Float, spare: Float, length: int, target: int) -> tuple[Float
 
 
 @kernel
-def required_margin(
-    windows: Windows, line: int, first: int, inner: float, entries: Entries, j: int, weight: float, shift: float,
-    x: Float, start: int, stop: int,
-) -> None:
-    """``x = max(x, weight·(top − offset)·scale + shift)`` for ``x[start:stop]``, entries that follow each other."""
-    f = np.uint64(first)
-    last = np.uint64(first + windows.reach)
-    e = np.uint64(j)
-    for t in range(np.uint64(start), np.uint64(stop)):
-        top = max(max(windows.head[line, f + t], windows.tail[line, last + t]), inner)
-        x[t] = max(x[t], weight * ((top - entries.offset[e + t]) * entries.scale[e + t]) + shift)
-
-
-@kernel
-def fill_tile(windows: Windows, entries: Entries, j: int, n: int, weight: Float, shift: Float, x: Float) -> None:
-    """Required margin rates of the `n` entries from `j` on, whose windows start in one tile."""
-    first = entries.bar[j] + 1
-    tile = first // TILE
-    dense = entries.bar[j + n - 1] - entries.bar[j] == n - 1
-    whole_tiles = windows.reach // TILE
-    # Windows that start `edge` bars later, or more, reach into the next tile and hold one whole tile more.
-    edge = (tile + 1) * TILE - first - windows.reach % TILE
-    x[:n] = -np.inf
-    for line in range(windows.head.shape[0]):
-        a = weight[line]
-        b = shift[line]
-        near = windows.between[line, tile + 1] if whole_tiles > 1 else LOWEST
-        far = max(near, windows.whole[line, tile + whole_tiles]) if whole_tiles > 0 else LOWEST
-        if dense:
-            cut = min(n, max(0, edge))
-            required_margin(windows, line, first, near, entries, j, a, b, x, 0, cut)
-            required_margin(windows, line, first, far, entries, j, a, b, x, cut, n)
-        else:
-            for t in range(n):
-                f = entries.bar[j + t] + 1
-                inner = near if f - first < edge else far
-                top = max(max(windows.head[line, f], windows.tail[line, f + windows.reach]), inner)
-                x[t] = max(x[t], a * ((top - entries.offset[j + t]) * entries.scale[j + t]) + b)
-
-
-@kernel
 def bin_of(bits: int, levels: Levels) -> int:
     """Number of thresholds ≤ the float with these bits (negative bits: a negative float, below them all)."""
     if bits < 0:
@@ -187,10 +147,10 @@ def bin_of(bits: int, levels: Levels) -> int:
 
 
 @kernel
-def count_tile(x: Float, bits: Int, bins: Int, n: int, levels: Levels, counts: Int, label: int) -> None:
+def count_tile(x: Float, bits: Int, cells: Int, n: int, levels: Levels, counts: Int, label: int) -> None:
     """Add the `n` values to a histogram: bin k holds ``value[k-1] ≤ x < value[k]``.
 
-    x, bits, bins : (TILE,) the values, the same memory as int64 (floats ≥ 0 are ordered as their bits), scratch
+    x, bits, cells : (TILE,) the values, the same memory as int64 (floats ≥ 0 are ordered as their bits), scratch
     """
     row = np.uint64(label)
     last = levels.table.size - 1
@@ -216,14 +176,17 @@ def count_tile(x: Float, bits: Int, bins: Int, n: int, levels: Levels, counts: I
                 left = above
             counts[row, greatest] += left
             continue
+        base = levels.base
+        shift = levels.shift
+        rounds = levels.rounds
         for t in range(start, stop):
-            k = levels.table[np.uint64(min(max((bits[t] >> levels.shift) - levels.base, 0), last))]
-            bins[t] = k + (1 if x[t] >= levels.value[np.uint64(k)] else 0)
-        for _ in range(1, levels.rounds):
-            for t in range(start, stop):
-                bins[t] += 1 if x[t] >= levels.value[np.uint64(bins[t])] else 0
+            cells[t] = min(max((bits[t] >> shift) - base, 0), last)
         for t in range(start, stop):
-            counts[row, np.uint64(bins[t])] += 1
+            k = levels.table[np.uint64(cells[t])]
+            k += 1 if x[t] >= levels.value[np.uint64(k)] else 0
+            for _ in range(1, rounds):
+                k += 1 if x[t] >= levels.value[np.uint64(k)] else 0
+            counts[row, np.uint64(k)] += 1
 
 
 @kernel
@@ -236,22 +199,67 @@ def count_windows(
     runs          : entries whose windows end inside the series
     counts        : (n_labels, n_levels + 1) added to
 
-    Oracle: tests/oracles/walk.py.
+    Arrays are taken out of their tuples once: handing tuples to a function per tile cost a third more (reference
+    counts). Oracle: tests/oracles/walk.py.
     """
     x = np.empty(TILE)
     bits = x.view(np.int64)
-    bins = np.empty(TILE, np.int64)
-    bar = entries.bar
-    for run in range(runs.start.size):
-        j = runs.start[run]
-        stop = runs.stop[run]
+    cells = np.empty(TILE, np.int64)
+    bar, offset, scale = entries.bar, entries.offset, entries.scale
+    head, tail, reach = windows.head, windows.tail, windows.reach
+    run_start, run_stop, run_label = runs.start, runs.stop, runs.label
+    whole_tiles = reach // TILE
+    for run in range(run_start.size):
+        j = run_start[run]
+        stop = run_stop[run]
         while j < stop:
-            end = (((bar[j] + 1) // TILE) + 1) * TILE - 1
-            n = min(end - bar[j], stop - j)
-            if bar[j + n - 1] - bar[j] != n - 1:
-                n = 1
-                while n < TILE and j + n < stop and bar[j + n] < end:
-                    n += 1
-            fill_tile(windows, entries, j, n, weight, shift, x)
-            count_tile(x, bits, bins, n, levels, counts, runs.label[run])
+            first = bar[j] + 1
+            tile = first // TILE
+            room = (tile + 1) * TILE - first  # windows that start in this tile
+            n = min(room, stop - j)
+            dense = bar[j + n - 1] - bar[j] == n - 1
+            if not dense:
+                n = tile_members(bar, j, stop, room)
+            # Windows that start `edge` bars later, or more, reach into the next tile and hold one whole tile more.
+            edge = room - reach % TILE
+            for t in range(np.uint64(n)):
+                x[t] = -np.inf
+            for line in range(head.shape[0]):
+                a = weight[line]
+                b = shift[line]
+                near = windows.between[line, tile + 1] if whole_tiles > 1 else LOWEST
+                far = max(near, windows.whole[line, tile + whole_tiles]) if whole_tiles > 0 else LOWEST
+                if dense:
+                    cut = min(n, max(0, edge))
+                    raise_tile(head, tail, offset, scale, x, line, first, reach, j, near, a, b, 0, cut)
+                    raise_tile(head, tail, offset, scale, x, line, first, reach, j, far, a, b, cut, n)
+                else:
+                    for t in range(n):
+                        f = bar[j + t] + 1
+                        top = max(max(head[line, f], tail[line, f + reach]), near if f - first < edge else far)
+                        x[t] = max(x[t], a * ((top - offset[j + t]) * scale[j + t]) + b)
+            count_tile(x, bits, cells, n, levels, counts, run_label[run])
             j += n
+
+
+@kernel
+def tile_members(bar: Int, j: int, stop: int, room: int) -> int:
+    """How many entries from `j` on have windows that start in the tile of the first."""
+    n = 1
+    while n < TILE and j + n < stop and bar[j + n] < bar[j] + room:
+        n += 1
+    return n
+
+
+@kernel
+def raise_tile(
+    head: Float, tail: Float, offset: Float, scale: Float, x: Float,
+    line: int, first: int, reach: int, j: int, inner: float, weight: float, shift: float, start: int, stop: int,
+) -> None:  # fmt: skip
+    """``x = max(x, weight·(top − offset)·scale + shift)`` for ``x[start:stop]``, entries that follow each other."""
+    f = np.uint64(first)
+    z = np.uint64(first + reach)
+    e = np.uint64(j)
+    for t in range(np.uint64(start), np.uint64(stop)):
+        top = max(max(head[line, f + t], tail[line, z + t]), inner)
+        x[t] = max(x[t], weight * ((top - offset[e + t]) * scale[e + t]) + shift)

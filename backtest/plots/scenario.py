@@ -93,7 +93,7 @@ def scenario_words(rows: pd.DataFrame) -> str:
     known = {"symbol", "side", "maintenance", "open_fee", "funding_scale", "funding_shift", "size"}
     words = [subject(row["symbol"], row["side"]), f"maintenance {value_words('maintenance', row['maintenance'])}"]
     words.append(f"fee {value_words('open_fee', row['open_fee'])}")
-    words.append(_funding_words(float(row["funding_scale"]), float(row["funding_shift"])))
+    words.append(funding_words(float(row["funding_scale"]), float(row["funding_shift"])))
     words += [] if is_null(row["size"]) else [value_words("size", row["size"])]
     words += [f"{axis} {row[axis]}" for axis in scenario_axes(rows) if axis not in known and not is_null(row[axis])]
     return " · ".join(words)
@@ -171,22 +171,20 @@ def curves_by_leverage(rows: pd.DataFrame, asked: float | Sequence[float] | None
 
 
 def percent_text(share: float) -> str:
-    """A share as percent with one decimal, more near 100 %, which is written only when it is exact; ``–`` for null.
+    """A share as percent: one decimal, two near either end, and an end itself only where it is exact; ``–`` for null.
 
     Examples
     --------
-    >>> percent_text(0.9917), percent_text(0.99987), percent_text(1.0)
-    ('99.2 %', '99.99 %', '100 %')
+    >>> percent_text(0.9917), percent_text(0.99987), percent_text(0.999999), percent_text(1.0)
+    ('99.2 %', '99.99 %', '99.99 %', '100 %')
     """
     if math.isnan(share):
         return "–"
     if share in (0.0, 1.0):
-        return f"{share:.0%}".replace("%", " %")
-    if share < 0.0005:
-        return "< 0.1 %"
-    if share >= 0.99995:
-        return "> 99.99 %"
-    return f"{100 * share:.{2 if share >= 0.9995 else 1}f} %"
+        return f"{100 * share:g} %"
+    if 0.0005 <= share < 0.9995:
+        return f"{100 * share:.1f} %"
+    return f"{min(99.99, max(0.01, 100 * share)):.2f} %"
 
 
 def rate_text(rate: float) -> str:
@@ -197,6 +195,14 @@ def rate_text(rate: float) -> str:
 def times_text(leverage: float) -> str:
     """A leverage as people write it: ``12×``."""
     return f"{number_text(leverage)}×"
+
+
+def funding_words(scale: float, shift: float) -> str:
+    """``funding as charged``, ``no funding``, ``funding × 2 + 0.01 % per charge``."""
+    if scale == 0 and shift == 0:
+        return "no funding"
+    charged = "funding as charged" if scale == 1 else f"funding × {number_text(scale)}"
+    return charged if shift == 0 else f"{charged} {'+' if shift > 0 else '−'} {rate_text(abs(shift))} per charge"
 
 
 def is_null(value: object) -> bool:
@@ -211,13 +217,6 @@ def _rate_or_name(label: object) -> str:
         return rate_text(float(str(label)))
     except ValueError:
         return str(label)
-
-
-def _funding_words(scale: float, shift: float) -> str:
-    if scale == 0 and shift == 0:
-        return "no funding"
-    charged = "funding as charged" if scale == 1 else f"funding × {number_text(scale)}"
-    return charged if shift == 0 else f"{charged} {'+' if shift > 0 else '−'} {rate_text(abs(shift))} per charge"
 
 
 def _listed(values: Sequence[object], most: int = 12) -> str:

@@ -102,6 +102,7 @@ def _render(context: Mapping[str, object]) -> str:
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["thousands"] = lambda count: f"{count:,}"
+    environment.filters["bound"] = lambda words: words.replace(" %", "\N{NO-BREAK SPACE}%")
     source = files("backtest.report").joinpath("report.html.j2").read_text(encoding="utf-8")
     return environment.from_string(source).render(context)
 

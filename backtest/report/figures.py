@@ -60,9 +60,9 @@ def _picture(ax: Axes, alt: str, caption: str) -> Picture:
 
     file = io.StringIO()
     with matplotlib.rc_context(SVG_STYLE):
-        ax.get_figure(root=True).savefig(
-            file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        )
+        figure = ax.get_figure(root=True)
+        assert figure is not None
+        figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     svg = file.getvalue()
     return Picture(Markup(_inline(svg, str(escape(alt)))), caption)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from backtest.plots.scenario import (
+    funding_words,
     horizons,
     is_null,
     matching,
@@ -53,11 +54,22 @@ def choices_table(choices: pd.DataFrame) -> Grid:
     varying = [axis for axis in axes if axis in ("symbol", "side") or choices[axis].nunique(dropna=False) > 1]
     rows = []
     for _, part in choices.groupby(axes, sort=False, dropna=False):
-        labels = [Cell(value_words(axis, part.iloc[0][axis])) for axis in varying]
+        labels = _labels(part.iloc[0], varying)
         found = {str(row["horizon"]): row for _, row in part.iterrows()}
-        rows.append([*labels, *(_choice(found.get(text)) for text in shown)])
-    head = [*(axis.replace("_", " ") for axis in varying), *shown]
-    return Grid(head, rows[:MOST_ROWS], len(varying), max(0, len(rows) - MOST_ROWS))
+        rows.append([*map(Cell, labels.values()), *(_choice(found.get(text)) for text in shown)])
+    return Grid([*labels, *shown], rows[:MOST_ROWS], len(labels), max(0, len(rows) - MOST_ROWS))
+
+
+def _labels(row: pd.Series[Any], axes: list[str]) -> dict[str, str]:
+    """The scenario's values on some axes, those of funding as one; head → words."""
+    words = {}
+    for axis in axes:
+        if axis.startswith("funding_"):
+            text = funding_words(float(row["funding_scale"]), float(row["funding_shift"]))
+            words["funding"] = text.removeprefix("funding ").replace("no funding", "none")
+        else:
+            words[axis.replace("_", " ")] = value_words(axis, row[axis])
+    return words
 
 
 def _choice(row: pd.Series[Any] | None) -> Cell:
@@ -86,7 +98,7 @@ def _survival(rows: pd.DataFrame, target: float) -> Cell:
         return Cell("–", "no entry")
     row = rows.iloc[0]
     low, high = percent_text(float(row["survival_low"])), percent_text(float(row["survival_high"]))
-    few = ", few blocks" if row["few_blocks"] else ""
+    few = " †" if row["few_blocks"] else ""
     return Cell(
         percent_text(float(row["survival"])),
         f"{low.removesuffix(' %')} – {high.removesuffix(' %')}{few}",

@@ -21,6 +21,7 @@ class Answer:
     lead: str
     claim: str
     rest: str
+    met: bool = True
 
 
 def answers(rows: pd.DataFrame, choices: pd.DataFrame, target: float, confidence: float) -> list[Answer]:
@@ -50,15 +51,14 @@ def _answer(rows: pd.DataFrame, choice: pd.Series[Any], target: float, confidenc
         claim = f"{percent_text(row['survival'])} survived at the leverage each trade had"
         return Answer(lead, claim, f"({_interval(row, confidence)}).{warning}")
     if is_null(choice["leverage"]):
-        return Answer(
-            lead, f"no leverage of the grid reaches {rate_text(target)};", _shortfall(rows, choice, target) + warning
-        )
+        claim = f"no leverage of the grid reaches {rate_text(target)};"
+        return Answer(lead, claim, _shortfall(rows, choice, target) + warning, met=False)
     leverage = float(choice["leverage"])
     top = " Nothing higher was tried." if leverage == float(rows["leverage"].max()) else ""
     row = matching(rows, "leverage", leverage).iloc[0]
     rest = (
         f"would have survived with at least {rate_text(target)}. At {times_text(leverage)}, "
-        f"{percent_text(row['survival'])} of the entries did ({_interval(choice, confidence)}).{top}{warning}"
+        f"{percent_text(row['survival'])} did ({_interval(choice, confidence)}).{top}{warning}"
     )
     return Answer(lead, f"up to {times_text(leverage)}", rest)
 
@@ -81,10 +81,10 @@ def _shortfall(rows: pd.DataFrame, choice: pd.Series[Any], target: float) -> str
 
 
 def _interval(row: pd.Series[Any], confidence: float) -> str:
-    low, high = row.get("survival_low", float("nan")), row.get("survival_high", float("nan"))
-    if is_null(high):
-        return f"{rate_text(confidence)} interval from {percent_text(low)}"
-    return f"{rate_text(confidence)} interval {percent_text(low)} to {percent_text(high)}"
+    low, high = percent_text(float(row["survival_low"])), percent_text(float(row.get("survival_high", float("nan"))))
+    return f"{rate_text(confidence)} interval " + (
+        f"from {low}" if high == "–" else f"{low.removesuffix(' %')} to {high}"
+    )
 
 
 def assumptions(info: Mapping[str, Any]) -> list[str]:
@@ -93,10 +93,11 @@ def assumptions(info: Mapping[str, Any]) -> list[str]:
     data, entries, sweep, margin, statistics = (
         config.get(name) or {} for name in ("data", "entries", "sweep", "margin", "statistics")
     )
-    triggers = sorted({str(entry["trigger"]) for entry in info.get("coverage", []) if entry.get("trigger")})
+    named = [data.get("trigger"), *(entry.get("trigger") for entry in info.get("coverage", []))]
+    triggers = sorted({str(name) for name in named if name})
     return [
         *_entry_words(entries, data),
-        *_trigger_words(triggers or [data["trigger"]] if triggers or data.get("trigger") else []),
+        *_trigger_words(triggers),
         *_margin_words(margin, sweep),
         *_statistics_words(statistics),
     ]
@@ -116,10 +117,10 @@ def _entry_words(entries: Mapping[str, Any], data: Mapping[str, Any]) -> list[st
 
 
 def _trigger_words(triggers: list[str]) -> list[str]:
+    if not triggers:
+        return []
     names = " or ".join({"mark": "mark price", "last": "last traded price"}.get(name, name) for name in triggers)
-    return [f"Liquidation looks at the worst {names} within each bar: the low for a long, the high for a short."] * (
-        len(triggers) > 0
-    )
+    return [f"Liquidation looks at the worst {names} within each bar: the low for a long, the high for a short."]
 
 
 def _margin_words(margin: Mapping[str, Any], sweep: Mapping[str, Any]) -> list[str]:

@@ -161,11 +161,16 @@ class Position:
         return self.entry_price if self.mark_price is None else self.mark_price
 
     @property
-    def posted_margin(self) -> float:
-        """What stands against losses when nothing has happened yet: margin or wallet, and the extra margin; quote."""
+    def own_margin(self) -> float:
+        """``notional / leverage``, or the margin or wallet given; quote."""
         if self.leverage is not None:
-            return self.notional / self.leverage + self.extra_margin
-        return (self.margin or self.wallet or 0.0) + self.extra_margin
+            return self.notional / self.leverage
+        return self.margin or self.wallet or 0.0
+
+    @property
+    def posted_margin(self) -> float:
+        """What stands against losses when nothing has happened yet: the own margin and the extra one, quote."""
+        return self.own_margin + self.extra_margin
 
     @property
     def lines(self) -> tuple[Float, Float]:

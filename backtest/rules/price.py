@@ -95,7 +95,7 @@ def price(position: Position) -> PriceAnswer:
             f"{position.notional:.10g}"
         )
     return PriceAnswer(
-        initial_margin=None if position.wallet is not None else position.posted_margin - position.extra_margin,
+        initial_margin=None if position.wallet is not None else position.own_margin,
         maintenance_margin=maintenance,
         margin_ratio=(maintenance + position.other_maintenance) / equity if equity > 0 else None,
         liquidation_price=_above_0(level, entry),

@@ -53,6 +53,14 @@ def test_bybit_classic_by_hand() -> None:
     assert answer["bankruptcy_price"] == 19600  # 20,000·(1 − 1/50)
 
 
+def test_on_entry_basis_the_mark_moves_the_balance_and_not_the_maintenance() -> None:
+    # MM = 10·(0.01 + 0.001) = 0.11, E = 2 + (12 − 10) = 4
+    answer = price_position({**LONG, "basis": "entry", "close_reserve": 0.001, "mark_price": 12})
+    assert answer["maintenance_margin"] == pytest.approx(0.11, rel=1e-14)
+    assert answer["fee_to_close"] == pytest.approx(0.01, rel=1e-14)
+    assert answer["margin_ratio"] == pytest.approx(0.11 / 4, rel=1e-14)
+
+
 def test_okx_with_its_closing_fee_by_hand() -> None:
     # short, M = 2: P·(1 + 0.01 + 0.0006) = 10 + 2, P = 12/1.0106 = 11.874134…
     answer = price_position({**LONG, "side": "short", "close_reserve": 0.0006})

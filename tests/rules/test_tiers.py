@@ -38,6 +38,7 @@ def written(folder: Path, text: str, name: str = "ladder.csv") -> Path:
         (0.0, 0),
         (1000.0, 0),  # floor < n ≤ cap
         (1000 * (1 + 0.9e-9), 0),  # a cap reached but for rounding
+        (1000 * (1 + 1e-9), 0),  # inclusive
         (1000 * (1 + 1.1e-9), 1),
         (5000.0, 1),
         (5000.1, 2),

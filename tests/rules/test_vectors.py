@@ -115,16 +115,15 @@ def test_deduction_recursion() -> None:
     given = case.inputs
     first = 0.004  # a first tier under the published second, its cap such that the second deduction comes out
     cap = given["cum_prev"] / (given["mmr_prev"] - first)
-    deduction = derive_deductions(
-        np.array([0.0, cap, given["floor"]], dtype=np.float64), np.array([first, given["mmr_prev"], given["mmr"]])
-    )
+    floor = np.array([0.0, cap, given["floor"]], dtype=np.float64)
+    deduction = derive_deductions(floor, np.array([first, given["mmr_prev"], given["mmr"]], dtype=np.float64))
     assert deduction[-1] == pytest.approx(case.published["cum"], abs=case.tol)
 
 
 @needs_shared
 def test_tiered_maintenance_margin() -> None:
     case = example("by-mm-tiered")
-    floor, mmr = np.arange(5) * 1000.0, np.array([0.02, 0.025, 0.03, 0.035, 0.04])
+    floor, mmr = np.array([[0.0, 1000.0, 2000.0, 3000.0, 4000.0], [0.02, 0.025, 0.03, 0.035, 0.04]])
     deduction = derive_deductions(floor, mmr)
     table = TierTable.of(np.column_stack((floor, mmr, deduction)).tolist())
     value = case.inputs["position_value"]

@@ -1,0 +1,53 @@
+"""``backtest demo``: a generated history, the default sweep, the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from backtest.demo_history import demo_history
+from backtest.report import write_report
+from backtest.results import Result
+from backtest.runner import run
+from backtest.store import write_history
+
+DATA = Path("data/demo")
+CONFIG = """\
+# The sweep of `backtest demo`; edit it and type: backtest run data/demo.toml
+[data]
+path = "demo"
+
+[sweep]
+side = ["long", "short"]
+leverage = { from = 1, to = 125 }
+horizon = ["1h", "8h", "1d", "7d", "30d"]
+maintenance = [0.005]
+open_fee = [0.0005]
+"""
+
+
+def run_demo(out: str, workers: int | None, say: Callable[[str], None]) -> tuple[Result, Path]:
+    """Generate, sweep and report.
+
+    Parameters
+    ----------
+    out : str
+        Run directory, replaced.
+    workers : int, optional
+        Threads.
+    say : callable
+        Told what is being done.
+
+    Returns
+    -------
+    (Result, Path)
+        The run and its report.
+    """
+    say(f"generating five years of 1-minute bars into {DATA} (not a real market)")
+    write_history(demo_history(), DATA, overwrite=True)
+    config = DATA.with_suffix(".toml")
+    config.write_text(CONFIG)
+    say(f"sweeping {config} (the first run on a machine compiles for half a minute)")
+    result = run(config, out=out, workers=workers, overwrite=True)
+    report = write_report(result.table, result.info, result.choose(survival=0.95), result.path / "report.html")
+    return result, report

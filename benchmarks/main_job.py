@@ -1,0 +1,215 @@
+"""The main job against copying memory and against plain walks, from one run on one machine, single thread.
+
+Run: ``python benchmarks/main_job.py [--write]``; ``--write`` puts the table into README.md. The history is five years
+of generated 1-minute bars, the grid leverages 1 … 125 and 13 horizons from an hour to 30 days.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numba
+import numpy as np
+
+import backtest as bt
+from backtest.barrier import TIE
+from backtest.demo_history import demo_history
+from backtest.engine import Work, adverse_series, count_block, first_crossings, series_of
+from backtest.executors.local import map_ordered
+from backtest.history import PriceHistory, grid_of
+from backtest.runner import work_of
+from backtest.sweep import Config, Scenario, scenarios_of
+
+HORIZONS = ("1h", "2h", "4h", "8h", "12h", "1d", "2d", "3d", "5d", "7d", "14d", "21d", "30d")
+MAINTENANCE = 0.004
+SKIP = 64
+
+
+def config() -> Config:
+    """One question per entry × horizon × leverage: at a call ratio of 1 the margin call is the liquidation."""
+    sweep = bt.Sweep(side=["long"], leverage=range(1, 126), horizon=HORIZONS, maintenance=[MAINTENANCE])
+    return Config(sweep=sweep, margin=bt.Margin(margin_call_ratio=1.0))
+
+
+def best(function: Callable[[], object], repeat: int = 5) -> float:
+    """Seconds of the quickest of some calls, after one to compile."""
+    function()
+    times = []
+    for _ in range(repeat):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def sweep_all(work: Work, scenarios: list[Scenario], workers: int = 1) -> np.ndarray:
+    """Liquidations per horizon and leverage of every entry."""
+    parts = map_ordered(lambda chunk: count_block(work, scenarios, chunk), work.chunks(), workers)
+    return sum(part["liquidations"].sum(axis=-1) for part in parts)[0]
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def plain_walk(adverse, bars, price, offset, threshold, horizons, out):
+    """The best plain walk: one forward pass per entry and leverage, all horizons resolved by its end."""
+    for k in range(threshold.size):
+        for j in range(bars.size):
+            level = threshold[k] * price[j] + offset[j]
+            last = min(bars[j] + horizons[-1], adverse.size - 1)
+            t = bars[j] + 1
+            while t <= last and adverse[t] < level:
+                t += 1
+            for h in range(horizons.size):
+                if bars[j] + horizons[h] < adverse.size and t <= bars[j] + horizons[h]:
+                    out[h, k] += 1
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def skipping_walk(adverse, whole, bars, price, offset, threshold, horizons, out):
+    """One walk per entry: leverages in order of their thresholds, blocks whose maximum is too small skipped."""
+    n = adverse.size
+    for j in range(bars.size):
+        last = min(bars[j] + horizons[-1], n - 1)
+        t = bars[j] + 1
+        k = 0
+        while t <= last and k < threshold.size:
+            level = threshold[k] * price[j] + offset[j]
+            if t % SKIP == 0 and whole[t // SKIP] < level:
+                t += SKIP
+                continue
+            if adverse[t] < level:
+                t += 1
+                continue
+            for h in range(horizons.size):
+                if bars[j] + horizons[h] < n and t <= bars[j] + horizons[h]:
+                    out[h, k] += 1
+            k += 1
+
+
+def walks(work: Work, scenario: Scenario, sample: int) -> dict[str, tuple[float, np.ndarray, np.ndarray]]:
+    """Seconds per verdict of each walk on every n-th entry, with its counts and those of the engine."""
+    bars = work.bars[:: max(1, work.bars.size // sample)]
+    thin = Work(work.grid, bars, work.horizons, work.leverages, work.block_ms, work.terms)
+    series = series_of(thin, slice(0, bars.size), scenario.sign, scenario.funding)
+    adverse = np.empty(series.adverse_price.size)
+    adverse_series(series.adverse_price, series.paid, MAINTENANCE - 1.0, 1.0, adverse)
+    padded = np.full(-(-adverse.size // SKIP) * SKIP, -np.inf)
+    padded[: adverse.size] = adverse
+    whole = padded.reshape(-1, SKIP).max(axis=1)
+    price = work.grid.entry_price[bars]
+    threshold = ((1 - TIE) / work.leverages - 1.0)[::-1].copy()
+    horizons = np.array(work.horizons)
+    want = sweep_all(thin, [scenario])[:, ::-1]
+    verdicts = bars.size * threshold.size * horizons.size
+    found = {}
+    arguments = (series.entries.bar, price, series.entries.offset, threshold, horizons)
+    for name, walk in (
+        ("plain", lambda out: plain_walk(adverse, *arguments, out)),
+        ("skipping", lambda out: skipping_walk(adverse, whole, *arguments, out)),
+    ):
+        out = np.zeros((horizons.size, threshold.size), np.int64)
+        walk(out)
+        counted = out.copy()
+        seconds = best(lambda walk=walk, out=out: walk(out), 1)
+        found[name] = (seconds / verdicts, counted, want)
+    return found
+
+
+def events_all(work: Work, scenario: Scenario) -> int:
+    """Time to liquidation of every entry × leverage, block by block."""
+    return sum(int(np.count_nonzero(first_crossings(work, scenario, c).liquidation)) for c in work.chunks(1 << 16))
+
+
+def commands() -> dict[str, float]:
+    """Seconds of the command line, the best of three."""
+    with tempfile.TemporaryDirectory() as folder:
+        small = demo_history(years=1, interval="1h")
+        bt.write_history(small, Path(folder) / "data")
+        file = Path(folder) / "small.toml"
+        file.write_text('[data]\npath = "data"\n[sweep]\nhorizon = ["1d", "7d"]\nmaintenance = [0.005]\n')
+        backtest = [sys.executable, "-m", "backtest"]
+
+        def call(*arguments: str) -> float:
+            return best(lambda: subprocess.run([*backtest, *arguments], check=True, capture_output=True), 3)
+
+        return {
+            "help": call("--help"),
+            "small run": call("run", str(file), "--out", str(Path(folder) / "run"), "--overwrite"),
+        }
+
+
+def peak_of_run(history: PriceHistory) -> float:
+    """MiB of the largest resident set of a five-year run from its dataset, in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        bt.write_history(history, Path(folder) / "data")
+        file = Path(folder) / "five.toml"
+        horizons = ", ".join(f'"{h}"' for h in HORIZONS)
+        file.write_text(f'[data]\npath = "data"\n[sweep]\nhorizon = [{horizons}]\nmaintenance = [0.004, 0.005]\n')
+        command = [sys.executable, "-m", "backtest", "run", str(file), "--out", str(Path(folder) / "run")]
+        subprocess.run(command, check=True, capture_output=True)
+        return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--write", action="store_true", help="put the table into README.md")
+    write = parser.parse_args().write
+    history = demo_history()
+    peak = peak_of_run(history)
+    work = work_of(config(), grid_of(history))
+    scenario = scenarios_of(config())[0]
+    cells = work.bars.size * len(HORIZONS)
+    one = best(lambda: sweep_all(work, [scenario]))
+    source, target = np.random.default_rng(0).random(work.grid.n_bars), np.empty(work.grid.n_bars)
+    copy = best(lambda: np.copyto(target, source), 20)
+    both = Config(sweep=config().sweep)
+    calls = best(lambda: sweep_all(work_of(both, work.grid), scenarios_of(both)))
+    two = best(lambda: sweep_all(work, [scenario], 2))
+    per_verdict = one / cells / work.leverages.size
+    compared = walks(work, scenario, 1_000) | {"skipping": walks(work, scenario, 20_000)["skipping"]}
+    for name, (_, counted, want) in compared.items():
+        assert (counted == want).all(), f"the {name} walk and the sweep disagree"
+    pairs = work.bars.size * work.leverages.size
+    events = best(lambda: events_all(work, scenario), 1) / pairs
+    timed = commands()
+    rows = [
+        ("survival sweep, per entry × horizon, over copying one float64", f"{one / cells * work.grid.n_bars / copy:.1f} ×"),
+        ("the same with margin calls apart (two questions)", f"{calls / cells * work.grid.n_bars / copy:.1f} ×"),
+        ("best plain walk in Numba over the sweep, per verdict", f"{compared['plain'][0] / per_verdict:,.0f} ×"),
+        ("walk with ordered leverages and block skipping over the sweep", f"{compared['skipping'][0] / per_verdict:,.0f} ×"),
+        ("time to liquidation, per entry × leverage", f"{events * 1e9:.1f} ns"),
+        ("one thread over two", f"{one / two:.2f} ×"),
+        ("`backtest --help`", f"{timed['help']:.2f} s"),
+        ("a small warm `backtest run` (8,760 bars)", f"{timed['small run']:.2f} s"),
+        ("peak memory of the five-year run", f"{peak:,.0f} MiB"),
+    ]
+    machine = f"{os.cpu_count()} cores, Python {platform.python_version()}, numpy {np.__version__}, numba {numba.__version__}"
+    lines = [
+        f"Five years of 1-minute bars ({work.bars.size:,} entries), leverages 1 … 125, 13 horizons from 1h to 30d, one",
+        f"thread where not said otherwise; {machine}. The sweep takes {one:.2f} s ({one / cells * 1e9:.2f} ns per entry ×",
+        f"horizon, {per_verdict * 1e12:.0f} ps per verdict); copying one float64 array takes {copy / work.grid.n_bars * 1e9:.2f} ns per value.",
+        "",
+        "| what | figure |",
+        "|---|---|",
+        *(f"| {what} | {figure} |" for what, figure in rows),
+    ]
+    print("\n".join(lines))
+    if write:
+        readme = Path(__file__).parents[1] / "README.md"
+        text = readme.read_text()
+        begin, end = "<!-- benchmark -->\n", "<!-- /benchmark -->"
+        head, _, rest = text.partition(begin)
+        readme.write_text(head + begin + "\n".join(lines) + "\n" + end + rest.partition(end)[2])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,217 @@
+"""The plots show one scenario of a table, and refuse what the table does not hold."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from backtest.errors import ConfigError
+from backtest.plots import Plots, plot_curves, plot_heatmap, plot_leverage, scenario_words, select
+from backtest.plots.scenario import percent_text, rate_text, times_text, usual_leverages
+
+HORIZONS = {"1d": 24, "8h": 8, "7d": 168}  # not in order of time, as a config may have them
+LEVERAGES = [1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 75, 90, 100, 125]
+FUNDING = [(1.0, 0.0), (2.0, 0.0001)]
+
+
+def survival_table(symbol: str = "BTCUSDT", size: str | None = None) -> pd.DataFrame:
+    """2 sides × 2 maintenance rates × 2 fundings × 3 horizons × 20 leverages; 125× is always rejected."""
+    rows = []
+    for side, maintenance, (scale, shift), (horizon, hours), leverage in itertools.product(
+        ["long", "short"], ["0.004", "binance-usdm"], FUNDING, HORIZONS.items(), map(float, LEVERAGES)
+    ):
+        entries = 0 if leverage == 125 else 40_000 - hours
+        rejected = 40_000 - hours - entries
+        reach = np.exp(-((0.006 * leverage * np.sqrt(hours) / (1.1 if side == "long" else 1.0)) ** 2))
+        liquidations = round((1 - reach) * entries)
+        survival = 1 - liquidations / entries if entries else np.nan
+        low, high = max(0.0, survival - 0.02) + 0 * survival, min(1.0, survival + 0.01) + 0 * survival
+        counts = (entries, rejected, 0, liquidations, liquidations)
+        scenario = ("BTCUSDT" if symbol is None else symbol, side, maintenance, 0.0002, scale, shift, size)
+        rows.append((*scenario, horizon, leverage, *counts, survival, low, high, survival, False))
+    columns = (
+        "symbol side maintenance open_fee funding_scale funding_shift size horizon leverage entries rejected excluded "
+        "margin_calls liquidations survival survival_low survival_high survival_km few_blocks"
+    )
+    return pd.DataFrame(rows, columns=columns.split())
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    return survival_table()
+
+
+def texts(ax) -> list[str]:
+    return [text.get_text() for text in ax.texts]
+
+
+def test_the_first_value_of_each_axis_is_chosen_unless_named(table):
+    rows = select(table)
+    assert len(rows) == len(HORIZONS) * len(LEVERAGES)
+    assert scenario_words(rows) == "BTCUSDT long · maintenance 0.4 % · fee 0.02 % · funding as charged"
+    rows = select(table, side="short", maintenance="binance-usdm", funding={"scale": 2.0, "shift": 0.0001})
+    assert scenario_words(rows) == (
+        "BTCUSDT short · maintenance binance-usdm · fee 0.02 % · funding × 2 + 0.01 % per charge"
+    )
+    assert len(select(table, maintenance=0.004, funding=2)) == len(HORIZONS) * len(LEVERAGES)
+
+
+def test_size_and_axes_of_later_features_are_said_in_words():
+    table = survival_table(size="notional=10000")
+    table.insert(7, "policy", "top-up")
+    assert scenario_words(select(table, size="notional=10000")).endswith("· notional 10,000 · policy top-up")
+
+
+@pytest.mark.parametrize(
+    ("selection", "message"),
+    [
+        ({"side": "up"}, r"side must be one of 'long', 'short' in this run; got 'up'"),
+        ({"maintenance": 0.01}, r"maintenance must be one of '0.004', 'binance-usdm'.*got '0.01'"),
+        ({"open_fee": 0.5}, r"open_fee must be one of 0.0002 in this run; got 0.5"),
+        ({"funding": 3.0}, r"funding_scale must be one of 1, 2 .*got 3"),
+        ({"funding": {"rate": 1.0}}, r"funding must .*'scale' and 'shift'; got 'rate'"),
+        ({"size": "margin=1"}, r"size must be one of null .*got 'margin=1'"),
+    ],
+)
+def test_unknown_selections_are_refused_with_the_choices(table, selection, message):
+    with pytest.raises(ConfigError, match=message):
+        select(table, **selection)
+
+
+def test_a_table_without_rows_is_refused(table):
+    with pytest.raises(ConfigError, match="at least one row"):
+        plot_heatmap(table.iloc[:0])
+
+
+def test_leverage_draws_a_curve_per_horizon_shortest_first(table):
+    ax = plot_leverage(table)
+    assert len(ax.lines) == 3
+    assert sorted(texts(ax)) == ["1d", "7d", "8h", "held for"]
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_xscale()) == ("leverage", "survived", "log")
+    assert ax.get_title(loc="left").startswith("BTCUSDT long")
+    short = ax.lines[0].get_ydata()
+    assert short[7] == select(table).query("horizon == '8h' and leverage == 10")["survival"].item()
+    assert np.isnan(short[-1])
+    assert ax.get_legend() is None
+
+
+def test_horizons_match_by_duration(table):
+    assert len(plot_leverage(table, horizon="24h").lines) == 1
+    assert len(plot_leverage(table, horizon=["24h", "1w"]).lines) == 2
+    with pytest.raises(ConfigError, match=r"horizon must be one of '8h', '1d', '7d' in this run; got '30d'"):
+        plot_leverage(table, horizon="30d")
+
+
+def test_curves_start_at_one_and_end_at_the_horizon(table):
+    ax = plot_curves(table, horizon="1d")
+    assert len(ax.lines) == 6
+    assert list(ax.lines[0].get_xdata()) == [0, 8 * 3_600_000, 24 * 3_600_000]
+    assert all(line.get_ydata()[0] == 1.0 for line in ax.lines)
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "8h", "1d"]
+    assert {"2×", "50×", "leverage"} <= set(texts(ax))
+    assert len(plot_curves(table, leverage=[4, 25]).lines) == 2
+    with pytest.raises(ConfigError, match=r"leverage must be one of 1, 2, .*got 7"):
+        plot_curves(table, leverage=7)
+
+
+def test_heatmap_has_a_row_per_horizon_and_lines_at_levels(table):
+    ax = plot_heatmap(table)
+    assert ax.collections[0].get_array().shape == (3, 20)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["8h", "1d", "7d"]
+    assert texts(ax) == ["50 %", "90 %", "95 %", "99 %"]
+    # the line at 95 % stands, for each horizon, right of the last leverage up to which all reach 95 %
+    line = ax.lines[2]
+    rows = select(table, side="long")
+    for height, horizon in enumerate(["8h", "1d", "7d"]):
+        curve = rows[rows["horizon"] == horizon].sort_values("leverage")
+        count = int((curve["survival"] >= 0.95).cummin().sum())
+        x = line.get_xdata()[line.get_ydata() == height]
+        assert LEVERAGES[count - 1] < x[0] < LEVERAGES[count]
+
+
+def test_few_blocks_are_dashed_and_said(table):
+    few = table.assign(few_blocks=table["horizon"] == "7d")
+    ax = plot_leverage(few)
+    assert [line.is_dashed() for line in ax.lines if np.isfinite(line.get_ydata()).any()] == [False, False, True]
+    assert "few blocks" in ax.get_legend().get_texts()[0].get_text()
+    over_time = plot_curves(few, leverage=10)
+    solid, dashed = (line.get_ydata() for line in over_time.lines)
+    assert np.isfinite(solid).tolist() == [True, True, True, False]
+    assert np.isfinite(dashed).tolist() == [False, False, True, True]
+    assert plot_heatmap(few).get_yticklabels()[2].get_text() == "7d\nfew blocks"
+
+
+@pytest.mark.parametrize("draw", [plot_leverage, plot_heatmap, plot_curves])
+@pytest.mark.parametrize(
+    "query", ["leverage == 10", "horizon == '1d'", "leverage == 125", "leverage == 10 and horizon == '1d'"]
+)
+def test_small_and_empty_grids_are_drawn(table, draw, query):
+    draw(table.query(query)).figure.canvas.draw()
+
+
+@pytest.mark.parametrize("draw", [plot_leverage, plot_heatmap, plot_curves])
+def test_an_axes_given_is_used(table, draw):
+    ax = Figure().subplots()
+    assert draw(table, ax=ax) is ax
+    assert draw(table) is not ax
+
+
+def test_importing_is_light_and_drawing_leaves_pyplot_alone():
+    code = (
+        "import sys, backtest.plots as plots\n"
+        "assert not {'matplotlib', 'pandas', 'numpy'} & set(sys.modules)\n"
+        "from tests.test_plots import survival_table\n"
+        "[draw(survival_table()) for draw in (plots.plot_leverage, plots.plot_heatmap, plots.plot_curves)]\n"
+        "assert 'matplotlib.pyplot' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_trades_with_their_own_leverage_and_side_have_curves_only(table):
+    own = select(table).query("leverage == 10").assign(leverage=np.nan, side=None)
+    ax = plot_curves(own)
+    assert "each its own" in texts(ax)
+    assert ax.get_title(loc="left").startswith("BTCUSDT sides of the trades")
+    with pytest.raises(ConfigError, match="leverage must be an axis"):
+        plot_leverage(own)
+
+
+def test_a_hostile_symbol_is_text_and_not_mathematics():
+    plot_leverage(survival_table("$\\frac{$")).figure.canvas.draw()
+
+
+def test_the_accessor_passes_every_argument_on(table):
+    plots = Plots(table)
+    choice = {"side": "short", "maintenance": "binance-usdm", "open_fee": 0.0002, "funding": 2.0, "symbol": "BTCUSDT"}
+    for ax in (
+        plots.leverage(horizon="1d", **choice),
+        plots.heatmap(**choice),
+        plots.curves(leverage=5, horizon="1d", **choice),
+    ):
+        assert ax.get_title(loc="left").startswith("BTCUSDT short · maintenance binance-usdm")
+
+
+def test_usual_leverages_fall_back_to_an_even_choice(table):
+    rows = select(table)
+    assert usual_leverages(rows) == [2, 3, 5, 10, 20, 50]
+    assert usual_leverages(rows[rows["leverage"] > 50]) == [60, 75, 90, 100, 125]
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(0.992, "99.2 %"), (0.99987, "99.99 %"), (0.9999999, "99.99 %"), (1.0, "100 %"), (0.0, "0 %"), (1e-9, "0.01 %")],
+)
+def test_shares_near_an_end_never_read_as_the_end(share, text):
+    assert percent_text(share) == text
+
+
+def test_rates_and_multiples_keep_the_digits_they_have():
+    assert (rate_text(0.0002), rate_text(0.95), rate_text(-0.0001)) == ("0.02 %", "95 %", "−0.01 %")
+    assert (times_text(12.0), times_text(2.5)) == ("12×", "2.5×")
