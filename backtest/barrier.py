@@ -96,7 +96,7 @@ def notional_of(scenario: Scenario, leverage: float) -> float:
 def entry_maintenance(maintenance: Maintenance, notional: float) -> float:
     """Maintenance margin at the entry price per unit of notional, the close reserve included."""
     table = maintenance.table
-    rate = maintenance.flat if table is None else table.maintenance(notional, notional) / notional
+    rate = maintenance.flat if table is None else float(table.maintenance(notional, notional)) / notional
     return rate + maintenance.close_reserve
 
 
@@ -104,11 +104,20 @@ def is_rejected(scenario: Scenario, leverage: float, fee: float) -> bool:
     """Whether the position could not have been opened (semantics.md §2)."""
     table = scenario.maintenance.table
     notional = notional_of(scenario, leverage)
-    if table is not None and (
-        leverage > table.max_leverage_at(notional) or notional > table.last_cap * (1 + TIE)
-    ):
+    if table is not None and (leverage > table.max_leverage_at(notional) or notional > table.last_cap * (1 + TIE)):
         return True
     return (1 - TIE) / leverage - fee <= entry_maintenance(scenario.maintenance, notional)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Positions of a scenario that could be opened, and the test they are put to."""
+
+    scenario: Scenario
+    leverage: dict[int, float]  # index into the sweep's leverages → leverage
+    fee: float  # share of the notional taken from the margin at entry
+    ratio: float  # maintenance is divided by it: 1, or the margin-call ratio
+    price_ratio: tuple[float, float]  # bounds of P/p
 
 
 def compile_scenario(
@@ -124,75 +133,53 @@ def compile_scenario(
     """
     fee = scenario.open_fee if terms.fees_from_margin else 0.0
     rejected = np.array([is_rejected(scenario, float(x), fee) for x in leverages], dtype=np.bool_)
-    open_ones = [int(j) for j in np.flatnonzero(~rejected)]
-    build = _entry_barriers if scenario.maintenance.basis == "entry" else _mark_barriers
-    made = [
-        tuple(build(scenario, leverages, open_ones, fee, ratio, price_ratio)) if open_ones else ()
-        for ratio in (1.0, terms.margin_call_ratio)
-    ]
-    return Compiled(rejected, *made)
+    leverage = {int(j): float(leverages[j]) for j in np.flatnonzero(~rejected)}
+
+    def barriers(ratio: float) -> tuple[Barrier, ...]:
+        if not leverage:
+            return ()
+        opened = Opened(scenario, leverage, fee, ratio, price_ratio)
+        return (_entry_barrier(opened),) if scenario.maintenance.basis == "entry" else _mark_barriers(opened)
+
+    return Compiled(rejected, barriers(1.0), barriers(terms.margin_call_ratio))
 
 
-def _entry_barriers(
-    scenario: Scenario,
-    leverages: Float,
-    open_ones: list[int],
-    fee: float,
-    ratio: float,
-    price_ratio: tuple[float, float],
-) -> list[Barrier]:
+def _entry_barrier(opened: Opened) -> Barrier:
     """Maintenance at entry value: one line for all leverages, the maintenance stands in the threshold."""
-    del price_ratio  # no tier changes while the position is open
-    s = scenario.sign
+    scenario, s = opened.scenario, opened.scenario.sign
     threshold = [
-        (1 - TIE) / leverages[j]
-        - fee
-        - entry_maintenance(scenario.maintenance, notional_of(scenario, leverages[j])) / ratio
-        for j in open_ones
+        (1 - TIE) / leverage
+        - opened.fee
+        - entry_maintenance(scenario.maintenance, notional_of(scenario, leverage)) / opened.ratio
+        for leverage in opened.leverage.values()
     ]
     # A margin call can hold from the start; kernels want thresholds > 0, so both sides are lifted.
-    lift = max(0.0, 1.0 - min(threshold)) if min(threshold) <= 0 else 0.0
-    lines = Lines((-s,), (1.0,), (s + lift,))
-    return [Barrier(lines, tuple(open_ones), tuple(float(x + lift) for x in threshold))]
+    lift = 1.0 - min(threshold) if min(threshold) <= 0 else 0.0
+    return Barrier(Lines((-s,), (1.0,), (s + lift,)), tuple(opened.leverage), tuple(x + lift for x in threshold))
 
 
-def _mark_barriers(
-    scenario: Scenario,
-    leverages: Float,
-    open_ones: list[int],
-    fee: float,
-    ratio: float,
-    price_ratio: tuple[float, float],
-) -> list[Barrier]:
+def _mark_barriers(opened: Opened) -> tuple[Barrier, ...]:
     """Maintenance at the mark price: one barrier, or one per tier where size follows leverage and tiers stay."""
-    table = scenario.maintenance.table
+    table = opened.scenario.maintenance.table
 
     def kept_tier(j: int) -> int:
         if table is None or table.has_deductions:
             return 0
-        return table.tier_of(notional_of(scenario, leverages[j]))
+        return int(table.tier_of(notional_of(opened.scenario, opened.leverage[j])))
 
-    return [
-        _mark_barrier(scenario, leverages, list(part), fee, ratio, price_ratio)
-        for _, part in groupby(sorted(open_ones, key=kept_tier), key=kept_tier)
-    ]
+    parts = groupby(sorted(opened.leverage, key=kept_tier), key=kept_tier)
+    return tuple(_mark_barrier(opened, list(members)) for _, members in parts)
 
 
-def _mark_barrier(
-    scenario: Scenario,
-    leverages: Float,
-    members: list[int],
-    fee: float,
-    ratio: float,
-    price_ratio: tuple[float, float],
-) -> Barrier:
-    s = scenario.sign
-    notional = [notional_of(scenario, leverages[j]) for j in members]
-    reach = (min(notional) * price_ratio[0], max(notional) * price_ratio[1])
+def _mark_barrier(opened: Opened, members: list[int]) -> Barrier:
+    """One barrier for leverages that share their tiers."""
+    scenario, s, fee = opened.scenario, opened.scenario.sign, opened.fee
+    notional = [notional_of(scenario, opened.leverage[j]) for j in members]
+    reach = (min(notional) * opened.price_ratio[0], max(notional) * opened.price_ratio[1])
     mmr, deduction = tiers_in_force(scenario.maintenance, notional[0], reach)
-    rate = tuple(float(m) for m in (mmr + scenario.maintenance.close_reserve) / ratio - s)
-    deduction = deduction / ratio
-    inverse = np.array([1.0 / leverages[j] for j in members])
+    rate = (mmr + scenario.maintenance.close_reserve) / opened.ratio - s
+    deduction = deduction / opened.ratio
+    inverse = np.array([1.0 / opened.leverage[j] for j in members])
     margin = scenario.size.margin if scenario.size else None
     if margin is None:
         weight, shift = np.ones(mmr.size), s - deduction / notional[0]
@@ -205,5 +192,5 @@ def _mark_barrier(
         weight = 1.0 / (1 - TIE + deduction / margin)
         shift = (s + fee) * weight
         threshold = inverse
-    lines = Lines(rate, tuple(float(w) for w in weight), tuple(float(b) for b in shift))
-    return Barrier(lines, tuple(members), tuple(float(x) for x in threshold))
+    lines = Lines(tuple(rate.tolist()), tuple(weight.tolist()), tuple(shift.tolist()))
+    return Barrier(lines, tuple(members), tuple(threshold.tolist()))

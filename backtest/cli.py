@@ -139,9 +139,7 @@ def events(config: str, out: str, where: str | None, everything: bool, overwrite
 @click.option("--horizon", help="One horizon of the run; default: each.")
 @click.option("--confidence", type=float, help="Of the bounds; default: the run's.")
 @json_option
-def choose(
-    run_directory: str, survival: float, horizon: str | None, confidence: float | None, as_json: bool
-) -> None:
+def choose(run_directory: str, survival: float, horizon: str | None, confidence: float | None, as_json: bool) -> None:
     """The largest leverage such that it and every lower one meet the target."""
     from backtest.results import load
 
@@ -169,9 +167,9 @@ def report(run_directory: str, survival: float) -> None:
 
 
 NUMBERS = (
-    "entry_price quantity leverage margin wallet extra_margin funding_paid max_leverage mmr deduction taker_fee "
-    "close_reserve mark_price other_maintenance other_unrealized"
-).split()
+    *("entry_price", "quantity", "leverage", "margin", "wallet", "extra_margin", "funding_paid", "max_leverage"),
+    *("mmr", "deduction", "taker_fee", "close_reserve", "mark_price", "other_maintenance", "other_unrealized"),
+)
 
 
 def position_options(function: F) -> F:

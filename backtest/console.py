@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from io import StringIO
 from typing import TYPE_CHECKING
 
 from backtest.choose import SCENARIO
-from backtest.plots.scenario import percent_text, scenario_words, select, usual_leverages
+from backtest.plots.scenario import is_null, percent_text, scenario_words, select, usual_leverages
 from backtest.units import duration_ms
 
 if TYPE_CHECKING:
@@ -25,10 +25,14 @@ def choices_text(choices: pd.DataFrame) -> str:
     cells: dict[tuple[object, ...], dict[str, str]] = {}
     for row in choices.to_dict("records"):
         cell = f"{row['leverage']:g}×" if not math.isnan(row["leverage"]) else _none(row["attainable"])
-        cells.setdefault(tuple(row[name] for name in axes), {})[row["horizon"]] = cell + ("*" if row["few_blocks"] else "")
+        cells.setdefault(tuple(row[name] for name in axes), {})[row["horizon"]] = cell + (
+            "*" if row["few_blocks"] else ""
+        )
     rows = [[*(_label(part) for part in key), *(line.get(h, "") for h in horizons)] for key, line in cells.items()]
     target, confidence = choices.attrs["survival"], choices.attrs["confidence"]
-    title = f"Largest leverage whose survival is at least {percent_text(target)} with {percent_text(confidence)} confidence"
+    title = (
+        f"Largest leverage whose survival is at least {percent_text(target)} with {percent_text(confidence)} confidence"
+    )
     notes = []
     if choices["leverage"].isna().any():
         notes.append("none (max …): no leverage meets the target; the largest lower bound this history can show")
@@ -45,13 +49,13 @@ def leverage_text(table: pd.DataFrame) -> str:
         horizons = _ascending(same["horizon"])
         lines = []
         for leverage in usual_leverages(same):
-            line = same[same["leverage"] == leverage].set_index("horizon")
-            lines.append([f"{leverage:g}×", *(_rate(line.loc[h]) for h in horizons)])
+            line = {row["horizon"]: row for row in same[same["leverage"] == leverage].to_dict("records")}
+            lines.append([f"{leverage:g}×", *(_rate(line[h]) for h in horizons)])
         parts.append(f"Survival of {scenario_words(same)}\n" + _table(["leverage", *horizons], lines))
     return "\n".join(parts)
 
 
-def _rate(row: pd.Series[float]) -> str:
+def _rate(row: Mapping[Hashable, float]) -> str:
     if math.isnan(row["survival"]):
         return "—"
     low, high = (percent_text(row[name]).removesuffix(" %") for name in ("survival_low", "survival_high"))
@@ -63,7 +67,9 @@ def _none(attainable: float) -> str:
 
 
 def _label(value: object) -> str:
-    return "" if value is None or value != value else f"{value:g}" if isinstance(value, float) else str(value)
+    if is_null(value):
+        return "—"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _ascending(horizons: Iterable[str]) -> list[str]:

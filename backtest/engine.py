@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,6 @@ from backtest.kernels.crossing import crossings_by_stack, crossings_by_tree, tre
 from backtest.kernels.windows import (
     TILE,
     Entries,
-    Levels,
     Runs,
     Windows,
     adverse_series,
@@ -97,7 +97,7 @@ class Work:
         """Stretches of `bars`, each within `size` bars of the grid (default `CHUNK_BARS`)."""
         size = size or CHUNK_BARS
         edges = np.searchsorted(self.bars, np.arange(0, self.grid.n_bars + size, size))
-        return [slice(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a]
+        return [slice(int(a), int(b)) for a, b in pairwise(edges) if b > a]
 
     def cohorts(self, chunk: slice) -> Horizons:
         """The cohorts of a chunk, the same for all scenarios: worked out once."""
@@ -335,13 +335,12 @@ def _first_of(barriers: Sequence[Barrier], series: Series, sign: float, n_levera
     sparse = entries.bar.size * SPARSE < adverse.size
     for barrier in barriers:
         order = np.argsort(barrier.threshold, kind="stable")
-        threshold = np.array(barrier.threshold)[order]
-        found = np.zeros((entries.bar.size, order.size), np.int32)
+        threshold, column = np.array(barrier.threshold)[order], np.array(barrier.leverage)[order]
         for rate, weight, shift in zip(barrier.lines.rate, barrier.lines.weight, barrier.lines.shift, strict=True):
             adverse_series(series.adverse_price, series.paid, rate, sign, adverse)
             if sparse:
-                crossings_by_tree(tree_of(adverse), entries, weight, shift, threshold, limit, found)
+                tree = tree_of(adverse)
+                crossings_by_tree(tree, entries, weight, shift, threshold, column, limit, out)
             else:
-                crossings_by_stack(adverse, entries, weight, shift, threshold, limit, found)
-        out[:, np.array(barrier.leverage)[order]] = found
+                crossings_by_stack(adverse, entries, weight, shift, threshold, column, limit, out)
     return out

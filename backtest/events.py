@@ -262,7 +262,8 @@ class Positions:
         mmr, deduction = (np.array([rule.flat]), np.zeros(1)) if rule.table is None else rule.table.lines(notional)
         slope = mmr + rule.close_reserve - s
         roots = (left[:, None] - s + deduction / notional) / slope
-        return p * (roots.max(axis=1) if s > 0 else roots.min(axis=1))
+        worst: Float = roots.max(axis=1) if s > 0 else roots.min(axis=1)
+        return p * worst
 
     def bankruptcy_price(self) -> Float:
         """Price at which the margin is gone, fees and funding aside."""

@@ -23,6 +23,8 @@ MARK = ("mark_open", "mark_high", "mark_low", "mark_close")
 PRICES = LAST + MARK
 OPTIONAL = ("funding_rate", "volume", "maintenance_scale")
 COLUMNS = PRICES + OPTIONAL
+MOST_SPARSE = 1000
+"""Bars per row from which rows are taken for a mistake: the grid keeps a place for every missing bar."""
 
 
 @dataclass(frozen=True)
@@ -127,9 +129,16 @@ class PriceHistory:
         times = frame["open_time"] if "open_time" in frame else frame.index.to_series()
         if times.dtype.kind != "M":
             raise DataError(f"{symbol}: open_time must hold timestamps; got {times.dtype}")
-        stamps = times.to_numpy().astype("datetime64[ms]").astype(np.int64)
+        import pandas as pd
+
+        stamps = pd.DatetimeIndex(times).tz_convert(None) if times.dt.tz else pd.DatetimeIndex(times)
+        ns = stamps.as_unit("ns").asi8
+        if (ns % 1_000_000).any():
+            raise DataError(
+                f"{symbol}: open_time must be whole milliseconds; row {int(np.argmax(ns % 1_000_000 != 0))}"
+            )
         values = {str(n): frame[n].to_numpy(dtype=np.float64, copy=True) for n in frame.columns if n != "open_time"}
-        return from_rows(symbol, duration_ms(interval), stamps, values)
+        return from_rows(symbol, duration_ms(interval), ns // 1_000_000, values)
 
 
 def from_rows(
@@ -160,7 +169,9 @@ def from_rows(
     if (steps <= 0).any():
         row = int(np.argmax(steps <= 0)) + 1
         word = "repeats" if steps[row - 1] == 0 else "goes back in time"
-        raise DataError(f"{symbol}: open_time {word} in row {row}, {instant_text(open_time_ms[row])}; sort and de-duplicate")
+        raise DataError(
+            f"{symbol}: open_time {word} in row {row}, {instant_text(open_time_ms[row])}; sort and de-duplicate"
+        )
     off = open_time_ms % interval_ms != 0
     if off.any():
         row = int(np.argmax(off))
@@ -171,6 +182,11 @@ def from_rows(
     start = int(open_time_ms[0])
     place = (open_time_ms - start) // interval_ms
     n_bars = int(place[-1]) + 1
+    if n_bars > MOST_SPARSE * (place.size + MOST_SPARSE):
+        raise DataError(
+            f"{symbol}: {place.size:,} rows lie over {n_bars:,} bars of {duration_text(interval_ms)}, from "
+            f"{instant_text(start)}; is the interval right, or one time stamp wrong?"
+        )
     if n_bars > place.size:
         columns = {name: _spread(values, place, n_bars) for name, values in columns.items()}
     return PriceHistory(symbol, interval_ms, start, columns, dict(before or {}), series)
@@ -265,7 +281,7 @@ def grid_of(
     step = history.interval_ms
     first = 0 if start_ms is None else max(0, -((history.start_ms - start_ms) // step))
     last = history.n_bars if end_ms is None else min(history.n_bars, -((history.start_ms - end_ms) // step))
-    bars = np.flatnonzero(ready[first:max(first, last)]) + first
+    bars = np.flatnonzero(ready[first : max(first, last)]) + first
     if not bars.size:
         span = f"{instant_text(history.start_ms)} … {instant_text(history.start_ms + history.n_bars * step)}"
         raise DataError(
@@ -282,7 +298,10 @@ def grid_of(
         history.start_ms + cut.start * step,
         chosen,
         entry[cut],
-        *(column[prefix + name][cut] for name in LAST),
+        column[prefix + "open"][cut],
+        column[prefix + "high"][cut],
+        column[prefix + "low"][cut],
+        column[prefix + "close"][cut],
         (charged - cut.start).astype(np.int64),
         column["funding_rate"][charged],
         price,

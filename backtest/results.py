@@ -68,7 +68,9 @@ class Result:
 
     def survival(self) -> pd.DataFrame:
         """Survival rates: scenario axes and leverage as index, horizons as columns, in the order of the run."""
-        axes = [name for name in SURVIVAL_SCHEMA.names[: SURVIVAL_SCHEMA.names.index("leverage") + 1] if name != "horizon"]
+        axes = [
+            name for name in SURVIVAL_SCHEMA.names[: SURVIVAL_SCHEMA.names.index("leverage") + 1] if name != "horizon"
+        ]
         wide = self.table.set_index([*axes, "horizon"])["survival"].unstack("horizon", sort=False)
         return wide[list(self.info["config"]["sweep"]["horizon"])]
 
@@ -180,9 +182,7 @@ def write_blocks(
     with pq.ParquetWriter(file, schema, compression="zstd", write_statistics=False) as writer:
         for i, scenario in enumerate(scenarios):
             labels = [pa.repeat(pa.scalar(scenario[column.name], column.type), axes.num_rows) for column in columns]
-            values = [
-                pa.FixedSizeListArray.from_arrays(pa.array(table[name][i].reshape(-1)), size) for name in COUNTS
-            ]
+            values = [pa.FixedSizeListArray.from_arrays(pa.array(table[name][i].reshape(-1)), size) for name in COUNTS]
             arrays = [*labels, *(column.combine_chunks() for column in axes.columns)]
             arrays += [pa.repeat(start, axes.num_rows), *values]
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))

@@ -165,7 +165,9 @@ def sources_of(config: Config) -> list[Source]:
     present = [s.symbol for s in found if s.interval == interval]
     for symbol in data.symbols or ():
         if symbol not in present:
-            raise ConfigError(f"data.symbols: {symbol!r} is not in {path} at {interval}; there are {', '.join(present)}")
+            raise ConfigError(
+                f"data.symbols: {symbol!r} is not in {path} at {interval}; there are {', '.join(present)}"
+            )
 
     def reader(symbol: str) -> Callable[[], PriceHistory]:
         return lambda: read_history(path, symbol, interval, data.start, data.end)
@@ -186,7 +188,9 @@ def _histories(given: PriceHistory | Sequence[PriceHistory], data: Data) -> list
         return lambda: history
 
     return [
-        Source(h.symbol, h.interval_ms, holder(h)) for h in histories if data.symbols is None or h.symbol in data.symbols
+        Source(h.symbol, h.interval_ms, holder(h))
+        for h in histories
+        if data.symbols is None or h.symbol in data.symbols
     ]
 
 
@@ -269,7 +273,9 @@ def _write_symbol(
     first: SurvivalTable | None = None
     groups = list(_slices(scenarios, work))
     with progress(f"sweeping {label}", len(groups) * len(work.chunks())) as advance:
-        for n, (members, table) in enumerate(zip(groups, _tables(scenarios, groups, work, workers, advance), strict=True)):
+        for n, (members, table) in enumerate(
+            zip(groups, _tables(scenarios, groups, work, workers, advance), strict=True)
+        ):
             first = first or table
             name = f"{work.grid.symbol}-{n:05d}.parquet"
             columns = [scenarios[i].columns() for i in members]

@@ -55,7 +55,7 @@ class SurvivalTable:
     @property
     def last_block(self) -> int:
         """One past the last block."""
-        return self.first_block + self.counts.shape[-1]
+        return self.first_block + int(self.counts.shape[-1])
 
     def __add__(self, other: SurvivalTable) -> SurvivalTable:
         if self.counts.shape[:-1] != other.counts.shape[:-1]:

@@ -131,7 +131,9 @@ def _leverages(value: object) -> object:
         span = LeverageRange(**value)
         count = int((span.stop - span.start) / span.step * (1 + 1e-12)) + 1
         if not 1 <= count <= MAX_POINTS:
-            raise ValueError(f"from {span.start:g} to {span.stop:g} by {span.step:g} is not 1 to {MAX_POINTS} leverages")
+            raise ValueError(
+                f"from {span.start:g} to {span.stop:g} by {span.step:g} is not 1 to {MAX_POINTS} leverages"
+            )
         return tuple(span.start + i * span.step for i in range(count))
     return tuple(value) if isinstance(value, range) else value
 

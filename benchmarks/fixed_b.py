@@ -42,8 +42,7 @@ def main() -> None:
     for level in LEVELS:
         lines.append(f"{level},0,{ndtri(0.5 + level / 2):.4f}")
         lines += [
-            f"{level},{b},{value:.4f}"
-            for b, value in zip(BANDWIDTHS, np.quantile(draws, level, axis=1), strict=True)
+            f"{level},{b},{value:.4f}" for b, value in zip(BANDWIDTHS, np.quantile(draws, level, axis=1), strict=True)
         ]
     target = Path(__file__).parents[1] / "backtest" / "fixed_b.csv"
     target.write_text("\n".join(lines) + "\n")

@@ -182,21 +182,28 @@ def main() -> None:
     events = best(lambda: events_all(work, scenario), 1) / pairs
     timed = commands()
     rows = [
-        ("survival sweep, per entry × horizon, over copying one float64", f"{one / cells * work.grid.n_bars / copy:.1f} ×"),
+        (
+            "survival sweep, per entry × horizon, over copying one",
+            f"{one / cells * work.grid.n_bars / copy:.1f} ×",
+        ),
         ("the same with margin calls apart (two questions)", f"{calls / cells * work.grid.n_bars / copy:.1f} ×"),
         ("best plain walk in Numba over the sweep, per verdict", f"{compared['plain'][0] / per_verdict:,.0f} ×"),
-        ("walk with ordered leverages and block skipping over the sweep", f"{compared['skipping'][0] / per_verdict:,.0f} ×"),
+        (
+            "walk with ordered leverages and block skipping over the sweep",
+            f"{compared['skipping'][0] / per_verdict:,.0f} ×",
+        ),
         ("time to liquidation, per entry × leverage", f"{events * 1e9:.1f} ns"),
         ("one thread over two", f"{one / two:.2f} ×"),
         ("`backtest --help`", f"{timed['help']:.2f} s"),
         ("a small warm `backtest run` (8,760 bars)", f"{timed['small run']:.2f} s"),
         ("peak memory of the five-year run", f"{peak:,.0f} MiB"),
     ]
-    machine = f"{os.cpu_count()} cores, Python {platform.python_version()}, numpy {np.__version__}, numba {numba.__version__}"
+    machine = f"{os.cpu_count()} cores, Python {platform.python_version()}, numpy {np.__version__}"
     lines = [
         f"Five years of 1-minute bars ({work.bars.size:,} entries), leverages 1 … 125, 13 horizons from 1h to 30d, one",
-        f"thread where not said otherwise; {machine}. The sweep takes {one:.2f} s ({one / cells * 1e9:.2f} ns per entry ×",
-        f"horizon, {per_verdict * 1e12:.0f} ps per verdict); copying one float64 array takes {copy / work.grid.n_bars * 1e9:.2f} ns per value.",
+        f"thread where not said otherwise; {machine}, numba {numba.__version__}. The sweep takes {one:.2f} s",
+        f"({one / cells * 1e9:.2f} ns per entry × horizon, {per_verdict * 1e12:.0f} ps per verdict); copying one",
+        f"float64 array takes {copy / work.grid.n_bars * 1e9:.2f} ns per value.",
         "",
         "| what | figure |",
         "|---|---|",

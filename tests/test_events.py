@@ -88,7 +88,9 @@ def test_where_narrows_to_the_same_rows_as_filtering_afterwards() -> None:
     config = Config(sweep=bt.Sweep(leverage=[5, 20], horizon=["24h", "5h"], maintenance=[0.004]))
     work = work_of(config, grid_of(history))
     every = events_of(config, work)
-    some = events_of(config, work, "leverage = 20 and side = 'long' AND liquidation_time IS NOT NULL and horizon in ('24h')")
+    some = events_of(
+        config, work, "leverage = 20 and side = 'long' AND liquidation_time IS NOT NULL and horizon in ('24h')"
+    )
     want = every.query("leverage == 20 and side == 'long' and horizon == '24h'").dropna(subset="liquidation_time")
     # A column of integers without a null is one of floats where nulls stand beside them.
     pd.testing.assert_frame_equal(some.reset_index(drop=True), want.reset_index(drop=True), check_dtype=False)

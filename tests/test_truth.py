@@ -113,7 +113,9 @@ def tables(tmp_path_factory) -> dict[str, str]:
     return {name: ladder_csv(folder / f"{name}.csv", name == "with") for name in ("with", "without")}
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
 def test_counts_equal_the_literal_walk_on_every_axis(tables, data) -> None:
     made = data.draw(rows())
@@ -149,7 +151,12 @@ def test_counts_equal_the_literal_walk_on_every_axis(tables, data) -> None:
             bt.run(history_of(made), sweep, **settings_)
         return
     every_ms = bt_duration(every) if every else None
-    assume(any(grid.is_entry(t) and (not every_ms or grid.open_time_ms[t] % every_ms == 0) for t in range(len(grid.open_time_ms))))
+    assume(
+        any(
+            grid.is_entry(t) and (not every_ms or grid.open_time_ms[t] % every_ms == 0)
+            for t in range(len(grid.open_time_ms))
+        )
+    )
     result = bt.run(history_of(made), sweep, **settings_)
     gap_bars = None if max_gap is None else bt_duration(max_gap) // HOUR
     assert_matches_walk(result, grid, margin, every_ms=every_ms, max_gap=gap_bars)
@@ -165,7 +172,7 @@ def test_counts_equal_the_literal_walk_beyond_one_tile(tables, seed, maintenance
         leverage=[2, 5, 20],
         side=["long" if seed % 2 else "short"],
         horizon=["1h", "100h", "256h", "257h", "700h"],
-        maintenance=[tables[maintenance] if maintenance in tables else 0.004],
+        maintenance=[tables.get(maintenance, 0.004)],
         open_fee=[0.0005],
         size=[bt.Size(margin=700.0) if seed % 2 else bt.Size(notional=9_000.0)],
     )

@@ -37,46 +37,49 @@ def tree_of(series: Float) -> Tree:
 
 
 @kernel
-def keep_first(out: Int32, j: int, k: int, bars: int) -> None:
-    """The earliest over the lines of a rule; 0 is never."""
-    if out[j, k] == 0 or bars < out[j, k]:
-        out[j, k] = bars
-
-
-@kernel
 def crossings_by_stack(
-    series: Float, entries: Entries, weight: float, shift: float, threshold: Float, limit: int, out: Int32
+    series: Float, entries: Entries, weight: float, shift: float, threshold: Float, column: Int, limit: int, out: Int32
 ) -> None:
     """Bars from entry to the first ``weight·(Z − offset)·scale + shift ≥ threshold``, for entries at most bars.
 
     series    : (n_bars,) one line
     threshold : (m,) ascending
+    column    : (m,) where in `out` the answer to each threshold belongs
     limit     : longest window, bars
-    out       : (n_entries, m) int32, 0 where it never happens; keeps the smaller of what it holds and what is found
+    out       : (n_entries, ·) int32, 0 where it never happens; keeps the earlier of what it holds and what is found
 
     Going back in time, a stack holds the records of the bars ahead: each larger than all between it and the entry.
     """
-    stack = np.empty(series.size, np.int64)
+    stack = np.empty(series.size + 1, np.int64)
+    value = np.empty(series.size + 1)
+    value[0] = np.inf  # below the last record: whatever is asked for, it is too far away
+    stack[0] = series.size + limit
     depth = 0
     t = series.size
     for j in range(entries.bar.size - 1, -1, -1):
         bar = entries.bar[j]
         while t > bar + 1:
             t -= 1
-            while depth > 0 and series[stack[depth - 1]] <= series[t]:
+            z = series[t]
+            while depth > 0 and value[depth] <= z:
                 depth -= 1
-            stack[depth] = t
             depth += 1
-        at = depth - 1
+            stack[depth] = t
+            value[depth] = z
+        at = depth
+        offset = entries.offset[j]
+        scale = entries.scale[j]
+        x = weight * ((value[at] - offset) * scale) + shift
         for k in range(threshold.size):
-            while at >= 0:
-                x = weight * ((series[stack[at]] - entries.offset[j]) * entries.scale[j]) + shift
-                if x >= threshold[k]:
-                    break
+            while x < threshold[k]:
                 at -= 1
-            if at < 0 or stack[at] - bar > limit:
+                x = weight * ((value[at] - offset) * scale) + shift
+            bars = stack[at] - bar
+            if bars > limit:
                 break
-            keep_first(out, j, k, stack[at] - bar)
+            known = out[j, column[k]]
+            if known == 0 or bars < known:
+                out[j, column[k]] = bars
 
 
 @kernel
@@ -107,7 +110,7 @@ def first_in_tree(
 
 @kernel
 def crossings_by_tree(
-    tree: Tree, entries: Entries, weight: float, shift: float, threshold: Float, limit: int, out: Int32
+    tree: Tree, entries: Entries, weight: float, shift: float, threshold: Float, column: Int, limit: int, out: Int32
 ) -> None:
     """As `crossings_by_stack`, for few entries: each search descends the tree from its own start."""
     n_bars = tree.level[1]
@@ -119,4 +122,6 @@ def crossings_by_tree(
             at = first_in_tree(tree, at, stop, entries.offset[j], entries.scale[j], weight, shift, threshold[k])
             if at == stop:
                 break
-            keep_first(out, j, k, at - bar)
+            known = out[j, column[k]]
+            if known == 0 or at - bar < known:
+                out[j, column[k]] = at - bar

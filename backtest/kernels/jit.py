@@ -23,7 +23,7 @@ nothing is reassociated."""
 
 
 def cache_directory() -> Path:
-    """A writable directory named after the kernels' source: numba does not see that a *callee* in another file changed."""
+    """A writable directory named after the kernels' source: numba does not see a *callee* change in another file."""
     here = Path(__file__).parent
     code = hashlib.sha256()
     for path in sorted(here.glob("*.py")):

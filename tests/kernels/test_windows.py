@@ -45,7 +45,9 @@ def naive_required(series: Series, lines: Lines, bar: np.ndarray, horizon: int, 
 def test_counts_equal_windows_written_out(stride, n_lines) -> None:
     series = series_of(stride + n_lines, 4_000, missing=0.02)
     rates = tuple(1.0 - 0.01 * k for k in range(n_lines))
-    lines = Lines(rates, tuple(1.0 - 0.001 * k for k in range(n_lines)), tuple(-0.98 + 0.008 * k for k in range(n_lines)))
+    lines = Lines(
+        rates, tuple(1.0 - 0.001 * k for k in range(n_lines)), tuple(-0.98 + 0.008 * k for k in range(n_lines))
+    )
     bar = np.arange(0, 4_000, stride)
     entries = Entries(bar, series.entries.offset[bar], series.entries.scale[bar])
     thresholds = np.unique(np.concatenate([1 / np.arange(1.0, 126.0), 1 / np.arange(1.0, 126.0) - 0.0005]))
@@ -89,8 +91,9 @@ def test_first_crossings_equal_a_scan(stride) -> None:
     threshold = np.sort(1 / np.arange(1.0, 60.0)) + 0.9
     limit = 300
     found = np.zeros((2, bar.size, threshold.size), np.int32)
-    crossing.crossings_by_stack(adverse, entries, 1.0, 0.0, threshold, limit, found[0])
-    crossing.crossings_by_tree(crossing.tree_of(adverse), entries, 1.0, 0.0, threshold, limit, found[1])
+    column = np.arange(threshold.size)
+    crossing.crossings_by_stack(adverse, entries, 1.0, 0.0, threshold, column, limit, found[0])
+    crossing.crossings_by_tree(crossing.tree_of(adverse), entries, 1.0, 0.0, threshold, column, limit, found[1])
     want = np.zeros_like(found[0])
     for j, b in enumerate(bar):
         x = (adverse[b + 1 : b + 1 + limit] - entries.offset[j]) * entries.scale[j]

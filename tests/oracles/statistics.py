@@ -140,7 +140,7 @@ def effective_trials(
     return min(n_max, max(2.0, S * (1 - S) / se**2)), False
 
 
-def interval(  # noqa: PLR0917
+def interval(
     entries_by_block: Sequence[int],
     survived_by_block: Sequence[int],
     horizon_bars: int,
