@@ -10,8 +10,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from backtest.checks import check
     from backtest.errors import BacktestError, ConfigError, DataError, RuleError
+    from backtest.events import events_of
     from backtest.history import PriceHistory
+    from backtest.ingest.generic import import_generic
     from backtest.results import Result, load
     from backtest.runner import run
     from backtest.store import read_history, write_history
@@ -26,6 +29,9 @@ _HOME = {
     "Result": "results",
     "load": "results",
     "run": "runner",
+    "check": "checks",
+    "import_generic": "ingest.generic",
+    "events_of": "events",
     "read_history": "store",
     "write_history": "store",
     "Config": "sweep",
@@ -54,6 +60,9 @@ __all__ = [
     "Size",
     "Statistics",
     "Sweep",
+    "check",
+    "events_of",
+    "import_generic",
     "load",
     "load_config",
     "read_history",

@@ -59,10 +59,10 @@ def choose(
     if not 0 < survival < 1:
         raise ConfigError(f"survival must lie between 0 and 1, such as 0.95; got {survival:g}")
     if horizon is not None:
-        wanted = duration_ms(horizon)
+        wanted, known = duration_ms(horizon), list(dict.fromkeys(table["horizon"]))
         table = table[[duration_ms(text) == wanted for text in table["horizon"]]]
         if table.empty:
-            raise ConfigError(f"horizon {horizon!r} is not of this run")
+            raise ConfigError(f"horizon must be one of {', '.join(known)} in this run; got {horizon!r}")
     rows = []
     for key, part in table.groupby([*SCENARIO, "horizon"], sort=False, dropna=False):
         ordered = part.sort_values("leverage")

@@ -79,7 +79,7 @@ def generic(
 @json_option
 def check(data: str, as_json: bool) -> None:
     """Validate a dataset: every problem with file, row and column. Exit 1 if there is one."""
-    from backtest.check import check as check_dataset
+    from backtest.checks import check as check_dataset
 
     report = check_dataset(data)
     if as_json:
@@ -146,7 +146,7 @@ def choose(run_directory: str, survival: float, horizon: str | None, confidence:
     result = load(run_directory)
     choices = result.choose(survival, horizon, confidence)
     if as_json:
-        rows = json.loads(choices.to_json(orient="records", double_precision=15))
+        rows = choices.astype(object).where(choices.notna(), None).to_dict("records")
         emit({"run": run_directory, **choices.attrs, "choices": rows})
     else:
         from backtest.console import choices_text
@@ -159,11 +159,9 @@ def choose(run_directory: str, survival: float, horizon: str | None, confidence:
 @click.option("--survival", default=0.95, show_default=True, help="Target for the lower bound.")
 def report(run_directory: str, survival: float) -> None:
     """Write RUN/report.html, one self-contained page."""
-    from backtest.report import write_report
     from backtest.results import load
 
-    result = load(run_directory)
-    say(str(write_report(result.table, result.info, result.choose(survival), result.path / "report.html")))
+    say(str(load(run_directory).report(survival)))
 
 
 NUMBERS = (
@@ -201,16 +199,20 @@ def price(document: str | None, **given: str | float | None) -> None:
         emit(price_position(_json_object("--json", document)))
         return
     if "tiers" in options:
-        options["tiers"] = _json_object("--tiers", '{"tiers": ' + str(options["tiers"]) + "}")["tiers"]
+        options["tiers"] = _json("--tiers", str(options["tiers"]))
     for key, value in price_position(options).items():
         say(f"{key:20s} {'—' if value is None else value}")
 
 
-def _json_object(name: str, text: str) -> dict[str, object]:
+def _json(name: str, text: str) -> object:
     try:
-        found = json.loads(text)
+        return json.loads(text)
     except json.JSONDecodeError as error:
         raise ConfigError(f"{name} is not JSON ({error}); got {text!r}") from None
+
+
+def _json_object(name: str, text: str) -> dict[str, object]:
+    found = _json(name, text)
     if not isinstance(found, dict):
         raise ConfigError(f"{name} must be a JSON object; got {text!r}")
     return found
@@ -242,7 +244,7 @@ def schema() -> None:
 def main() -> None:
     """Entry point; exit codes: 0 done, 1 data or check failed, 2 arguments or configuration, 130 interrupted."""
     try:
-        cli.main(standalone_mode=False)
+        cli.main(prog_name="backtest", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

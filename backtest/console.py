@@ -8,7 +8,7 @@ from io import StringIO
 from typing import TYPE_CHECKING
 
 from backtest.choose import SCENARIO
-from backtest.plots.scenario import is_null, percent_text, scenario_words, select, usual_leverages
+from backtest.plots.scenario import is_null, percent_text, rate_text, scenario_words, select, usual_leverages
 from backtest.units import duration_ms
 
 if TYPE_CHECKING:
@@ -30,9 +30,7 @@ def choices_text(choices: pd.DataFrame) -> str:
         )
     rows = [[*(_label(part) for part in key), *(line.get(h, "") for h in horizons)] for key, line in cells.items()]
     target, confidence = choices.attrs["survival"], choices.attrs["confidence"]
-    title = (
-        f"Largest leverage whose survival is at least {percent_text(target)} with {percent_text(confidence)} confidence"
-    )
+    title = f"Largest leverage whose survival is at least {rate_text(target)} with {rate_text(confidence)} confidence"
     notes = []
     if choices["leverage"].isna().any():
         notes.append("none (max …): no leverage meets the target; the largest lower bound this history can show")

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from backtest.demo_history import demo_history
-from backtest.report import write_report
 from backtest.results import Result
 from backtest.runner import run
 from backtest.store import write_history
@@ -49,5 +48,4 @@ def run_demo(out: str, workers: int | None, say: Callable[[str], None]) -> tuple
     config.write_text(CONFIG)
     say(f"sweeping {config} (the first run on a machine compiles for half a minute)")
     result = run(config, out=out, workers=workers, overwrite=True)
-    report = write_report(result.table, result.info, result.choose(survival=0.95), result.path / "report.html")
-    return result, report
+    return result, result.report()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -15,12 +16,15 @@ from numpy.typing import NDArray
 from backtest.barrier import entry_maintenance, notional_of
 from backtest.engine import Crossings, Work, first_crossings
 from backtest.errors import ConfigError
-from backtest.history import Grid
+from backtest.history import Grid, PriceHistory
 from backtest.progress import progress
 from backtest.results import SURVIVAL_SCHEMA
-from backtest.runner import grid_for, sources_of, work_of
-from backtest.sweep import Config, Scenario, scenarios_of
+from backtest.runner import config_of, folders_for, grid_for, sources_of, work_of
+from backtest.sweep import Config, Data, Entries, Margin, Scenario, Sweep, scenarios_of
 from backtest.where import Where
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
@@ -121,7 +125,7 @@ def write_events(
         raise ConfigError(f"{target}: exists already; choose another file or overwrite it")
     selection = Selection.parse(where)
     scenarios = scenarios_of(config)
-    sources = sources_of(config)
+    sources = sources_of(config.data.path or "", config)
     if where is None and not everything:
         n_rows = 0
         for source in sources:
@@ -130,20 +134,59 @@ def write_events(
                 raise ConfigError(
                     f"the events are more than {UNASKED_ROWS:,} rows; narrow them with --where, or ask for --all"
                 )
-    target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     written = 0
-    try:
-        with _writer(partial, target.suffix) as writer:
-            for source in sources:
-                work = work_of(config, grid_for(config, source))
-                for batch in symbol_events(work, config, scenarios, selection):
-                    writer.write_batch(batch)
-                    written += batch.num_rows
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    with folders_for(target):
+        try:
+            with _writer(partial, target.suffix) as writer:
+                for source in sources:
+                    work = work_of(config, grid_for(config, source))
+                    for batch in symbol_events(work, config, scenarios, selection):
+                        writer.write_batch(batch)
+                        written += batch.num_rows
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
     return written
+
+
+def events_of(
+    source: str | Path | PriceHistory | Sequence[PriceHistory],
+    sweep: Sweep | None = None,
+    *,
+    where: str | None = None,
+    data: Data | None = None,
+    entries: Entries | None = None,
+    margin: Margin | None = None,
+) -> pd.DataFrame:
+    """The events as a DataFrame; for more than fits in memory use `write_events`.
+
+    Parameters
+    ----------
+    source, sweep, data, entries, margin
+        As of `backtest.run`.
+    where : str, optional
+        A condition on the columns, such as ``"leverage = 20 and side = 'long'"``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import backtest as bt
+    >>> bars = {"high": np.full(4, 101.0), "low": np.array([99.0, 99.0, 85.0, 99.0]), "close": np.full(4, 100.0)}
+    >>> history = bt.PriceHistory("DIP", 3_600_000, 0, bars)
+    >>> sweep = bt.Sweep(side=["long"], leverage=[10], horizon=["2h"], maintenance=[0.0])
+    >>> bt.events_of(history, sweep)["bars_to_liquidation"].tolist()
+    [2, 1]
+    """
+    config = config_of(source, sweep, data, entries, margin)
+    selection, scenarios = Selection.parse(where), scenarios_of(config)
+    batches = [
+        batch
+        for one in sources_of(source, config)
+        for batch in symbol_events(work_of(config, grid_for(config, one)), config, scenarios, selection)
+    ]
+    frame: pd.DataFrame = pa.Table.from_batches(batches, schema=EVENT_SCHEMA).to_pandas()
+    return frame
 
 
 def _writer(path: Path, suffix: str) -> pq.ParquetWriter:

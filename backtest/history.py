@@ -27,7 +27,7 @@ MOST_SPARSE = 1000
 """Bars per row from which rows are taken for a mistake: the grid keeps a place for every missing bar."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PriceHistory:
     """Bars of one symbol, from the first to the last, every missing bar in its place.
 
@@ -64,6 +64,12 @@ class PriceHistory:
     columns: dict[str, Float]
     before: dict[str, float] = field(default_factory=dict)
     series: frozenset[str] = frozenset()
+
+    def __repr__(self) -> str:
+        last = self.start_ms + (self.n_bars - 1) * self.interval_ms
+        held = ", ".join([*sorted(self.series), *(name for name in OPTIONAL if name in self.columns)])
+        span = f"{instant_text(self.start_ms)} … {instant_text(last)}"
+        return f"PriceHistory({self.symbol} {duration_text(self.interval_ms)}, {self.n_bars:,} bars, {span}, {held})"
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.columns) - set(COLUMNS))

@@ -38,7 +38,7 @@ SURVIVAL_SCHEMA = pa.schema(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """A finished run.
 
@@ -63,7 +63,11 @@ class Result:
     @cached_property
     def table(self) -> pd.DataFrame:
         """``survival.parquet`` as a DataFrame, one row per scenario, horizon and leverage."""
-        frame: pd.DataFrame = pq.read_table(self.path / "survival.parquet").to_pandas()
+        file = self.path / "survival.parquet"
+        try:
+            frame: pd.DataFrame = pq.read_table(file).to_pandas()
+        except (OSError, pa.ArrowInvalid) as error:
+            raise DataError(f"{file}: cannot be read ({error}); run again") from None
         return frame
 
     def survival(self) -> pd.DataFrame:
@@ -113,8 +117,33 @@ class Result:
 
         return Plots(self.table)
 
+    def report(self, survival: float = 0.95, path: str | Path | None = None) -> Path:
+        """Write the run as one self-contained HTML page.
+
+        Parameters
+        ----------
+        survival : float
+            Target of the choice that the page leads with.
+        path : path, optional
+            Default: ``report.html`` in the run directory.
+        """
+        from backtest.report import write_report
+
+        return write_report(self.table, self.info, self.choose(survival), path or self.path / "report.html")
+
+    def __repr__(self) -> str:
+        symbols = ", ".join(entry["symbol"] for entry in self.info["coverage"])
+        return (
+            f"Result({symbols}: {len(self.info['blocks'])} scenarios, {self.info['verdicts']:,} verdicts, {self.path})"
+        )
+
     def _repr_html_(self) -> str:
-        return self.survival().style.format("{:.2%}", na_rep="—").to_html() if len(self.table) < 5000 else ""
+        from html import escape
+
+        from backtest.console import choices_text, leverage_text
+
+        text = "\n\n".join([repr(self), choices_text(self.choose()), leverage_text(self.table)])
+        return f"<pre style='line-height:1.25;overflow-x:auto'>{escape(text)}</pre>"
 
 
 def load(path: str | Path) -> Result:
@@ -128,8 +157,12 @@ def load(path: str | Path) -> Result:
     folder = Path(path)
     try:
         info = json.loads((folder / "run.json").read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise DataError(f"{folder}: is not a run directory ({error})") from None
+    except OSError as error:
+        raise DataError(f"{folder}: is not a run directory (run.json: {error.strerror})") from None
+    except ValueError as error:
+        raise DataError(f"{folder / 'run.json'}: is not JSON ({error}); run again") from None
+    if not isinstance(info, dict) or not {"config", "coverage", "blocks", "interval_ms"} <= info.keys():
+        raise DataError(f"{folder / 'run.json'}: is not that of a run; run again")
     if not (folder / "survival.parquet").is_file():
         raise DataError(f"{folder}: survival.parquet is missing; the run is not whole, run it again")
     return Result(folder, info)

@@ -9,6 +9,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -105,25 +106,41 @@ def run(
     >>> result.survival()["1d"].tolist()
     [1.0, 1.0, 0.0]
     """
-    config = _config(source, sweep, data, entries, margin, statistics)
+    config = config_of(source, sweep, data, entries, margin, statistics)
     keep = TemporaryDirectory(prefix="backtest-") if out is None else None
     target = Path(keep.name) / "run" if keep else Path(str(out))
     if target.exists() and not overwrite:
         raise ConfigError(f"{target}: exists already; choose another directory or overwrite it")
+    if target.exists() and not (target / "run.json").is_file():
+        raise ConfigError(f"{target}: is not a run directory and is not overwritten; choose another directory")
     threads = workers if workers is not None else os.cpu_count() or 1
     if threads < 1:
         raise ConfigError(f"workers must be ≥ 1; got {threads}")
     scenarios = scenarios_of(config)
-    sources = sources_of(config) if isinstance(source, str | Path) else _histories(source, config.data)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    sources = sources_of(source, config)
     partial = target.parent / f".{target.name}.{os.getpid()}.partial"
-    try:
-        (partial / "blocks").mkdir(parents=True)
-        info = _write(partial, config, scenarios, sources, threads)
-        _commit(partial, target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with folders_for(target):
+        try:
+            (partial / "blocks").mkdir(parents=True)
+            info = _write(partial, config, scenarios, sources, threads)
+            _commit(partial, target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
     return Result(target, info, keep)
+
+
+@contextmanager
+def folders_for(target: Path) -> Iterator[None]:
+    """Make the folders that `target` lies in; where the work inside fails, those made are removed again."""
+    made = [folder for folder in target.parents if not folder.exists()]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        for folder in made:  # innermost first; one that something else moved into stays
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def default_directory(config: str | Path) -> Path:
@@ -131,14 +148,15 @@ def default_directory(config: str | Path) -> Path:
     return Path("runs") / f"{Path(config).stem}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
 
 
-def _config(
+def config_of(
     source: str | Path | PriceHistory | Sequence[PriceHistory],
-    sweep: Sweep | None,
-    data: Data | None,
-    entries: Entries | None,
-    margin: Margin | None,
-    statistics: Statistics | None,
+    sweep: Sweep | None = None,
+    data: Data | None = None,
+    entries: Entries | None = None,
+    margin: Margin | None = None,
+    statistics: Statistics | None = None,
 ) -> Config:
+    """The configuration of a TOML file, or of a history or dataset with the tables given."""
     parts = {"data": data, "entries": entries, "margin": margin, "statistics": statistics}
     if isinstance(source, str | Path) and Path(source).suffix == ".toml":
         given = [name for name, part in {"sweep": sweep, **parts}.items() if part is not None]
@@ -152,15 +170,21 @@ def _config(
     return Config.model_validate({"sweep": sweep, **{k: v for k, v in parts.items() if v is not None}})
 
 
-def sources_of(config: Config) -> list[Source]:
-    """The symbols of a dataset, in order; each history is read when its turn comes."""
+def sources_of(given: str | Path | PriceHistory | Sequence[PriceHistory], config: Config) -> list[Source]:
+    """The symbols of a run, in order; each history on disk is read when its turn comes."""
     data = config.data
-    path = str(data.path)
+    if not isinstance(given, str | Path):
+        return _histories(given, data)
+    if data.path is None:
+        raise ConfigError("data.path must name a dataset or a Parquet file")
+    path = data.path
     found = series_of(path)
-    intervals = sorted({s.interval for s in found if data.interval in (None, s.interval)}, key=duration_ms)
+    wanted = duration_ms(data.interval) if data.interval else None
+    intervals = sorted({s.interval for s in found if wanted in (None, duration_ms(s.interval))}, key=duration_ms)
     if len(intervals) != 1:
         names = ", ".join(sorted({s.interval for s in found}, key=duration_ms))
-        raise ConfigError(f"data.interval must name one of the intervals of {path}: {names}; got {data.interval!r}")
+        got = f"; got {data.interval!r}" if data.interval else ""
+        raise ConfigError(f"data.interval must name one of the intervals of {path}: {names}{got}")
     interval = intervals[0]
     present = [s.symbol for s in found if s.interval == interval]
     for symbol in data.symbols or ():
@@ -362,5 +386,10 @@ def _commit(partial: Path, target: Path) -> None:
     old = partial.with_suffix(".old")
     if target.exists():
         target.rename(old)
-    partial.rename(target)
+    try:
+        partial.rename(target)
+    except BaseException:
+        if old.exists():
+            old.rename(target)
+        raise
     shutil.rmtree(old, ignore_errors=True)

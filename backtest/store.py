@@ -128,7 +128,10 @@ def read_history(
         raise DataError(f"{source.footers[0].path}: {lacking}")
     times, columns = _rows(source, names, low, high)
     before = {} if low is None else _before(source, columns, low)
-    return from_rows(source.series.symbol, source.interval_ms, times, columns, before, _series_kinds(source))
+    try:
+        return from_rows(source.series.symbol, source.interval_ms, times, columns, before, _series_kinds(source))
+    except DataError as error:
+        raise DataError(f"{path}: {error}; `backtest check {path}` names the rows") from None
 
 
 def write_history(history: PriceHistory, out: str | Path, overwrite: bool = False) -> Path:

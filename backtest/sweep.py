@@ -9,13 +9,23 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 from pydantic import field_validator as check
 
 from backtest.errors import ConfigError, RuleError
 from backtest.rules.catalog import rule, rules
 from backtest.rules.tiers import TierTable, read_tier_tables
-from backtest.units import duration_ms, instant_ms, number_text
+from backtest.units import duration_ms, duration_text, instant_ms, number_text
 
 Side = Literal["long", "short"]
 Basis = Literal["mark", "entry"]
@@ -38,11 +48,12 @@ class Model(BaseModel):
             raise ConfigError(explain(error, type(self).__name__.lower())) from None
 
 
-def _duration(text: str) -> str:
-    try:
-        duration_ms(text)
-    except ConfigError as error:
-        raise ValueError(str(error)) from None
+def _duration(text: object) -> object:
+    if isinstance(text, str):
+        try:
+            duration_ms(text)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
     return text
 
 
@@ -54,6 +65,10 @@ def _instant(text: object) -> str:
     return str(text)
 
 
+def _path(value: object) -> object:
+    return str(value) if isinstance(value, Path) else value
+
+
 Duration = Annotated[str, Field(strict=True, pattern=r"^\d+\s*[smhdw]$"), BeforeValidator(_duration)]
 Instant = Annotated[str, BeforeValidator(_instant, json_schema_input_type=str)]
 
@@ -61,7 +76,9 @@ Instant = Annotated[str, BeforeValidator(_instant, json_schema_input_type=str)]
 class Data(Model):
     """Which histories, and which part of them."""
 
-    path: str | None = Field(None, description="Dataset or Parquet file, relative to the configuration file.")
+    path: Annotated[str, BeforeValidator(_path, json_schema_input_type=str)] | None = Field(
+        None, description="Dataset or Parquet file, relative to the configuration file."
+    )
     interval: Duration | None = Field(None, description="Only needed where the dataset holds several.")
     symbols: tuple[str, ...] | None = Field(None, min_length=1, description="Default: all of the dataset.")
     start: Instant | None = Field(None, description="Inclusive, UTC.")
@@ -118,6 +135,22 @@ class RuleTiers(Model):
     tiers: str
 
 
+def _kind(item: object) -> str | None:
+    if isinstance(item, dict | RuleTiers):
+        return "rule and tiers"
+    return "a name" if isinstance(item, str) else None if isinstance(item, bool) else "a rate"
+
+
+MaintenanceItem = Annotated[
+    Annotated[Rate, Tag("a rate")] | Annotated[str, Tag("a name")] | Annotated[RuleTiers, Tag("rule and tiers")],
+    Discriminator(
+        _kind,
+        custom_error_type="maintenance",
+        custom_error_message="must be a flat rate, a rule name, a tier-table file or { rule = …, tiers = … }",
+    ),
+]
+
+
 class LeverageRange(Model):
     """``from``, ``to`` (inclusive) and ``step``."""
 
@@ -163,7 +196,7 @@ class Sweep(Model):
     """
 
     horizon: tuple[Duration, ...] = Field(min_length=1)
-    maintenance: tuple[Rate | str | RuleTiers, ...] = Field(min_length=1)
+    maintenance: tuple[MaintenanceItem, ...] = Field(min_length=1)
     side: tuple[Side, ...] = Field(("long", "short"), min_length=1)
     leverage: Leverages = Field(tuple(float(x) for x in range(1, 126)), min_length=1, max_length=MAX_POINTS)
     open_fee: tuple[Rate, ...] = Field((0.0,), min_length=1)
@@ -220,6 +253,14 @@ class Config(Model):
     statistics: Statistics = Statistics()
 
 
+WORDS = {
+    "extra_forbidden": "is not a known key",
+    "missing": "is missing",
+    "too_short": "must not be empty",
+    "tuple_type": "must be a list",
+}
+
+
 def explain(error: ValidationError, root: str = "") -> str:
     """Every problem of a configuration on a line of its own: key's path, rule and value."""
     lines = []
@@ -230,11 +271,17 @@ def explain(error: ValidationError, root: str = "") -> str:
                 path += f"[{part}]"
             elif str(part).isidentifier():
                 path += f".{part}" if path else str(part)
-        rule_text = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            rule_text = "is not a known key"
+        inner = getattr(problem.get("ctx", {}).get("error"), "__context__", None)
+        if isinstance(inner, ValidationError):  # a part that refused itself
+            lines.append(explain(inner, path))
+            continue
         value = problem["input"]
-        shown = "" if problem["type"] == "missing" or isinstance(value, dict) else f"; got {value!r}"
+        if problem["type"] == "too_short" and value:  # its items are refused one by one
+            continue
+        rule_text = WORDS.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
+        rule_text = rule_text.replace("Input should be", "must be")
+        told = problem["type"] == "missing" or isinstance(value, dict) or "; got " in rule_text
+        shown = "" if told else f"; got {value!r}"
         lines.append(f"{path or 'configuration'}: {rule_text}{shown if len(shown) < 200 else ''}")
     return "\n".join(dict.fromkeys(lines))
 
@@ -378,13 +425,14 @@ def horizon_bars(sweep: Sweep, interval_ms: int) -> list[int]:
     ConfigError
         If one is not a multiple of the bars' length.
     """
-    return [bars_of(f"sweep.horizon {text!r}", duration_ms(text), interval_ms) for text in sweep.horizon]
+    return [bars_of("sweep.horizon", duration_ms(text), interval_ms) for text in sweep.horizon]
 
 
 def bars_of(what: str, ms: int, interval_ms: int) -> int:
     """A duration in bars; `what` names it in the error where it is not a multiple of a bar."""
     if ms % interval_ms:
-        raise ConfigError(f"{what} must be a multiple of the bars' length, {interval_ms // 1000} s")
+        bars = duration_text(interval_ms)
+        raise ConfigError(f"{what} must be a multiple of the bars' {bars}; got {duration_text(ms)}")
     return ms // interval_ms
 
 

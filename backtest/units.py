@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from backtest.errors import ConfigError
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+LONGEST_MS = 366_000 * 86_400_000  # a thousand years: in bars of any length it still is an int64
 MS_PER_UNIT = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 
 
@@ -22,7 +23,10 @@ def duration_ms(text: str) -> int:
     match = re.fullmatch(r"(\d+)\s*([smhdw])", text.strip())
     if match is None or int(match[1]) == 0:
         raise ConfigError(f"a duration is a whole number > 0 and one of s, m, h, d, w, such as '8h'; got {text!r}")
-    return int(match[1]) * MS_PER_UNIT[match[2]]
+    ms = int(match[1]) * MS_PER_UNIT[match[2]]
+    if ms > LONGEST_MS:
+        raise ConfigError(f"a duration is at most {LONGEST_MS // MS_PER_UNIT['d']} days; got {text!r}")
+    return ms
 
 
 def duration_text(ms: int) -> str:

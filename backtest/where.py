@@ -127,6 +127,8 @@ class Where:
             case ast.UnaryOp(operand=operand):
                 return pc.invert(self._evaluate(operand, table))
             case ast.Name(id=name):
+                if not pa.types.is_boolean(table.schema.field(name).type):
+                    raise self._error(f"needs a comparison of {name}")
                 return table[name]
             case ast.Compare(left=ast.Name(id=name), ops=[op], comparators=[right]):
                 column = table[name]

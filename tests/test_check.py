@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from backtest.check import CAP, Gap, Problem, check, check_history
+from backtest.checks import CAP, Gap, Problem, check, check_history
 from backtest.errors import ConfigError, DataError
 from backtest.history import PriceHistory, grid_of
 from backtest.store import read_history, write_history

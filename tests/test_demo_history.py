@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from backtest.check import check_history
+from backtest.checks import check_history
 from backtest.demo_history import demo_history
 from backtest.errors import ConfigError
 from backtest.history import PriceHistory, grid_of

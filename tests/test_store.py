@@ -201,7 +201,7 @@ def test_reading_and_writing_leave_pandas_alone(tmp_path: Path) -> None:
     write_history(bars(), tmp_path)
     file = next(tmp_path.rglob("*.parquet"))
     code = (
-        "import sys; from backtest.store import *; from backtest.check import check;"
+        "import sys; from backtest.store import *; from backtest.checks import check;"
         f"h = read_history({str(tmp_path)!r}, start='2020-12-31'); read_history({str(file)!r});"
         f"write_history(h, {str(tmp_path / 'again')!r}); assert check({str(tmp_path)!r}).ok;"
         "print([m for m in ('pandas', 'pyarrow.dataset') if m in sys.modules])"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from backtest.check import Coverage, check_history
+from backtest.checks import Coverage, check_history
 from backtest.errors import DataError
 from backtest.faults import row_faults
 from backtest.history import LAST, Float, Int, from_rows
@@ -35,7 +35,7 @@ class Imported:
     charges : int
         Funding charges taken over.
     coverage : Coverage
-        As `backtest.check` reports it.
+        As `backtest.checks` reports it.
     notes : tuple of str
         What was understood and decided, for people.
     """

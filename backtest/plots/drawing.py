@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, cast
 
 from backtest.plots.scenario import scenario_words, times_text
@@ -53,9 +54,20 @@ def axes_of(ax: Axes | None) -> Axes:
     """The user's Axes, or those of a new Figure that pyplot does not know of."""
     if ax is not None:
         return ax
+    from matplotlib.axes import Axes as Plain
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(7, 4.5), layout="constrained").subplots()
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+
+    class Shown(Plain):
+        """Axes that a notebook shows as a picture when they are the value of a cell."""
+
+        def _repr_png_(self) -> bytes:
+            out = BytesIO()
+            figure.savefig(out, format="png", dpi=110, facecolor="white")
+            return out.getvalue()
+
+    return figure.add_subplot(axes_class=Shown)
 
 
 def floats(rows: pd.DataFrame, column: str, first: float | None = None) -> NDArray[np.float64]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import TYPE_CHECKING
 
 from backtest.errors import ConfigError
@@ -144,7 +145,7 @@ def leverages(rows: pd.DataFrame, asked: float | Sequence[float] | None = None) 
         )
     if asked is None:
         return present
-    wanted = sorted({float(asked)} if isinstance(asked, int | float) else {float(value) for value in asked})
+    wanted = sorted({float(asked)} if isinstance(asked, Real | float) else {float(value) for value in asked})
     for value in wanted:
         if value not in present:
             raise ConfigError(f"leverage must be one of {_listed(present)} in this run; got {number_text(value)}")

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from backtest.check import Gap, check
+from backtest.checks import Gap, check
 from backtest.errors import ConfigError, DataError
 from backtest.history import grid_of
 from backtest.ingest.generic import Imported, import_generic
