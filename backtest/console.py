@@ -25,9 +25,8 @@ def choices_text(choices: pd.DataFrame) -> str:
     cells: dict[tuple[object, ...], dict[str, str]] = {}
     for row in choices.to_dict("records"):
         cell = f"{row['leverage']:g}×" if not math.isnan(row["leverage"]) else _none(row["attainable"])
-        cells.setdefault(tuple(row[name] for name in axes), {})[row["horizon"]] = cell + (
-            "*" if row["few_blocks"] else ""
-        )
+        few = row["few_blocks"] and not math.isnan(row["attainable"])
+        cells.setdefault(tuple(row[name] for name in axes), {})[row["horizon"]] = cell + "*" * few
     rows = [[*(_label(part) for part in key), *(line.get(h, "") for h in horizons)] for key, line in cells.items()]
     target, confidence = choices.attrs["survival"], choices.attrs["confidence"]
     title = f"Largest leverage whose survival is at least {rate_text(target)} with {rate_text(confidence)} confidence"
@@ -61,7 +60,7 @@ def _rate(row: Mapping[Hashable, float]) -> str:
 
 
 def _none(attainable: float) -> str:
-    return "none" if math.isnan(attainable) else f"none (max {percent_text(attainable)})"
+    return "no window fits" if math.isnan(attainable) else f"none (max {percent_text(attainable)})"
 
 
 def _label(value: object) -> str:

@@ -122,10 +122,12 @@ def write_events(
     if target.suffix not in (".parquet", ".csv"):
         raise ConfigError(f"--out must end in .parquet or .csv; got {target.name!r}")
     if target.exists() and not overwrite:
-        raise ConfigError(f"{target}: exists already; choose another file or overwrite it")
+        raise ConfigError(f"{target}: exists already; choose another file, or ask for --overwrite")
     selection = Selection.parse(where)
     scenarios = scenarios_of(config)
     sources = sources_of(config.data.path or "", config)
+    if not any(selection.wanted(one.symbol, scenario, config).any() for one in sources for scenario in scenarios):
+        raise ConfigError(f"--where selects no scenario of the sweep: {where!r}")
     if where is None and not everything:
         n_rows = 0
         for source in sources:

@@ -66,7 +66,7 @@ def check_confidence(confidence: float) -> None:
     """Refuse a level without critical values."""
     if confidence not in POLYNOMIALS and confidence not in tabulated():
         known = ", ".join(f"{x:g}" for x in sorted([*POLYNOMIALS, *tabulated()]))
-        raise ConfigError(f"confidence must be one of the tabulated levels {known}; got {confidence:g}")
+        raise ConfigError(f"statistics.confidence must be one of the tabulated levels {known}; got {confidence:g}")
 
 
 def survival_interval(

@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from backtest.barrier import MarginTerms
+from backtest.dataset import Series
 from backtest.engine import Work, count_block
 from backtest.errors import ConfigError, DataError
 from backtest.executors.local import map_ordered
@@ -110,7 +111,7 @@ def run(
     keep = TemporaryDirectory(prefix="backtest-") if out is None else None
     target = Path(keep.name) / "run" if keep else Path(str(out))
     if target.exists() and not overwrite:
-        raise ConfigError(f"{target}: exists already; choose another directory or overwrite it")
+        raise ConfigError(f"{target}: exists already; choose another directory, or ask for --overwrite")
     if target.exists() and not (target / "run.json").is_file():
         raise ConfigError(f"{target}: is not a run directory and is not overwritten; choose another directory")
     threads = workers if workers is not None else os.cpu_count() or 1
@@ -179,6 +180,8 @@ def sources_of(given: str | Path | PriceHistory | Sequence[PriceHistory], config
         raise ConfigError("data.path must name a dataset or a Parquet file")
     path = data.path
     found = series_of(path)
+    if data.interval and Path(path).is_file():  # a plain file says no interval, its rows only suggest one
+        found = [Series(data.interval, one.symbol) for one in found]
     wanted = duration_ms(data.interval) if data.interval else None
     intervals = sorted({s.interval for s in found if wanted in (None, duration_ms(s.interval))}, key=duration_ms)
     if len(intervals) != 1:
