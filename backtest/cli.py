@@ -51,7 +51,7 @@ def demo(out: str, workers: int | None) -> None:
 
 @cli.group(name="import")
 def import_() -> None:
-    """Turn files of an exchange or tool into a dataset."""
+    """Turn files of an exchange or tool into a dataset or tier table."""
 
 
 @import_.command()
@@ -72,6 +72,37 @@ def generic(
     for note in done.notes:
         click.echo(note, err=True)
     say(f"{done.path}: {done.rows:,} bars, {done.span[0]} … {done.span[1]}, {done.gaps} gaps, {done.charges:,} charges")
+
+
+@import_.command()
+@click.argument("sources", metavar="SOURCE…", nargs=-1, required=True, type=click.Path())
+@click.option("--out", required=True, type=click.Path(), help="A .csv file.")
+@click.option("--symbol", help="Which one, as the source spells it; only needed where there are several.")
+@click.option("--effective-from", help="Date from which the table is in force, UTC; default: from the beginning.")
+@click.option("--contract-size", type=float, help="Worth of one contract in quote (inverse: coin), for OKX.")
+@overwrite_option
+def tiers(
+    sources: tuple[str, ...],
+    out: str,
+    symbol: str | None,
+    effective_from: str | None,
+    contract_size: float | None,
+    overwrite: bool,
+) -> None:
+    """Tier table from JSON of Binance, Bybit, OKX, Hyperliquid or ccxt; several files are pages of one answer."""
+    from backtest.ingest.tiers import import_tiers
+
+    done = import_tiers(
+        sources,
+        out,
+        symbol=symbol,
+        effective_from=effective_from,
+        contract_size=contract_size,
+        overwrite=overwrite,
+    )
+    for note in done.notes:
+        click.echo(note, err=True)
+    say(f"{done.path}: {done.symbol}, {done.tables[0].table.floor.size} tiers of {done.source}")
 
 
 @cli.command()

@@ -31,6 +31,8 @@ Int = NDArray[np.int64]
 
 UNASKED_ROWS = 50_000_000
 EVENT_CHUNK_BARS = 1 << 16
+MOST_CHUNK_BARS = 1 << 22
+ROWS_WRITTEN = 1 << 17
 TIME = pa.timestamp("ms", tz="UTC")
 AXES = [SURVIVAL_SCHEMA.field(i) for i in range(9)]
 EVENT_SCHEMA = pa.schema(
@@ -131,7 +133,7 @@ def write_events(
     if where is None and not everything:
         n_rows = 0
         for source in sources:
-            n_rows += count_rows(work_of(config, grid_for(config, source)), scenarios)
+            n_rows += count_rows(work_of(config, grid_for(config, source, scenarios)), scenarios)
             if n_rows > UNASKED_ROWS:
                 raise ConfigError(
                     f"the events are more than {UNASKED_ROWS:,} rows; narrow them with --where, or ask for --all"
@@ -142,10 +144,10 @@ def write_events(
         try:
             with _writer(partial, target.suffix) as writer:
                 for source in sources:
-                    work = work_of(config, grid_for(config, source))
-                    for batch in symbol_events(work, config, scenarios, selection):
-                        writer.write_batch(batch)
-                        written += batch.num_rows
+                    work = work_of(config, grid_for(config, source, scenarios))
+                    for table in _coalesced(symbol_events(work, config, scenarios, selection)):
+                        writer.write_table(table)
+                        written += table.num_rows
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)
@@ -185,7 +187,7 @@ def events_of(
     batches = [
         batch
         for one in sources_of(source, config)
-        for batch in symbol_events(work_of(config, grid_for(config, one)), config, scenarios, selection)
+        for batch in symbol_events(work_of(config, grid_for(config, one, scenarios)), config, scenarios, selection)
     ]
     frame: pd.DataFrame = pa.Table.from_batches(batches, schema=EVENT_SCHEMA).to_pandas()
     return frame
@@ -214,32 +216,57 @@ def symbol_events(
     work: Work, config: Config, scenarios: list[Scenario], selection: Selection
 ) -> Iterator[pa.RecordBatch]:
     """Events of one symbol: scenario by scenario, stretch by stretch, horizon by horizon, leverage by leverage."""
-    chunks = work.chunks(EVENT_CHUNK_BARS)
+    per_entry = -(-work.grid.n_bars // max(1, work.bars.size))
+    chunks = work.chunks(min(EVENT_CHUNK_BARS * per_entry, MOST_CHUNK_BARS))
+    latest_close = _latest_close(work.grid)
     symbol = work.grid.symbol
     with progress(f"events of {symbol}", len(scenarios) * len(chunks)) as advance:
         for scenario in scenarios:
             wanted = selection.wanted(symbol, scenario, config)
+            for chunk in chunks if wanted.any() else ():
+                found = first_crossings(work, scenario, chunk)
+                for h in np.flatnonzero(wanted.any(axis=1)):
+                    kept = np.flatnonzero(cohort_mask(work, work.bars[chunk], work.horizons[h]))
+                    window = Window(
+                        config.sweep.horizon[h], work.horizons[h], work.bars[chunk][kept], kept, latest_close
+                    )
+                    for leverage in np.flatnonzero(wanted[h]):
+                        batch = selection.filter(_batch(work, scenario, found, window, int(leverage)))
+                        if batch.num_rows:
+                            yield batch
+                advance(1)
             if not wanted.any():
                 advance(len(chunks))
-                continue
-            for chunk in chunks:
-                found = first_crossings(work, scenario, chunk)
-                for h, leverage in np.argwhere(wanted):
-                    batch = _batch(work, config, scenario, chunk, found, int(h), int(leverage))
-                    batch = selection.filter(batch)
-                    if batch.num_rows:
-                        yield batch
-                advance(1)
 
 
-def _batch(
-    work: Work, config: Config, scenario: Scenario, chunk: slice, found: Crossings, h: int, leverage: int
-) -> pa.RecordBatch:
+@dataclass(frozen=True)
+class Window:
+    """The cohort of one horizon in a chunk."""
+
+    label: str
+    bars: int
+    entry_bar: Int  # (n,)
+    kept: Int  # (n,) their places in the chunk
+    latest_close: Int  # (n_bars,) of `_latest_close`
+
+
+def _coalesced(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Tables of at least `ROWS_WRITTEN` rows, so that row groups are of a sane size."""
+    waiting: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in batches:
+        waiting.append(batch)
+        rows += batch.num_rows
+        if rows >= ROWS_WRITTEN:
+            yield pa.Table.from_batches(waiting)
+            waiting, rows = [], 0
+    if waiting:
+        yield pa.Table.from_batches(waiting)
+
+
+def _batch(work: Work, scenario: Scenario, found: Crossings, window: Window, leverage: int) -> pa.RecordBatch:
     """Rows of one horizon and leverage."""
-    grid, horizon = work.grid, work.horizons[h]
-    bars = work.bars[chunk]
-    kept = np.flatnonzero(cohort_mask(work, bars, horizon))
-    bar = bars[kept]
+    grid, horizon, bar, kept = work.grid, window.bars, window.entry_bar, window.kept
     rejected = bool(found.rejected[leverage])
     call, dead = (hits[kept, leverage].astype(np.int64) for hits in (found.margin_call, found.liquidation))
     call, dead = np.where(call > horizon, 0, call), np.where(dead > horizon, 0, dead)
@@ -251,11 +278,11 @@ def _batch(
     price = position.liquidation_price(paid[end] - paid[local])
     fill = position.fill(price, grid.open[bar + dead])
     residual = np.maximum(0.0, position.equity(fill, paid[end] - paid[local]) * position.leverage)
-    last = _latest_close(grid)[bar + horizon]
+    last = window.latest_close[bar + horizon]
     held = position.equity(grid.close[last], paid[np.maximum(last - found.series.start, local)] - paid[local])
     recovered = (dead > 0) & (last > bar) & (held > 1 / position.leverage)
     n = kept.size
-    labels = {"symbol": grid.symbol, **scenario.columns(), "horizon": config.sweep.horizon[h]}
+    labels = {"symbol": grid.symbol, **scenario.columns(), "horizon": window.label}
     labels["leverage"] = float(work.leverages[leverage])
 
     def known(values: Float | Int, mask: NDArray[np.bool_], kind: pa.DataType | None = None) -> pa.Array:

@@ -218,7 +218,7 @@ class Grid:
     entry_price : (n_bars,) float64
         NaN where there is none.
     open, high, low, close : (n_bars,) float64
-        The trigger's, NaN where null.
+        The trigger's, NaN where null; high and low are both there or both NaN.
     charge_bar, charge_rate, charge_price : (n_charges,)
         Funding charged before the extreme of its bar is looked at, with the price it falls on.
     """
@@ -243,7 +243,7 @@ class Grid:
     @property
     def has_trigger(self) -> NDArray[np.bool_]:
         """(n_bars,) bars with low and high of the trigger."""
-        return ~(np.isnan(self.high) | np.isnan(self.low))
+        return ~np.isnan(self.low)
 
     def entry_bars(self, every_ms: int | None = None) -> Int:
         """Bars that can be entered: with an entry price and trigger prices, at multiples of `every_ms`."""
@@ -283,7 +283,9 @@ def grid_of(
     if np.nanmax(np.abs(column["maintenance_scale"] - 1.0), initial=0.0) > 0:
         raise DataError(f"{history.symbol}: column maintenance_scale other than 1 is not supported by this version")
     entry = column["close"] if "last" in history.series else column["mark_close"]
-    ready = ~(np.isnan(entry) | np.isnan(column[prefix + "low"]) | np.isnan(column[prefix + "high"]))
+    # With one of high and low alone a bar has no trigger prices, on either side.
+    has_trigger = ~(np.isnan(column[prefix + "low"]) | np.isnan(column[prefix + "high"]))
+    ready = has_trigger & ~np.isnan(entry)
     step = history.interval_ms
     first = 0 if start_ms is None else max(0, -((history.start_ms - start_ms) // step))
     last = history.n_bars if end_ms is None else min(history.n_bars, -((history.start_ms - end_ms) // step))
@@ -305,8 +307,8 @@ def grid_of(
         chosen,
         entry[cut],
         column[prefix + "open"][cut],
-        column[prefix + "high"][cut],
-        column[prefix + "low"][cut],
+        np.where(has_trigger, column[prefix + "high"], np.nan)[cut],
+        np.where(has_trigger, column[prefix + "low"], np.nan)[cut],
         column[prefix + "close"][cut],
         (charged - cut.start).astype(np.int64),
         column["funding_rate"][charged],

@@ -15,14 +15,14 @@ from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pyarrow.parquet as pq
 
 from backtest.barrier import MarginTerms
-from backtest.dataset import Series
 from backtest.engine import Work, count_block
-from backtest.errors import ConfigError, DataError
+from backtest.errors import ConfigError, DataError, RuleError
 from backtest.executors.local import map_ordered
 from backtest.history import Grid, PriceHistory, grid_of
 from backtest.progress import progress
@@ -179,9 +179,9 @@ def sources_of(given: str | Path | PriceHistory | Sequence[PriceHistory], config
     if data.path is None:
         raise ConfigError("data.path must name a dataset or a Parquet file")
     path = data.path
+    if Path(path).is_file():
+        return [_plain_file(path, data)]
     found = series_of(path)
-    if data.interval and Path(path).is_file():  # a plain file says no interval, its rows only suggest one
-        found = [Series(data.interval, one.symbol) for one in found]
     wanted = duration_ms(data.interval) if data.interval else None
     intervals = sorted({s.interval for s in found if wanted in (None, duration_ms(s.interval))}, key=duration_ms)
     if len(intervals) != 1:
@@ -200,6 +200,15 @@ def sources_of(given: str | Path | PriceHistory | Sequence[PriceHistory], config
         return lambda: read_history(path, symbol, interval, data.start, data.end)
 
     return [Source(symbol, duration_ms(interval), reader(symbol)) for symbol in data.symbols or present]
+
+
+def _plain_file(path: str, data: Data) -> Source:
+    """A Parquet file: one symbol, named by the configuration or the file; its rows only suggest an interval."""
+    if data.symbols is not None and len(data.symbols) > 1:
+        raise ConfigError(f"data.symbols: {path} is one Parquet file and holds one symbol; got {len(data.symbols)}")
+    symbol = data.symbols[0] if data.symbols else Path(path).stem
+    interval = data.interval or series_of(path)[0].interval
+    return Source(symbol, duration_ms(interval), lambda: read_history(path, symbol, interval, data.start, data.end))
 
 
 def _histories(given: PriceHistory | Sequence[PriceHistory], data: Data) -> list[Source]:
@@ -238,15 +247,19 @@ def work_of(config: Config, grid: Grid) -> Work:
     )
 
 
-def grid_for(config: Config, source: Source) -> Grid:
-    """Read a symbol's history and cut it."""
+def grid_for(config: Config, source: Source, scenarios: Sequence[Scenario]) -> Grid:
+    """Read a symbol's history and cut it; tier tables must be in force from its first bar on."""
     data = config.data
-    return grid_of(
-        source.read(),
-        data.trigger,
-        instant_ms(data.start) if data.start else None,
-        instant_ms(data.end) if data.end else None,
-    )
+    start = instant_ms(data.start) if data.start else None
+    grid = grid_of(source.read(), data.trigger, start, instant_ms(data.end) if data.end else None)
+    for maintenance in {id(s.maintenance): s.maintenance for s in scenarios}.values():
+        since = maintenance.effective_from_ms
+        if since is not None and grid.start_ms < since:
+            raise RuleError(
+                f"{grid.symbol}: the range starts at {instant_text(grid.start_ms)}, before the first date of the tier "
+                f"table {maintenance.label!r}, {instant_text(since)}; cut it with data.start or add an earlier table"
+            )
+    return grid
 
 
 def _write(
@@ -268,7 +281,7 @@ def _write(
         "blocks": [],
     }
     for number, source in enumerate(sources):
-        grid = grid_for(config, source)
+        grid = grid_for(config, source, scenarios)
         work = work_of(config, grid)
         if not work.bars.size:
             raise DataError(f"{grid.symbol}: no bar is an entry; entries.every is {config.entries.every}")
@@ -304,7 +317,7 @@ def _write_symbol(
             zip(groups, _tables(scenarios, groups, work, workers, advance), strict=True)
         ):
             first = first or table
-            name = f"{work.grid.symbol}-{n:05d}.parquet"
+            name = f"{quote(work.grid.symbol, safe='')}-{n:05d}.parquet"
             columns = [scenarios[i].columns() for i in members]
             write_blocks(folder / "blocks" / name, table, columns, axes, work.block_ms)
             info["verdicts"] += int(table["entries"].sum() + table["rejected"].sum())

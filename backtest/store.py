@@ -235,11 +235,16 @@ def open_series(path: str | Path, symbol: str | None = None, interval: str | Non
         interval = same[0] if same else interval
     series = Series(_choose(root, f"interval of {chosen}", interval, intervals), chosen)
     footers = [read_footer(file) for file in found[series]]
-    if all(group.span for footer in footers for group in footer.groups):
-        footers.sort(key=lambda footer: min((group.span[0] for group in footer.groups if group.span), default=0))
+    footers.sort(key=_first_time)
     source = Source(series, duration_ms(series.interval), tuple(footers))
     _check_spans(source)
     return source
+
+
+def _first_time(footer: Footer) -> int:
+    """Earliest open_time of a file; read where its footer does not tell."""
+    times = [group.span[0] if group.span else int(read_times(footer, group).min()) for group in footer.groups]
+    return min(times, default=0)
 
 
 def _choose(root: Path, what: str, asked: str | None, choices: list[str]) -> str:
@@ -263,6 +268,8 @@ def _plain(file: Path, symbol: str | None, interval: str | None) -> Source:
 def _spacing(footer: Footer) -> int:
     times = [read_times(footer, group) for group in footer.groups]
     stamps = np.concatenate([np.empty(0, dtype=np.int64), *times])
+    if not stamps.size:
+        raise DataError(f"{footer.path}: holds no row")
     if stamps.size < 2:
         raise ConfigError(f"{footer.path}: the interval cannot be told from {stamps.size} bar(s); name it")
     check_order(footer, 0, stamps, None)

@@ -31,6 +31,8 @@ Side = Literal["long", "short"]
 Basis = Literal["mark", "entry"]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Rate = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, lt=1)]
+Fee = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-0.01, lt=1)]
+"""Negative is a maker's rebate."""
 Positive = Annotated[float, Field(strict=True, allow_inf_nan=False, gt=0)]
 Leverage = Annotated[float, Field(strict=True, allow_inf_nan=False, gt=0, le=1000)]
 MAX_POINTS = 10_000
@@ -199,7 +201,7 @@ class Sweep(Model):
     maintenance: tuple[MaintenanceItem, ...] = Field(min_length=1)
     side: tuple[Side, ...] = Field(("long", "short"), min_length=1)
     leverage: Leverages = Field(tuple(float(x) for x in range(1, 126)), min_length=1, max_length=MAX_POINTS)
-    open_fee: tuple[Rate, ...] = Field((0.0,), min_length=1)
+    open_fee: tuple[Fee, ...] = Field((0.0,), min_length=1)
     funding: tuple[Funding, ...] = Field((Funding(),), min_length=1)
     size: tuple[Size, ...] = ()
 
@@ -338,6 +340,7 @@ class Maintenance:
     close_reserve: float
     flat: float = 0.0
     table: TierTable | None = None
+    effective_from_ms: int | None = None
 
 
 @dataclass(frozen=True)
@@ -408,7 +411,7 @@ def _maintenance(item: float | str | RuleTiers, margin: Margin, sized: bool) -> 
     dated = read_tier_tables(file)
     if len(dated) > 1:
         raise RuleError(f"{file}: holds {len(dated)} dated tables; this version takes one, keep one effective_from")
-    return Maintenance(file.stem, basis, reserve, table=dated[0].table)
+    return Maintenance(file.stem, basis, reserve, table=dated[0].table, effective_from_ms=dated[0].effective_from_ms)
 
 
 def _refuse_contradiction(margin: Margin, name: str, fixed: dict[str, str | float]) -> None:

@@ -30,10 +30,11 @@ def bars(draw: st.DrawFn, n: int, level: float, holes: bool) -> dict[str, list[f
     moves = draw(st.lists(st.sampled_from([0, 0, 1, -1, 2, -3, 8, -12, 30]), min_size=n, max_size=n))
     wicks = draw(st.lists(st.tuples(*[st.sampled_from([0, 0, 1, 5, 20])] * 2), min_size=n, max_size=n))
     lost = draw(st.lists(st.booleans() if holes else st.just(False), min_size=n, max_size=n))
-    often = draw(st.lists(st.booleans(), min_size=n, max_size=n))
+    hidden = st.sampled_from([(), ("open", "high", "low", "close"), ("low",), ("high",), ("close",), ("open",)])
+    nulls = draw(st.lists(hidden, min_size=n, max_size=n))  # one price alone may be missing
     out: dict[str, list[float | None]] = {name: [] for name in ("open", "high", "low", "close")}
     last = level
-    for move, (up, down), gone, twice in zip(moves, wicks, lost, often, strict=True):
+    for move, (up, down), gone, null in zip(moves, wicks, lost, nulls, strict=True):
         open_, close = last, last * (1 + move / 100)
         last = close
         values = {
@@ -43,7 +44,7 @@ def bars(draw: st.DrawFn, n: int, level: float, holes: bool) -> dict[str, list[f
             "low": min(open_, close) * (1 - down / 100),
         }
         for name, value in values.items():
-            out[name].append(None if gone and twice else value)
+            out[name].append(None if gone and name in null else value)
     return out
 
 

@@ -215,7 +215,7 @@ KEYS = [
     ("[0.004]", "[1.5]", "sweep.maintenance[0]: must be less than 1; got 1.5"),
     ("[0.004]", "[nan]", "sweep.maintenance[0]: must be a finite number; got nan"),
     ("[0.004]", "[0.004, 0.004]", "sweep.maintenance: maintenance holds 0.004 twice"),
-    ("[sweep]", "[sweep]\nopen_fee = [-0.1]", "sweep.open_fee[0]: must be greater than or equal to 0; got -0.1"),
+    ("[sweep]", "[sweep]\nopen_fee = [-0.1]", "sweep.open_fee[0]: must be greater than or equal to -0.01; got -0.1"),
     ("[sweep]", '[sweep]\nside = ["both"]', "sweep.side[0]: must be 'long' or 'short'; got 'both'"),
     ("[sweep]", "[sweep]\nsize = [{ notional = 1, margin = 2 }]", "sweep.size[0]: exactly one of notional and margin"),
     ("", '[margin]\ncontract = "square"', "margin.contract: must be 'linear'; got 'square'"),

@@ -72,7 +72,7 @@ def test_price_shows_null_where_there_is_no_liquidation_price() -> None:
         (["--leverage", "5", "--side", "up"], "side must be 'long' or 'short'; got 'up'"),
         (["--leverage", "ten"], "'ten' is not a valid float"),
         (["--leverage", "5", "--tiers", "[[0,"], "--tiers is not JSON"),
-        (["--leverage", "5", "--rules", "binance"], "unknown rule 'binance' (did you mean 'binance-usdm'?)"),
+        (["--leverage", "5", "--rules", "binance"], "unknown rule 'binance' (did you mean 'binance-usdm'"),
         (["--json", "{}"], "--json is a whole position; put"),
     ],
 )
