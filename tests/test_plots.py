@@ -215,3 +215,14 @@ def test_shares_near_an_end_never_read_as_the_end(share, text):
 def test_rates_and_multiples_keep_the_digits_they_have():
     assert (rate_text(0.0002), rate_text(0.95), rate_text(-0.0001)) == ("0.02 %", "95 %", "−0.01 %")
     assert (times_text(12.0), times_text(2.5)) == ("12×", "2.5×")
+
+
+def test_required_margin_is_survival_read_at_one_over_leverage(table) -> None:
+    ax = Plots(table).required_margin(horizon="7d")
+    line = ax.get_lines()[0]
+    rows = select(table)
+    rows = rows[rows["horizon"] == "7d"].sort_values("leverage", ascending=False)
+    assert list(line.get_xdata()) == list(1 / rows["leverage"])
+    assert list(line.get_ydata()) == list(rows["survival"])
+    assert ax.xaxis_inverted()
+    assert ax.get_xlabel() == "initial margin rate"

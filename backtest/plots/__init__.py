@@ -25,7 +25,16 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-__all__ = ["Funding", "Plots", "plot_curves", "plot_heatmap", "plot_leverage", "scenario_words", "select"]
+__all__ = [
+    "Funding",
+    "Plots",
+    "plot_curves",
+    "plot_heatmap",
+    "plot_leverage",
+    "plot_required_margin",
+    "scenario_words",
+    "select",
+]
 
 
 def plot_leverage(
@@ -175,6 +184,56 @@ def plot_curves(
     return ax
 
 
+def plot_required_margin(
+    table: pd.DataFrame,
+    *,
+    symbol: str | None = None,
+    side: str | None = None,
+    maintenance: float | str | None = None,
+    open_fee: float | None = None,
+    funding: Funding | None = None,
+    size: str | None = None,
+    horizon: str | Sequence[str] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Distribution of the required margin rate, the smallest initial margin rate that survives (semantics.md §3).
+
+    Parameters
+    ----------
+    table : DataFrame
+        The columns of ``survival.parquet``; the distribution is known at the margin rates 1/leverage of its grid.
+    symbol, side, maintenance, open_fee, funding, size : optional
+        The scenario, as in `select`; the first of each axis by default.
+    horizon : str or sequence of str, optional
+        The horizons to draw, matched by duration; all by default.
+    ax : Axes, optional
+        Where to draw; a new Figure by default.
+
+    Returns
+    -------
+    Axes
+        Share of entries whose required margin rate is below the one on the axis, one curve per horizon.
+    """
+    rows = select(
+        table, symbol=symbol, side=side, maintenance=maintenance, open_fee=open_fee, funding=funding, size=size
+    )
+    shown, grid = horizons(rows, horizon), leverages(rows)
+    rows = rows[rows["horizon"].isin(list(shown))].assign(margin_rate=lambda frame: 1 / frame["leverage"])
+    curves = {text: rows[rows["horizon"] == text].sort_values("margin_rate") for text in shown}
+    with drawing.styled():
+        ax = drawing.axes_of(ax)
+        ends = []
+        for (text, curve), colour in zip(curves.items(), drawing.colours(len(curves)), strict=True):
+            drawing.draw_curve(ax, curve, "margin_rate", "survival", colour)
+            first = curve.iloc[::-1]
+            ends.append((text, *drawing.last_point(first, "margin_rate", "survival"), colour))
+        drawing.margin_axis(ax, grid)
+        drawing.survival_axis(ax, list(curves.values()))
+        ax.set_ylabel("needed no more")
+        drawing.end_labels(ax, ends, "held for")
+    return ax
+
+
 @dataclass(frozen=True)
 class Plots:
     """The pictures of one run's table: ``result.plot.heatmap(side="short")``.
@@ -303,6 +362,31 @@ class Plots:
             funding=funding,
             size=size,
             leverage=leverage,
+            horizon=horizon,
+            ax=ax,
+        )
+
+    def required_margin(
+        self,
+        *,
+        symbol: str | None = None,
+        side: str | None = None,
+        maintenance: float | str | None = None,
+        open_fee: float | None = None,
+        funding: Funding | None = None,
+        size: str | None = None,
+        horizon: str | Sequence[str] | None = None,
+        ax: Axes | None = None,
+    ) -> Axes:
+        """Distribution of the smallest initial margin rate that survives: see `plot_required_margin`."""
+        return plot_required_margin(
+            self.table,
+            symbol=symbol,
+            side=side,
+            maintenance=maintenance,
+            open_fee=open_fee,
+            funding=funding,
+            size=size,
             horizon=horizon,
             ax=ax,
         )

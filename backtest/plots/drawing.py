@@ -178,6 +178,18 @@ def leverage_axis(ax: Axes, values: Sequence[float]) -> None:
         ax.set_xlim(low / margin, high * margin)
 
 
+def margin_axis(ax: Axes, leverages: Sequence[float]) -> None:
+    """Margin rates 1/leverage in percent, from the largest down, so that leverage grows to the right as elsewhere."""
+    low, high = 1 / leverages[-1], 1 / leverages[0]
+    if high / low >= 4:
+        ax.set_xscale("log")
+    ticks = [1 / tick for tick in TICKS if leverages[0] <= tick < leverages[-1] / 1.3] or [high]
+    ax.set_xticks([*ticks, low], [f"{tick:.3g} %" for tick in (100 * rate for rate in [*ticks, low])])
+    ax.minorticks_off()
+    ax.set_xlabel("initial margin rate")
+    ax.set_xlim(high * 1.02, low / 1.02)
+
+
 def time_axis(ax: Axes, shown: dict[str, int]) -> None:
     """Time from 0 on a log scale (linear up to the first horizon), ticks at the configured horizons."""
     ax.set_xscale("symlog", linthresh=min(shown.values()), linscale=0.4)
