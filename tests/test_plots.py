@@ -217,12 +217,12 @@ def test_rates_and_multiples_keep_the_digits_they_have():
     assert (times_text(12.0), times_text(2.5)) == ("12×", "2.5×")
 
 
-def test_required_margin_is_survival_read_at_one_over_leverage(table) -> None:
+def test_required_margin_is_survival_read_at_one_over_leverage(table):
     ax = Plots(table).required_margin(horizon="7d")
     line = ax.get_lines()[0]
     rows = select(table)
     rows = rows[rows["horizon"] == "7d"].sort_values("leverage", ascending=False)
-    assert list(line.get_xdata()) == list(1 / rows["leverage"])
-    assert list(line.get_ydata()) == list(rows["survival"])
+    np.testing.assert_array_equal(line.get_xdata(), 1 / rows["leverage"])
+    np.testing.assert_array_equal(line.get_ydata(), rows["survival"])
     assert ax.xaxis_inverted()
     assert ax.get_xlabel() == "initial margin rate"

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backtest.errors import ConfigError, RuleError
-from backtest.units import instant_ms, number_text
+from backtest.units import instant_ms, instant_text, number_text
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
@@ -227,6 +227,29 @@ class DatedTable:
 
     effective_from_ms: int | None
     table: TierTable
+
+
+def table_at(tables: Sequence[DatedTable], when_ms: int) -> int:
+    """Index of the table in force at an instant: the one with the latest date not after it.
+
+    Raises
+    ------
+    RuleError
+        If `when_ms` (UTC milliseconds) lies before the first date; a table without a date holds from the beginning.
+
+    Examples
+    --------
+    >>> table = TierTable.of([[0, 0.01]])
+    >>> table_at([DatedTable(None, table), DatedTable(1000, table)], 1000)
+    1
+    """
+    dates = [-math.inf if each.effective_from_ms is None else each.effective_from_ms for each in tables]
+    found = max((date for date in dates if date <= when_ms), default=None)
+    if found is None:
+        first = f"the first date, {instant_text(int(min(dates)))}" if dates else "there is any table"
+        name = tables[0].table.name if tables else "tiers"
+        raise RuleError(f"{name}: no tier table is in force at {instant_text(when_ms)}; that starts before {first}")
+    return dates.index(found)
 
 
 def derive_deductions(floor: Float, mmr: Float) -> Float:

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backtest.errors import RuleError
-from backtest.rules import catalog, position, price, tiers
+from backtest.rules import catalog, position, price, reading, tiers
 from backtest.rules.catalog import parse_rule, rule, rules
-from backtest.rules.tiers import TierTable, derive_deductions, read_tier_tables
+from backtest.rules.tiers import DatedTable, TierTable, derive_deductions, read_tier_tables, table_at
 from backtest.units import instant_ms
 
 inf = math.inf
@@ -210,12 +210,51 @@ def test_columns_of_unlike_length_are_refused() -> None:
         TierTable("t", np.array([0.0, 1.0]), np.array([1.0]), np.array([0.1, 0.2]), np.array([inf, inf]))
 
 
+# ---------------------------------------------------------------- which date
+
+
+@pytest.mark.parametrize(("when", "index"), [(99, 0), (100, 1), (199, 1), (200, 2), (10**15, 2), (-(10**15), 0)])
+def test_the_latest_date_not_after_the_instant_is_in_force(when: int, index: int) -> None:
+    dated = [DatedTable(None, WITH), DatedTable(100, WITHOUT), DatedTable(200, WITH)]
+    assert table_at(dated, when) == index
+
+
+def test_an_instant_before_the_first_date_is_refused() -> None:
+    dated = (DatedTable(instant_ms("2022-02-13"), WITH), DatedTable(instant_ms("2023-01-01"), WITHOUT))
+    assert table_at(dated, instant_ms("2022-02-13")) == 0
+    message = "tiers: no tier table is in force at 2022-02-12T23:59Z; that starts before the first date, 2022-02-13T00"
+    with pytest.raises(RuleError, match=message):
+        table_at(dated, instant_ms("2022-02-12T23:59"))
+    with pytest.raises(RuleError, match="starts before there is any table"):
+        table_at((), 0)
+
+
 # ---------------------------------------------------------------- the named rules
+
+
+NAMES = {
+    *("binance-usdm", "binance-coinm", "bybit-linear", "bybit-inverse", "bybit-classic", "okx-linear", "okx-inverse"),
+    *("gate-linear", "hyperliquid", "bitmex-inverse", "deribit-inverse", "deribit-linear", "kraken-inverse", "dydx"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_every_rule_file_is_read_whole(name: str) -> None:
+    found = rule(name)
+    assert found.contract == ("inverse" if name.endswith(("inverse", "coinm")) else "linear")
+    assert found.basis == ("entry" if name == "bybit-classic" else "mark")
+    assert found.deductions == name.startswith(("binance", "bybit", "hyperliquid"))
+    posted, inside = name in ("bybit-linear", "bybit-inverse"), name.startswith(("okx", "gate", "bitmex"))
+    assert found.fee_to_close == ("posted" if posted else "maintenance" if inside else "none")
+    assert found.close_reserve == (0.0005 if inside else 0)
+    assert found.slope == (0.00005 if name.startswith("deribit") else None)
+    assert found.read.isoformat() >= "2026-01-01"
 
 
 def test_rules_are_listed_in_order_and_found_by_name() -> None:
     names = [each.name for each in rules()]
     assert names == sorted(names)
+    assert set(names) == NAMES
     for name in names:
         assert rule(name).name == name
         assert rule(name).source.startswith("https://")
@@ -232,7 +271,7 @@ def test_an_unknown_rule_names_the_closest_and_all() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"linear"', '"quadratic"', "contract must be 'linear'; got 'quadratic'"),
+        ('"linear"', '"quadratic"', "contract must be 'linear' or 'inverse'; got 'quadratic'"),
         ('"mark"', '"index"', "basis must be 'mark' or 'entry'; got 'index'"),
         ("0.0", "1.5", "close_reserve must be a fraction of the notional.*got 1.5"),
         ("true", "1", "deductions must be True or False; got 1"),
@@ -240,18 +279,28 @@ def test_an_unknown_rule_names_the_closest_and_all() -> None:
         ('source = "s"', "", "key 'source' is missing"),
         ('"x"', '"y"', "name must be 'x'; got 'y'"),
         ("read", "red", "unknown key 'red'; a rule has name"),
+        ('"none"', '"posted"', "key 'taker_fee' is missing; it must be given where"),
+        (
+            '"none"',
+            '"none"\ntaker_fee = 0.0005',
+            "taker_fee must be given where fee_to_close is not 'none'.*got 0.0005",
+        ),
+        ('"none"', '"maintenance"\ntaker_fee = 0.0005', "close_reserve must be the taker_fee that .*0.0005; got 0.0"),
+        ('"none"', '"none"\nslope = 0.0005', "slope must be given together with mmr and initial_rate"),
+        ('"none"', '"none"\nmaintenance_share = 2', "maintenance_share must be .*below 1; got 2"),
         ("=", "", "is not TOML"),
     ],
 )
 def test_a_rule_file_that_is_wrong_is_refused(old: str, new: str, message: str) -> None:
     text = 'name = "x"\ntitle = "t"\ncontract = "linear"\nbasis = "mark"\nclose_reserve = 0.0\ndeductions = true\n'
+    text += 'fee_to_close = "none"\n'
     text += 'source = "s"\nread = 2026-01-31\nformula = "f"\n'
     assert parse_rule("x.toml", text).taker_fee is None
     with pytest.raises(RuleError, match="x.toml: " + message):
         parse_rule("x.toml", text.replace(old, new, 1))
 
 
-@pytest.mark.parametrize("module", [tiers, catalog, position, price])
+@pytest.mark.parametrize("module", [tiers, catalog, position, reading, price])
 def test_examples_in_docstrings_hold(module: object) -> None:
     result = doctest.testmod(module)  # type: ignore[arg-type]
     assert result.attempted > 0
