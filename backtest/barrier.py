@@ -16,6 +16,7 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
+from backtest.rules.tiers import TierTable
 from backtest.sweep import Maintenance, Scenario
 
 Float = NDArray[np.float64]
@@ -27,12 +28,24 @@ TIE = 1e-9
 class Lines:
     """Adverse series ``Z_k = rate_k·P + s·C`` and what makes a required margin rate of their maxima.
 
-    ``x = max_k weight_k·((max Z_k − s·C_i)/p_i) + shift_k``
+    ``x = max_k weight_k·((max Z_k − s·C_i)/p_i) + shift_k``. A line of a dated table is there only while the table is
+    in force: from bar ``first_k`` to before bar ``stop_k`` of the block of work.
     """
 
     rate: tuple[float, ...]
     weight: tuple[float, ...]
     shift: tuple[float, ...]
+    first: tuple[int, ...]
+    stop: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Period:
+    """Bars ``first … stop − 1`` of a block of work, and the tier table in force (None: a flat rate)."""
+
+    table: TierTable | None
+    first: int
+    stop: int
 
 
 @dataclass(frozen=True)
@@ -69,14 +82,16 @@ class MarginTerms:
     margin_call_ratio: float = 0.8
 
 
-def tiers_in_force(maintenance: Maintenance, notional: float, reach: tuple[float, float]) -> tuple[Float, Float]:
+def tiers_in_force(
+    maintenance: Maintenance, table: TierTable | None, notional: float, reach: tuple[float, float]
+) -> tuple[Float, Float]:
     """Maintenance rates and deductions of the tiers that can be in force between ``reach[0]`` and ``reach[1]``.
 
     A line that another one covers at both ends of the range covers it in between: dropping it is exact.
     """
-    if maintenance.table is None:
+    if table is None:
         return np.array([maintenance.flat]), np.zeros(1)
-    mmr, deduction = maintenance.table.lines(notional)
+    mmr, deduction = table.lines(notional)
     low, high = (mmr * n - deduction for n in reach)
     kept: list[int] = []
     for k in range(mmr.size):
@@ -93,20 +108,18 @@ def notional_of(scenario: Scenario, leverage: float) -> float:
     return scenario.size.notional if scenario.size.notional is not None else (scenario.size.margin or 0) * leverage
 
 
-def entry_maintenance(maintenance: Maintenance, notional: float) -> float:
+def entry_maintenance(maintenance: Maintenance, table: TierTable | None, notional: float) -> float:
     """Maintenance margin at the entry price per unit of notional, the close reserve included."""
-    table = maintenance.table
     rate = maintenance.flat if table is None else float(table.maintenance(notional, notional)) / notional
     return rate + maintenance.close_reserve
 
 
-def is_rejected(scenario: Scenario, leverage: float, fee: float) -> bool:
-    """Whether the position could not have been opened (semantics.md §2)."""
-    table = scenario.maintenance.table
+def is_rejected(scenario: Scenario, table: TierTable | None, leverage: float, fee: float) -> bool:
+    """Whether the position could not have been opened (semantics.md §2); `table` is that of the entry bar."""
     notional = notional_of(scenario, leverage)
     if table is not None and (leverage > table.max_leverage_at(notional) or notional > table.last_cap * (1 + TIE)):
         return True
-    return (1 - TIE) / leverage - fee <= entry_maintenance(scenario.maintenance, notional)
+    return (1 - TIE) / leverage - fee <= entry_maintenance(scenario.maintenance, table, notional)
 
 
 @dataclass(frozen=True)
@@ -118,10 +131,19 @@ class Opened:
     fee: float  # share of the notional taken from the margin at entry
     ratio: float  # maintenance is divided by it: 1, or the margin-call ratio
     price_ratio: tuple[float, float]  # bounds of P/p
+    periods: tuple[Period, ...]  # from the entries' own table on
+
+    def notional(self, j: int) -> float:
+        """Entry notional at one leverage."""
+        return notional_of(self.scenario, self.leverage[j])
 
 
 def compile_scenario(
-    scenario: Scenario, leverages: Float, terms: MarginTerms, price_ratio: tuple[float, float]
+    scenario: Scenario,
+    leverages: Float,
+    terms: MarginTerms,
+    price_ratio: tuple[float, float],
+    periods: tuple[Period, ...],
 ) -> Compiled:
     """Lines and thresholds of a scenario.
 
@@ -130,55 +152,71 @@ def compile_scenario(
     leverages : (n_leverages,)
     price_ratio : (float, float)
         Bounds of P/p over the bars at risk and the entries: tiers out of reach are left out.
+    periods : tuple of Period
+        The tables in force, in order; the first is that of every entry.
     """
     fee = scenario.open_fee if terms.fees_from_margin else 0.0
-    rejected = np.array([is_rejected(scenario, float(x), fee) for x in leverages], dtype=np.bool_)
+    own = periods[0].table
+    rejected = np.array([is_rejected(scenario, own, float(x), fee) for x in leverages], dtype=np.bool_)
     leverage = {int(j): float(leverages[j]) for j in np.flatnonzero(~rejected)}
 
     def barriers(ratio: float) -> tuple[Barrier, ...]:
-        if not leverage:
-            return ()
-        opened = Opened(scenario, leverage, fee, ratio, price_ratio)
-        return (_entry_barrier(opened),) if scenario.maintenance.basis == "entry" else _mark_barriers(opened)
+        opened = Opened(scenario, leverage, fee, ratio, price_ratio, periods)
+        return _entry_barriers(opened) if scenario.maintenance.basis == "entry" else _mark_barriers(opened)
 
     return Compiled(rejected, barriers(1.0), barriers(terms.margin_call_ratio))
 
 
-def _entry_barrier(opened: Opened) -> Barrier:
-    """Maintenance at entry value: one line for all leverages, the maintenance stands in the threshold."""
+def _entry_barriers(opened: Opened) -> tuple[Barrier, ...]:
+    """Maintenance at entry value: one line per table for leverages of one maintenance; mostly all of them."""
     scenario, s = opened.scenario, opened.scenario.sign
-    threshold = [
-        (1 - TIE) / leverage
-        - opened.fee
-        - entry_maintenance(scenario.maintenance, notional_of(scenario, leverage)) / opened.ratio
-        for leverage in opened.leverage.values()
-    ]
-    # A margin call can hold from the start; kernels want thresholds > 0, so both sides are lifted.
-    lift = 1.0 - min(threshold) if min(threshold) <= 0 else 0.0
-    return Barrier(Lines((-s,), (1.0,), (s + lift,)), tuple(opened.leverage), tuple(x + lift for x in threshold))
+
+    def maintenance(j: int) -> tuple[float, ...]:
+        tables = (period.table for period in opened.periods)
+        return tuple(entry_maintenance(scenario.maintenance, t, opened.notional(j)) / opened.ratio for t in tables)
+
+    if len(opened.periods) == 1 and opened.leverage:  # the maintenance of each leverage moves to its threshold
+        least = {j: (1 - TIE) / leverage - opened.fee - maintenance(j)[0] for j, leverage in opened.leverage.items()}
+        # A margin call can hold from the start; kernels want thresholds > 0, so both sides are lifted.
+        lift = 1.0 - min(least.values()) if min(least.values()) <= 0 else 0.0
+        lines = Lines((-s,), (1.0,), (s + lift,), *_spans(opened.periods, [1]))
+        return (Barrier(lines, tuple(least), tuple(x + lift for x in least.values())),)
+    out = []
+    for rates, members in groupby(sorted(opened.leverage, key=maintenance), key=maintenance):
+        same = tuple(members)
+        shift = tuple(s + rate for rate in rates)
+        lines = Lines((-s,) * len(rates), (1.0,) * len(rates), shift, *_spans(opened.periods, [1] * len(rates)))
+        out.append(Barrier(lines, same, tuple((1 - TIE) / opened.leverage[j] - opened.fee for j in same)))
+    return tuple(out)
+
+
+def _spans(periods: tuple[Period, ...], lines: list[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """First bars and stops of the lines, so many for each period."""
+    first = [period.first for period, n in zip(periods, lines, strict=True) for _ in range(n)]
+    stop = [period.stop for period, n in zip(periods, lines, strict=True) for _ in range(n)]
+    return tuple(first), tuple(stop)
 
 
 def _mark_barriers(opened: Opened) -> tuple[Barrier, ...]:
     """Maintenance at the mark price: one barrier, or one per tier where size follows leverage and tiers stay."""
-    table = opened.scenario.maintenance.table
 
-    def kept_tier(j: int) -> int:
-        if table is None or table.has_deductions:
-            return 0
-        return int(table.tier_of(notional_of(opened.scenario, opened.leverage[j])))
+    def kept_tiers(j: int) -> tuple[int, ...]:
+        tables = (period.table for period in opened.periods)
+        return tuple(0 if t is None or t.has_deductions else int(t.tier_of(opened.notional(j))) for t in tables)
 
-    parts = groupby(sorted(opened.leverage, key=kept_tier), key=kept_tier)
+    parts = groupby(sorted(opened.leverage, key=kept_tiers), key=kept_tiers)
     return tuple(_mark_barrier(opened, list(members)) for _, members in parts)
 
 
 def _mark_barrier(opened: Opened, members: list[int]) -> Barrier:
     """One barrier for leverages that share their tiers."""
     scenario, s, fee = opened.scenario, opened.scenario.sign, opened.fee
-    notional = [notional_of(scenario, opened.leverage[j]) for j in members]
+    notional = [opened.notional(j) for j in members]
     reach = (min(notional) * opened.price_ratio[0], max(notional) * opened.price_ratio[1])
-    mmr, deduction = tiers_in_force(scenario.maintenance, notional[0], reach)
+    tiers = [tiers_in_force(scenario.maintenance, period.table, notional[0], reach) for period in opened.periods]
+    mmr = np.concatenate([rates for rates, _ in tiers])
+    deduction = np.concatenate([deductions for _, deductions in tiers]) / opened.ratio
     rate = (mmr + scenario.maintenance.close_reserve) / opened.ratio - s
-    deduction = deduction / opened.ratio
     inverse = np.array([1.0 / opened.leverage[j] for j in members])
     margin = scenario.size.margin if scenario.size else None
     if margin is None:
@@ -192,5 +230,6 @@ def _mark_barrier(opened: Opened, members: list[int]) -> Barrier:
         weight = 1.0 / (1 - TIE + deduction / margin)
         shift = (s + fee) * weight
         threshold = inverse
-    lines = Lines(tuple(rate.tolist()), tuple(weight.tolist()), tuple(shift.tolist()))
+    spans = _spans(opened.periods, [len(rates) for rates, _ in tiers])
+    lines = Lines(tuple(rate.tolist()), tuple(weight.tolist()), tuple(shift.tolist()), *spans)
     return Barrier(lines, tuple(members), tuple(threshold.tolist()))

@@ -197,7 +197,8 @@ def report(run_directory: str, survival: float) -> None:
 
 NUMBERS = (
     *("entry_price", "quantity", "leverage", "margin", "wallet", "extra_margin", "funding_paid", "max_leverage"),
-    *("mmr", "deduction", "taker_fee", "close_reserve", "mark_price", "other_maintenance", "other_unrealized"),
+    *("mmr", "deduction", "slope", "initial_rate", "taker_fee", "close_reserve", "mark_price"),
+    *("other_maintenance", "other_unrealized"),
 )
 
 
@@ -208,7 +209,7 @@ def position_options(function: F) -> F:
     for name, help_text in (
         ("tiers", "JSON: [[floor, mmr, deduction], …]."),
         ("basis", "mark or entry."),
-        ("contract", "linear."),
+        ("contract", "linear or inverse."),
         ("side", "long or short."),
         ("rules", "A rule name; see `backtest rules`."),
     ):

@@ -14,10 +14,11 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from backtest.barrier import Barrier, Lines, MarginTerms, compile_scenario
+from backtest.barrier import Barrier, Lines, MarginTerms, Period, compile_scenario
 from backtest.history import Grid
 from backtest.kernels.crossing import crossings_by_stack, crossings_by_tree, tree_of
 from backtest.kernels.windows import (
+    LOWEST,
     TILE,
     Entries,
     Runs,
@@ -29,7 +30,7 @@ from backtest.kernels.windows import (
     widen,
 )
 from backtest.survival import COUNTS, SurvivalTable
-from backtest.sweep import Funding, Scenario
+from backtest.sweep import Funding, Maintenance, Scenario
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
@@ -191,10 +192,37 @@ def series_of(work: Work, chunk: slice, sign: float, funding: Funding) -> Series
 
 def price_ratio_of(series: Series, scenario: Scenario) -> tuple[float, float]:
     """Bounds of P/p over the bars and the entries of a chunk; flat rates have no use for them."""
-    if scenario.maintenance.table is None:
+    if not scenario.maintenance.tables:
         return 0.0, np.inf
     price, scale = series.adverse_price, series.entries.scale
     return float(np.nanmin(price) * scale.min()), float(np.nanmax(price) * scale.max())
+
+
+def periods_of(work: Work, series: Series, maintenance: Maintenance) -> tuple[Period, ...]:
+    """Tier tables in force over the bars of a chunk, from that of its first entry on."""
+    if not maintenance.tables:
+        return (Period(None, 0, series.stop - series.start),)
+    first = table_bars(work, maintenance)
+    own = int(np.searchsorted(first, series.start, side="right")) - 1
+    bars = np.clip([*first[own:], series.stop], series.start, series.stop) - series.start
+    tables = (dated.table for dated in maintenance.tables[own:])
+    return tuple(Period(t, int(a), int(b)) for t, (a, b) in zip(tables, pairwise(bars), strict=True) if b > a)
+
+
+def table_bars(work: Work, maintenance: Maintenance) -> Int:
+    """First bar of each dated table: the first whose open time is not before the date."""
+    grid = work.grid
+    dates = [grid.start_ms if d.effective_from_ms is None else d.effective_from_ms for d in maintenance.tables]
+    return -((grid.start_ms - np.array(dates, dtype=np.int64)) // grid.interval_ms)
+
+
+def parts_of(work: Work, maintenance: Maintenance, chunk: slice) -> list[slice]:
+    """A chunk, cut where entries come under another tier table: rejection is judged by the entry's own."""
+    if len(maintenance.tables) < 2:
+        return [chunk]
+    cuts = np.searchsorted(work.bars, table_bars(work, maintenance)[1:])
+    edges = [chunk.start, *(int(c) for c in cuts if chunk.start < c < chunk.stop), chunk.stop]
+    return [slice(a, b) for a, b in pairwise(edges)]
 
 
 @dataclass(frozen=True)
@@ -222,15 +250,19 @@ def count_block(work: Work, scenarios: Sequence[Scenario], chunk: slice) -> Surv
     SurvivalTable
         Tables of disjoint chunks add up to that of all entries.
     """
+    parts = parts_of(work, scenarios[0].maintenance, chunk)
+    if len(parts) > 1:
+        return sum((count_block(work, scenarios, part) for part in parts[1:]), count_block(work, scenarios, parts[0]))
     series = series_of(work, chunk, scenarios[0].sign, scenarios[0].funding)
     ratio = price_ratio_of(series, scenarios[0])
+    periods = periods_of(work, series, scenarios[0].maintenance)
     horizons = work.cohorts(chunk)
     n_blocks = horizons.cohorts[0].entries.size
     shape = (len(COUNTS), len(scenarios), len(horizons.bars), work.leverages.size, n_blocks)
     counts = np.zeros(shape, np.int64)
     passes: dict[Lines, list[Question]] = {}
     for i, scenario in enumerate(scenarios):
-        compiled = compile_scenario(scenario, work.leverages, work.terms, ratio)
+        compiled = compile_scenario(scenario, work.leverages, work.terms, ratio, periods)
         for row, barriers in (("liquidations", compiled.liquidation), ("margin_calls", compiled.margin_call)):
             for b in barriers:
                 question = Question(COUNTS.index(row), i, b.leverage, b.threshold)
@@ -269,12 +301,19 @@ def _answer(
             counts[COUNTS.index("prior_liquidations"), q.scenario][later] += staying[..., at].swapaxes(1, 2)
 
 
+def fill_line(lines: Lines, k: int, series: Series, sign: float, out: Float) -> None:
+    """One adverse series, `LOWEST` where its tier table is not in force."""
+    adverse_series(series.adverse_price, series.paid, lines.rate[k], sign, out)
+    out[: lines.first[k]] = LOWEST
+    out[lines.stop[k] :] = LOWEST
+
+
 def nested_windows(lines: Lines, series: Series, sign: float, horizons: Sequence[int]) -> Iterator[Windows]:
     """Window maxima of ascending horizons, each made from the one before; use each before asking for the next."""
     n = series.stop - series.start
     running = np.empty((len(lines.rate), n))
-    for k, rate in enumerate(lines.rate):
-        adverse_series(series.adverse_price, series.paid, rate, sign, running[k])
+    for k in range(len(lines.rate)):
+        fill_line(lines, k, series, sign, running[k])
     head, tail = np.empty_like(running), np.empty_like(running)
     whole = np.empty((len(lines.rate), -(-n // TILE)))
     for k in range(len(lines.rate)):
@@ -320,7 +359,9 @@ class Crossings:
 def first_crossings(work: Work, scenario: Scenario, chunk: slice) -> Crossings:
     """First margin call and liquidation of each entry of a chunk at each leverage."""
     series = series_of(work, chunk, scenario.sign, scenario.funding)
-    compiled = compile_scenario(scenario, work.leverages, work.terms, price_ratio_of(series, scenario))
+    periods = periods_of(work, series, scenario.maintenance)
+    ratio = price_ratio_of(series, scenario)
+    compiled = compile_scenario(scenario, work.leverages, work.terms, ratio, periods)
     call, dead = (
         _first_of(barriers, series, scenario.sign, work.leverages.size, max(work.horizons))
         for barriers in (compiled.margin_call, compiled.liquidation)
@@ -336,8 +377,9 @@ def _first_of(barriers: Sequence[Barrier], series: Series, sign: float, n_levera
     for barrier in barriers:
         order = np.argsort(barrier.threshold, kind="stable")
         threshold, column = np.array(barrier.threshold)[order], np.array(barrier.leverage)[order]
-        for rate, weight, shift in zip(barrier.lines.rate, barrier.lines.weight, barrier.lines.shift, strict=True):
-            adverse_series(series.adverse_price, series.paid, rate, sign, adverse)
+        lines = barrier.lines
+        for k, (weight, shift) in enumerate(zip(lines.weight, lines.shift, strict=True)):
+            fill_line(lines, k, series, sign, adverse)
             if sparse:
                 tree = tree_of(adverse)
                 crossings_by_tree(tree, entries, weight, shift, threshold, column, limit, out)

@@ -14,13 +14,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from backtest.barrier import entry_maintenance, notional_of
-from backtest.engine import Crossings, Work, first_crossings
+from backtest.engine import Crossings, Work, first_crossings, parts_of
 from backtest.errors import ConfigError
 from backtest.history import Grid, PriceHistory
 from backtest.progress import progress
 from backtest.results import SURVIVAL_SCHEMA
-from backtest.runner import config_of, folders_for, grid_for, sources_of, work_of
-from backtest.sweep import Config, Data, Entries, Margin, Scenario, Sweep, scenarios_of
+from backtest.rules.tiers import TierTable
+from backtest.runner import Source, config_of, folders_for, grid_for, sources_of, work_of
+from backtest.sweep import Config, Data, Entries, Margin, Scenario, Sweep, scenarios_at, scenarios_of
 from backtest.where import Where
 
 if TYPE_CHECKING:
@@ -133,7 +134,8 @@ def write_events(
     if where is None and not everything:
         n_rows = 0
         for source in sources:
-            n_rows += count_rows(work_of(config, grid_for(config, source, scenarios)), scenarios)
+            work, _ = _of_symbol(config, source, scenarios)
+            n_rows += count_rows(work, scenarios)
             if n_rows > UNASKED_ROWS:
                 raise ConfigError(
                     f"the events are more than {UNASKED_ROWS:,} rows; narrow them with --where, or ask for --all"
@@ -144,8 +146,8 @@ def write_events(
         try:
             with _writer(partial, target.suffix) as writer:
                 for source in sources:
-                    work = work_of(config, grid_for(config, source, scenarios))
-                    for table in _coalesced(symbol_events(work, config, scenarios, selection)):
+                    work, own = _of_symbol(config, source, scenarios)
+                    for table in _coalesced(symbol_events(work, config, own, selection)):
                         writer.write_table(table)
                         written += table.num_rows
             partial.replace(target)
@@ -184,13 +186,18 @@ def events_of(
     """
     config = config_of(source, sweep, data, entries, margin)
     selection, scenarios = Selection.parse(where), scenarios_of(config)
-    batches = [
-        batch
-        for one in sources_of(source, config)
-        for batch in symbol_events(work_of(config, grid_for(config, one, scenarios)), config, scenarios, selection)
-    ]
+    batches: list[pa.RecordBatch] = []
+    for one in sources_of(source, config):
+        work, own = _of_symbol(config, one, scenarios)
+        batches += symbol_events(work, config, own, selection)
     frame: pd.DataFrame = pa.Table.from_batches(batches, schema=EVENT_SCHEMA).to_pandas()
     return frame
+
+
+def _of_symbol(config: Config, source: Source, scenarios: list[Scenario]) -> tuple[Work, list[Scenario]]:
+    """Work of one symbol, and the scenarios with its own tier tables."""
+    own = scenarios_at(scenarios, source.symbol)
+    return work_of(config, grid_for(config, source, own)), own
 
 
 def _writer(path: Path, suffix: str) -> pq.ParquetWriter:
@@ -223,7 +230,9 @@ def symbol_events(
     with progress(f"events of {symbol}", len(scenarios) * len(chunks)) as advance:
         for scenario in scenarios:
             wanted = selection.wanted(symbol, scenario, config)
-            for chunk in chunks if wanted.any() else ():
+            for chunk in (
+                [part for c in chunks for part in parts_of(work, scenario.maintenance, c)] if wanted.any() else ()
+            ):
                 found = first_crossings(work, scenario, chunk)
                 for h in np.flatnonzero(wanted.any(axis=1)):
                     kept = np.flatnonzero(cohort_mask(work, work.bars[chunk], work.horizons[h]))
@@ -275,7 +284,7 @@ def _batch(work: Work, scenario: Scenario, found: Crossings, window: Window, lev
     paid = found.series.paid
     local = bar - found.series.start
     end = np.where(dead > 0, local + dead, local + horizon)
-    price = position.liquidation_price(paid[end] - paid[local])
+    price = position.liquidation_price(paid[end] - paid[local], grid.start_ms + (bar - local + end) * grid.interval_ms)
     fill = position.fill(price, grid.open[bar + dead])
     residual = np.maximum(0.0, position.equity(fill, paid[end] - paid[local]) * position.leverage)
     last = window.latest_close[bar + horizon]
@@ -323,15 +332,29 @@ class Positions:
         s, p = self.scenario.sign, self.entry_price
         return 1 / self.leverage - self.fee + s * (price - p) / p - s * paid / p
 
-    def liquidation_price(self, paid: Float) -> Float:
-        """Price at which equity equals maintenance, the tier being the one at that price; ≤ 0 where there is none."""
-        s, p = self.scenario.sign, self.entry_price
+    def liquidation_price(self, paid: Float, when_ms: Int) -> Float:
+        """Price at which equity equals maintenance, the tier being the one at that price; ≤ 0 where there is none.
+
+        paid, when_ms : (n,) funding per unit of base since entry, and the open time whose tier table is in force
+        """
+        rule = self.scenario.maintenance
+        dates = [-np.inf if dated.effective_from_ms is None else dated.effective_from_ms for dated in rule.tables]
+        place = np.maximum(0, np.searchsorted(dates, when_ms, side="right") - 1) if dates else np.zeros(len(paid), int)
+        price = np.empty(len(paid))
+        for k in np.unique(place):
+            members = place == k
+            price[members] = self._level(rule.tables[k].table if dates else None, paid[members], members)
+        return price
+
+    def _level(self, table: TierTable | None, paid: Float, members: NDArray[np.bool_]) -> Float:
+        """Liquidation price under one tier table, or the flat rate."""
+        s, p = self.scenario.sign, self.entry_price[members]
         rule = self.scenario.maintenance
         notional = notional_of(self.scenario, self.leverage)
         left = 1 / self.leverage - self.fee - s * paid / p
         if rule.basis == "entry":
-            return p * (1 + s * (entry_maintenance(rule, notional) - left))
-        mmr, deduction = (np.array([rule.flat]), np.zeros(1)) if rule.table is None else rule.table.lines(notional)
+            return p * (1 + s * (entry_maintenance(rule, table, notional) - left))
+        mmr, deduction = (np.array([rule.flat]), np.zeros(1)) if table is None else table.lines(notional)
         slope = mmr + rule.close_reserve - s
         roots = (left[:, None] - s + deduction / notional) / slope
         worst: Float = roots.max(axis=1) if s > 0 else roots.min(axis=1)

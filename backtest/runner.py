@@ -41,6 +41,7 @@ from backtest.sweep import (
     groups_of,
     horizon_bars,
     load_config,
+    scenarios_at,
     scenarios_of,
 )
 from backtest.units import duration_ms, instant_ms, instant_text
@@ -253,7 +254,7 @@ def grid_for(config: Config, source: Source, scenarios: Sequence[Scenario]) -> G
     start = instant_ms(data.start) if data.start else None
     grid = grid_of(source.read(), data.trigger, start, instant_ms(data.end) if data.end else None)
     for maintenance in {id(s.maintenance): s.maintenance for s in scenarios}.values():
-        since = maintenance.effective_from_ms
+        since = maintenance.tables[0].effective_from_ms if maintenance.tables else None
         if since is not None and grid.start_ms < since:
             raise RuleError(
                 f"{grid.symbol}: the range starts at {instant_text(grid.start_ms)}, before the first date of the tier "
@@ -281,13 +282,14 @@ def _write(
         "blocks": [],
     }
     for number, source in enumerate(sources):
-        grid = grid_for(config, source, scenarios)
+        own = scenarios_at(scenarios, source.symbol)
+        grid = grid_for(config, source, own)
         work = work_of(config, grid)
         if not work.bars.size:
             raise DataError(f"{grid.symbol}: no bar is an entry; entries.every is {config.entries.every}")
         info["fingerprint"][grid.symbol] = fingerprint(grid)
         label = f"{grid.symbol} ({number + 1}/{len(sources)})" if len(sources) > 1 else grid.symbol
-        _write_symbol(folder, config, scenarios, work, info, label, workers)
+        _write_symbol(folder, config, own, work, info, label, workers)
     with pq.ParquetWriter(folder / "survival.parquet", SURVIVAL_SCHEMA, compression="zstd") as writer:
         for batch in survival_rows(folder, info, config.statistics.confidence):
             writer.write_batch(batch)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -24,7 +24,8 @@ from pydantic import field_validator as check
 
 from backtest.errors import ConfigError, RuleError
 from backtest.rules.catalog import rule, rules
-from backtest.rules.tiers import TierTable, read_tier_tables
+from backtest.rules.packaged import packaged_symbols, packaged_tables
+from backtest.rules.tiers import DatedTable, read_tier_tables
 from backtest.units import duration_ms, duration_text, instant_ms, number_text
 
 Side = Literal["long", "short"]
@@ -332,15 +333,22 @@ def _with_base(config: Config, base: Path) -> Config:
 class Maintenance:
     """A maintenance rule of the sweep, resolved: a flat rate, or a tier table.
 
-    `basis` and `close_reserve` come from the rule where it is named, else from ``[margin]``.
+    `basis` and `close_reserve` come from the rule where it is named, else from ``[margin]``. Tables are in the order
+    of their dates.
     """
 
     label: str
     basis: Basis
     close_reserve: float
     flat: float = 0.0
-    table: TierTable | None = None
-    effective_from_ms: int | None = None
+    tables: tuple[DatedTable, ...] = ()
+    packaged: str | None = None  # rule whose packaged tables are taken, the symbol's own
+
+    def of_symbol(self, symbol: str) -> Maintenance:
+        """With the symbol's packaged tables, where it stands for a rule and no file was bound."""
+        if self.packaged is None:
+            return self
+        return replace(self, tables=packaged_tables(self.packaged, symbol), packaged=None)
 
 
 @dataclass(frozen=True)
@@ -383,6 +391,12 @@ def scenarios_of(config: Config) -> list[Scenario]:
     return [Scenario(*point) for point in axes]
 
 
+def scenarios_at(scenarios: Sequence[Scenario], symbol: str) -> list[Scenario]:
+    """The scenarios with the symbol's own tier tables."""
+    found = {id(s.maintenance): s.maintenance.of_symbol(symbol) for s in scenarios}
+    return [replace(s, maintenance=found[id(s.maintenance)]) for s in scenarios]
+
+
 def _maintenance(item: float | str | RuleTiers, margin: Margin, sized: bool) -> Maintenance:
     if isinstance(item, float | int):
         return Maintenance(number_text(item), margin.basis, margin.close_reserve, flat=float(item))
@@ -394,12 +408,18 @@ def _maintenance(item: float | str | RuleTiers, margin: Margin, sized: bool) -> 
         bound = rule(named)
         basis, reserve = bound.basis, bound.close_reserve
         _refuse_contradiction(margin, named, {"contract": bound.contract, "basis": basis, "close_reserve": reserve})
-    if isinstance(item, str) and named in known:
+        if bound.contract != "linear" or bound.slope is not None or bound.fee_to_close == "posted":
+            raise ConfigError(
+                f"sweep.maintenance: rule {named!r} ({bound.contract}, fee {bound.fee_to_close}) is not one that "
+                "this version sweeps; `backtest price` answers for single positions"
+            )
+    packaged = isinstance(item, str) and named in known
+    if packaged and not packaged_symbols(named):
         raise ConfigError(
             f"sweep.maintenance: no tier table is packaged for {named!r}; bind one with "
             f'{{ rule = "{named}", tiers = "FILE.csv" }}'
         )
-    if not file.is_file():
+    if not packaged and not file.is_file():
         raise ConfigError(
             f"sweep.maintenance: {file} is neither a tier-table file nor a rule name ({', '.join(sorted(known))})"
         )
@@ -408,10 +428,15 @@ def _maintenance(item: float | str | RuleTiers, margin: Margin, sized: bool) -> 
             f"sweep.maintenance: the tier table {file.name} needs the axis sweep.size, such as "
             "size = [{ notional = 10000 }]: without it the tier would be a guess"
         )
-    dated = read_tier_tables(file)
-    if len(dated) > 1:
-        raise RuleError(f"{file}: holds {len(dated)} dated tables; this version takes one, keep one effective_from")
-    return Maintenance(file.stem, basis, reserve, table=dated[0].table, effective_from_ms=dated[0].effective_from_ms)
+    if packaged:
+        return Maintenance(named, basis, reserve, packaged=named)
+    tables = read_tier_tables(file)
+    if isinstance(item, RuleTiers) and any(t.table.has_deductions != rule(named).deductions for t in tables):
+        has = "has" if rule(named).deductions else "has no"
+        raise RuleError(f"{file}: rule {named!r} {has} deductions, the table differs; see `backtest import tiers`")
+    if len({dated.table.has_deductions for dated in tables}) > 1:
+        raise RuleError(f"{file}: some of its dated tables have deductions and some have none; split the file")
+    return Maintenance(file.stem, basis, reserve, tables=tables)
 
 
 def _refuse_contradiction(margin: Margin, name: str, fixed: dict[str, str | float]) -> None:

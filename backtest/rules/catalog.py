@@ -14,10 +14,12 @@ from typing import Literal, TypeVar, get_args
 from backtest.errors import RuleError
 
 T = TypeVar("T")
-Contract = Literal["linear"]
+Contract = Literal["linear", "inverse"]
 Basis = Literal["mark", "entry"]
+FeeToClose = Literal["none", "maintenance", "posted"]
 CONTRACTS: tuple[Contract, ...] = get_args(Contract)
 BASES: tuple[Basis, ...] = get_args(Basis)
+FEES_TO_CLOSE: tuple[FeeToClose, ...] = get_args(FeeToClose)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,21 +30,36 @@ class Rule:
     ----------
     name, title : str
         As in a config, and for people.
-    contract : {"linear"}
+    contract : {"linear", "inverse"}
+        Whether margin and profit are in quote, or in coin.
     basis : {"mark", "entry"}
         Whether maintenance is taken of the notional at the mark price or at entry.
     close_reserve : float
-        Closing fee kept inside the maintenance margin, fraction of the notional.
+        Closing fee kept inside the maintenance margin, fraction of the notional that maintenance is taken of.
     taker_fee : float or None
         Default fee to close, fraction of the notional; None where the rule keeps none.
+    fee_to_close : {"none", "maintenance", "posted"}
+        Where the fee to close stands: nowhere; inside the maintenance margin (then it is the close reserve); or, taken
+        of the value at the bankruptcy price, both posted on top of the margin and inside maintenance (Bybit UTA).
     deductions : bool
-        Whether the exchange's tier tables have deductions.
+        Whether the exchange's tier tables have deductions: then the tier is the one at the price, and maintenance does
+        not jump; else it is the one of the size at entry.
+    slope : float or None
+        What one coin of position size adds to the maintenance rate and to the initial rate; None where nothing does.
+    mmr, initial_rate : float or None
+        Default maintenance and initial rate, fraction of the notional (with a slope, those of a size of 0); None where
+        they are the market's own.
+    maintenance_share : float or None
+        The maintenance rate as a share of the initial rate, the one of the market's largest leverage where none is
+        given; None where the two are published apart.
     source : str
         Where the formula is published.
     read : datetime.date
         When it was read there.
     formula : str
         The formula in short, in the exchange's words.
+    unsure : str or None
+        What of the rule was not seen published, or is known to differ; None where nothing.
     """
 
     name: str
@@ -51,10 +68,16 @@ class Rule:
     basis: Basis
     close_reserve: float
     taker_fee: float | None
+    fee_to_close: FeeToClose
     deductions: bool
+    slope: float | None
+    mmr: float | None
+    initial_rate: float | None
+    maintenance_share: float | None
     source: str
     read: date
     formula: str
+    unsure: str | None
 
 
 def rules() -> list[Rule]:
@@ -104,7 +127,7 @@ def parse_rule(file: str, text: str) -> Rule:
     file : str
         Its name, ``<rule>.toml``: the rule must be called as its file is.
     text : str
-        TOML; keys are the attributes of `Rule`, `taker_fee` may be left out.
+        TOML; keys are the attributes of `Rule`, those that may be None may be left out.
 
     Raises
     ------
@@ -119,18 +142,35 @@ def parse_rule(file: str, text: str) -> Rule:
     unknown = sorted(set(keys.values) - set(names))
     if unknown:
         raise RuleError(f"{file}: unknown key {unknown[0]!r}; a rule has {', '.join(names)}")
-    return Rule(
+    found = Rule(
         name=keys.choice("name", (file.removesuffix(".toml"),)),
         title=keys.string("title"),
         contract=keys.choice("contract", CONTRACTS),
         basis=keys.choice("basis", BASES),
         close_reserve=keys.rate("close_reserve"),
-        taker_fee=keys.rate("taker_fee") if "taker_fee" in keys.values else None,
+        taker_fee=keys.rate_or_none("taker_fee"),
+        fee_to_close=keys.choice("fee_to_close", FEES_TO_CLOSE),
         deductions=keys.choice("deductions", (True, False)),
+        slope=keys.rate_or_none("slope"),
+        mmr=keys.rate_or_none("mmr"),
+        initial_rate=keys.rate_or_none("initial_rate"),
+        maintenance_share=keys.rate_or_none("maintenance_share"),
         source=keys.string("source"),
         read=keys.date("read"),
         formula=keys.string("formula"),
+        unsure=keys.string("unsure") if "unsure" in keys.values else None,
     )
+    _check_fees(keys, found)
+    return found
+
+
+def _check_fees(keys: _Keys, found: Rule) -> None:
+    if (found.taker_fee is None) != (found.fee_to_close == "none"):
+        raise keys.fail("taker_fee", f"given where fee_to_close is not 'none'; fee_to_close is {found.fee_to_close!r}")
+    if found.fee_to_close == "maintenance" and found.close_reserve != found.taker_fee:
+        raise keys.fail("close_reserve", f"the taker_fee that stands inside maintenance, {found.taker_fee}")
+    if found.slope is not None and (found.mmr is None or found.initial_rate is None):
+        raise keys.fail("slope", "given together with mmr and initial_rate, the rates that it rises from")
 
 
 @dataclass(frozen=True)
@@ -163,6 +203,9 @@ class _Keys:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
             raise self.fail(key, "a fraction of the notional, at least 0 and below 1")
         return float(value)
+
+    def rate_or_none(self, key: str) -> float | None:
+        return self.rate(key) if key in self.values else None
 
     def date(self, key: str) -> date:
         value = self.values.get(key)

@@ -1,4 +1,4 @@
-"""Margins, liquidation price and bankruptcy price of one linear position (semantics.md §2, §5, §6)."""
+"""Margins, liquidation price and bankruptcy price of one position (semantics.md §2, §4, §5, §6)."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from typing import TypedDict
 import numpy as np
 
 from backtest.errors import RuleError
-from backtest.rules.catalog import Basis
-from backtest.rules.position import Position, Side, read_position
+from backtest.rules.catalog import Basis, Contract
+from backtest.rules.position import Position, Side, worth
+from backtest.rules.reading import read_position
 from backtest.rules.tiers import Float
 
-ZERO = 1e-12  # share of the entry price: a root this near to 0 is a 0 that was rounded
+ZERO = 1e-12  # share of the worth at entry: a root this near to 0 is a 0 that was rounded
 
 
 class PriceAnswer(TypedDict):
-    """The output of ``backtest price`` (interface.md): amounts in quote, prices in quote per base.
+    """The output of ``backtest price`` (interface.md): prices in quote per base, amounts in quote or, inverse, in coin.
 
-    `initial_margin` is null with a wallet, which does not say what the position had to post; `liquidation_price` and
-    `bankruptcy_price` are null where there is none above 0; `margin_ratio` is null where nothing of the margin
-    balance is left.
+    `initial_margin` is null with a wallet and no initial rate, which do not say what the position had to post;
+    `liquidation_price` and `bankruptcy_price` are null where there is none above 0; `margin_ratio` is null where
+    nothing of the margin balance is left.
     """
 
     initial_margin: float | None
@@ -55,20 +56,22 @@ def price(position: Position) -> PriceAnswer:
     Returns
     -------
     dict
-        `maintenance_margin` (the close reserve included), `tier` (from 1) and `fee_to_close` (the close reserve) are
-        of the notional at the mark price, else at entry; always at entry where that is the basis. `tier` is the
-        one at entry for a table without deductions. `margin_ratio` is maintenance over margin balance, both of the
-        whole wallet under cross margin.
+        `initial_margin` is what `leverage` posts, the fee to close included; else what the initial rate asks for; else
+        the margin. `maintenance_margin` and `tier` (from 1) are of the notional at the mark price, else at entry;
+        always at entry where that is the basis. `tier` is the one at entry for a table without deductions.
+        `fee_to_close` is the part of the maintenance margin that is the close reserve or the posted fee.
+        `margin_ratio` is maintenance over margin balance, both of the whole wallet under cross margin.
 
     Raises
     ------
     RuleError
-        If a short would be liquidated at every price above 0, so that null would read as never.
+        If the position would be liquidated at every price above 0, so that null would read as never.
 
     Notes
     -----
     ``bankruptcy_price`` is the price at which what was posted (extra margin, and the profit of the wallet's other
-    positions included) is lost, fees and funding aside: ``p·(1 − s/L)`` where nothing but the initial margin is.
+    positions included) is lost, fees and funding aside: where nothing but the initial margin is, ``p·(1 − s/L)``,
+    inverse ``p/(1 + s/L)``.
 
     Examples
     --------
@@ -76,37 +79,66 @@ def price(position: Position) -> PriceAnswer:
     >>> [price(classic)[key] for key in ("initial_margin", "maintenance_margin", "liquidation_price")]
     [400.0, 100.0, 19700.0]
     """
-    sign, quantity, entry = position.sign, position.quantity, position.entry_price
+    now, entry = (worth(position.contract, at) for at in (position.price_now, position.entry_price))
+    at = position.entry_price if position.basis == "entry" else position.price_now
+    size = position.size_at(at)
+    fee = position.close_reserve * size + position.fee_to_close
     mmr, deduction = position.lines
-    size = position.notional if position.basis == "entry" else quantity * position.price_now
-    reserve = position.close_reserve * size
-    maintenance = float((mmr * size - deduction).max()) + reserve
+    maintenance = float(((mmr + position.slope * position.coins_at(at)) * size - deduction).max()) + fee
     posted = position.posted_margin + position.other_unrealized
     balance = posted - position.funding_paid
-    equity = balance + sign * quantity * (position.price_now - entry)
-    free = balance - position.other_maintenance
-    levels = liquidation_prices(
-        position.side, entry, quantity, free, position.lines, basis=position.basis, close_reserve=position.close_reserve
-    )
-    level = float(levels)
-    if sign < 0 and not level > ZERO * entry:
-        raise RuleError(
-            f"the short is liquidated at every price above 0: {free:.10g} stands against losses, the entry notional is "
-            f"{position.notional:.10g}"
-        )
+    equity = balance + position.fee_to_close + position.lean * position.quantity * (now - entry)
     return PriceAnswer(
-        initial_margin=None if position.wallet is not None else position.own_margin,
+        initial_margin=_initial_margin(position),
         maintenance_margin=maintenance,
         margin_ratio=(maintenance + position.other_maintenance) / equity if equity > 0 else None,
-        liquidation_price=_above_0(level, entry),
-        bankruptcy_price=_above_0(entry - sign * posted / quantity, entry),
+        liquidation_price=_liquidation_price(position, balance - position.other_maintenance),
+        bankruptcy_price=_above_0(
+            worth(position.contract, entry - position.lean * posted / position.quantity), position
+        ),
         tier=_tier(position, size),
-        fee_to_close=reserve,
+        fee_to_close=fee,
     )
 
 
-def _above_0(price: float, entry: float) -> float | None:
-    return price if ZERO * entry < price < math.inf else None
+def _liquidation_price(position: Position, free: float) -> float | None:
+    level = float(
+        liquidation_prices(
+            position.side,
+            position.entry_price,
+            position.quantity,
+            free,
+            position.lines,
+            contract=position.contract,
+            basis=position.basis,
+            close_reserve=position.close_reserve,
+            slope=position.slope,
+        )
+    )
+    share = _share(level, position)
+    if share <= ZERO if position.lean < 0 else share == math.inf:
+        raise RuleError(
+            f"the {position.side} is liquidated at every price above 0: {free:.10g} stands against losses, the entry "
+            f"notional is {position.notional:.10g}"
+        )
+    return _above_0(level, position)
+
+
+def _initial_margin(position: Position) -> float | None:
+    if position.leverage is None and position.initial_rate is not None:
+        rate = position.initial_rate + position.slope * position.coins_at(position.entry_price)
+        return rate * position.notional + position.fee_to_close
+    return None if position.wallet is not None else position.own_margin + position.fee_to_close
+
+
+def _share(price: float, position: Position) -> float:
+    """What a unit of quantity is worth at the price, as a share of its worth at entry."""
+    return worth(position.contract, price) / worth(position.contract, position.entry_price)
+
+
+def _above_0(price: float, position: Position) -> float | None:
+    """None where the worth at the price is 0, but for rounding, or without bound: there is no such price."""
+    return price if ZERO < _share(price, position) < math.inf else None
 
 
 def _tier(position: Position, size: float) -> int:
@@ -122,49 +154,69 @@ def liquidation_prices(
     margin: float | Float,
     lines: tuple[Float, Float],
     *,
+    contract: Contract = "linear",
     basis: Basis = "mark",
     close_reserve: float = 0.0,
+    slope: float = 0.0,
 ) -> Float:
-    """Prices at which margin balance equals maintenance margin, for linear positions under one set of lines.
+    """Prices at which margin balance equals maintenance margin, for positions under one set of lines.
 
     Parameters
     ----------
     side : {"long", "short"}
     entry_price, quantity, margin : float or array, broadcast together
-        Quote per base; base; quote. `margin` is what stands against losses: the posted margin, less fees and funding
-        paid; under cross margin plus unrealized profit and less maintenance of the wallet's other positions.
+        Quote per base; base (inverse: quote); quote (inverse: coin). `margin` is what stands against losses: the posted
+        margin, less fees and funding paid; under cross margin plus unrealized profit and less maintenance of the
+        wallet's other positions.
     lines : (mmr, deduction), (n_lines,) float64 each
         Maintenance is the largest of ``mmr·n − deduction``, as `TierTable.lines` gives them.
+    contract : {"linear", "inverse"}
     basis : {"mark", "entry"}
         What n is: the notional at the price, or at entry.
     close_reserve : float
         Fraction of n kept on top.
+    slope : float
+        What a coin of size adds to the rate, on mark basis: the quantity of a linear contract, n of an inverse one.
 
     Returns
     -------
     (...) float64
-        Quote per base. At or below 0 a long is never liquidated, and a short always.
+        Quote per base, 0 and inf included. A long is liquidated at and below its price, a short at and above.
 
     Notes
     -----
-    One root per line, and the first that the price meets: with the largest line in force at every price a long is
-    liquidated at the highest root and a short at the lowest, which is the root of the tier that holds the notional
-    there. Binance: ``LP = (WB − TMM + UPNL + D − s·q·p) / (q·m − s·q)``.
+    Written in v, what a unit of quantity is worth (the price, or 1/price of an inverse contract), with the sign σ of
+    the profit in v (mirrored where inverse): ``M + σ·q·(v − v_p) = q·v·(mmr + slope·q·v) − D``. One root per line, and
+    the first that the price meets: with the largest line in force at every price a long is liquidated at the highest
+    root and a short at the lowest, which is the root of the tier that holds the notional there. Binance:
+    ``LP = (WB − TMM + UPNL + D − s·q·p) / (q·m − s·q)``, COIN-M ``LP = Q·(m + s) / (WB − TMM + UPNL + D + s·Q/p)``.
+    Of an inverse short's two roots under a slope it is the one of a rise.
 
     Examples
     --------
     >>> liquidation_prices("long", 10.0, 1.0, np.array([2.0, 1.0]), (np.array([0.01]), np.array([0.01]))).round(4)
     array([8.0707, 9.0808])
     """
-    sign = 1 if side == "long" else -1
-    entry, size, held = (np.asarray(value, dtype=np.float64) for value in (entry_price, quantity, margin))
-    first = np.maximum if side == "long" else np.minimum
-    level = np.full(np.broadcast_shapes(entry.shape, size.shape, held.shape), -sign * np.inf)
+    linear = contract == "linear"
+    lean = (1 if side == "long" else -1) * (1 if linear else -1)
+    price, size, held = (np.asarray(value, dtype=np.float64) for value in (entry_price, quantity, margin))
+    entry = price if linear else 1 / price
+    first = np.maximum if lean > 0 else np.minimum
+    level = np.full(np.broadcast_shapes(entry.shape, size.shape, held.shape), -lean * np.inf)
     for mmr, deduction in zip(*lines, strict=True):
-        rate = mmr + close_reserve
+        rate = mmr + close_reserve + (slope * size if linear else 0.0)
         if basis == "mark":
-            root = (entry - sign * (held + deduction) / size) / (1 - sign * rate)
+            broke = entry - lean * (held + deduction) / size
+            level = first(level, _root(broke, 1 - lean * rate, 0.0 if linear else lean * slope * size))
         else:
-            root = entry - sign * (held + deduction - rate * size * entry) / size
-        level = first(level, root)
-    return np.asarray(level)
+            level = first(level, entry - lean * (held + deduction - rate * size * entry) / size)
+    if linear:
+        return np.asarray(level)
+    return np.asarray(np.where(level > 0, 1 / np.where(level > 0, level, 1.0), np.inf))
+
+
+def _root(constant: Float, linear: float | Float, square: float | Float) -> Float:
+    """v of ``linear·v − square·v² = constant``, the one that is ``constant/linear`` where square is 0; else inf."""
+    inside = linear * linear - 4 * square * constant
+    root = 2 * constant / (linear + np.sqrt(np.maximum(inside, 0.0)))
+    return np.asarray(np.where(inside >= 0, root, np.inf))

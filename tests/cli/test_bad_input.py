@@ -228,7 +228,7 @@ KEYS = [
     ("[data]", '[data]\ninterval = "4h"', "data.interval must name one of the intervals of market: 1h; got '4h'"),
     ('"market"', '"nowhere"', "nowhere does not exist; data is a local directory or Parquet file"),
     ("[0.004]", '["nowhere.csv"]', "nowhere.csv is neither a tier-table file nor a rule name ("),
-    ("[0.004]", '["binance-usdm"]', "no tier table is packaged for 'binance-usdm'; bind one with"),
+    ("[0.004]", '["gate-linear"]', "no tier table is packaged for 'gate-linear'; bind one with"),
     ("[sweep]", "[sweep", "is not TOML"),
 ]  # fmt: skip
 

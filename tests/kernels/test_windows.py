@@ -32,8 +32,10 @@ def naive_adverse(series: Series, rate: float, side: float) -> np.ndarray:
 def naive_required(series: Series, lines: Lines, bar: np.ndarray, horizon: int, side: float) -> np.ndarray:
     """max_k weight_k·(max Z_k − offset)·scale + shift_k, with every window written out."""
     out = np.full(bar.size, -np.inf)
-    for rate, weight, shift in zip(lines.rate, lines.weight, lines.shift, strict=True):
-        adverse = naive_adverse(series, rate, side)
+    for k, (rate, weight, shift) in enumerate(zip(lines.rate, lines.weight, lines.shift, strict=True)):
+        t = np.arange(series.stop)
+        in_force = (t >= lines.first[k]) & (t < lines.stop[k])
+        adverse = np.where(in_force, naive_adverse(series, rate, side), LOWEST)
         top = np.array([adverse[b + 1 : b + 1 + horizon].max() for b in bar])
         x = weight * ((top - series.entries.offset[bar]) * series.entries.scale[bar]) + shift
         out = np.maximum(out, x)
@@ -45,9 +47,12 @@ def naive_required(series: Series, lines: Lines, bar: np.ndarray, horizon: int, 
 def test_counts_equal_windows_written_out(stride, n_lines) -> None:
     series = series_of(stride + n_lines, 4_000, missing=0.02)
     rates = tuple(1.0 - 0.01 * k for k in range(n_lines))
-    lines = Lines(
-        rates, tuple(1.0 - 0.001 * k for k in range(n_lines)), tuple(-0.98 + 0.008 * k for k in range(n_lines))
-    )
+    weights = tuple(1.0 - 0.001 * k for k in range(n_lines))
+    shifts = tuple(-0.98 + 0.008 * k for k in range(n_lines))
+    # The second line is in force from bar 700 to 2,600 only, as the table of a dated history.
+    first = tuple(700 if k == 1 else 0 for k in range(n_lines))
+    stop = tuple(2_600 if k == 1 else 4_000 for k in range(n_lines))
+    lines = Lines(rates, weights, shifts, first, stop)
     bar = np.arange(0, 4_000, stride)
     entries = Entries(bar, series.entries.offset[bar], series.entries.scale[bar])
     thresholds = np.unique(np.concatenate([1 / np.arange(1.0, 126.0), 1 / np.arange(1.0, 126.0) - 0.0005]))

@@ -1,17 +1,15 @@
-"""The liquidation price of one position: hand-worked numbers, laws, and what is refused."""
+"""The price of one position: hand-worked numbers of linear contracts, and what is refused."""
 
 import math
-from collections.abc import Mapping
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from backtest.errors import BacktestError, ConfigError, RuleError
-from backtest.rules.position import Position, Side, read_position
-from backtest.rules.price import liquidation_prices, price, price_position
-from backtest.rules.tiers import TierTable, derive_deductions
+from backtest.rules.position import Position
+from backtest.rules.price import price_position
+from backtest.rules.reading import read_position
+from backtest.rules.tiers import TierTable
 
 LONG = {"contract": "linear", "side": "long", "entry_price": 10, "quantity": 1, "leverage": 5, "mmr": 0.01}
 BINANCE = {"rules": "binance-usdm", "side": "long", "entry_price": 100, "quantity": 10, "leverage": 10, "mmr": 0.01}
@@ -124,112 +122,6 @@ def test_a_short_without_any_safe_price_is_refused_not_null() -> None:
         price_position({**LONG, "side": "short", "funding_paid": 13})
 
 
-# ---------------------------------------------------------------- laws
-
-STEPS = st.lists(st.tuples(st.floats(10, 1e6), st.floats(1e-4, 0.08)), min_size=1, max_size=6)
-POSITIONS = st.fixed_dictionaries(
-    {
-        "side": st.sampled_from(["long", "short"]),
-        "entry_price": st.floats(1e-4, 1e5),
-        "notional": st.floats(1, 1e7),
-        "leverage": st.floats(1, 150),
-        "basis": st.sampled_from(["mark", "entry"]),
-        "close_reserve": st.sampled_from([0.0, 0.0006]),
-        "funding": st.floats(-0.2, 0.2),
-        "deductions": st.booleans(),
-        "steps": STEPS,
-    }
-)
-
-
-def drawn(shape: Mapping[str, object]) -> Position:
-    """A position with a table of the drawn widths and rises; funding is a share of the posted margin."""
-    number = {key: float(value) for key, value in shape.items() if isinstance(value, float)}
-    steps = shape["steps"]
-    assert isinstance(steps, list)
-    floor = np.concatenate(([0.0], np.cumsum([width for width, _ in steps])[:-1]))
-    mmr = np.cumsum([rise for _, rise in steps])
-    top = np.append(floor[1:], math.inf)
-    deduction = derive_deductions(floor, mmr) if shape["deductions"] else None
-    return Position(
-        side="long" if shape["side"] == "long" else "short",
-        entry_price=number["entry_price"],
-        quantity=number["notional"] / number["entry_price"],
-        leverage=number["leverage"],
-        funding_paid=number["funding"] * number["notional"] / number["leverage"],
-        tiers=TierTable("drawn", floor, top, mmr, np.full(mmr.size, math.inf), deduction),
-        basis="mark" if shape["basis"] == "mark" else "entry",
-        close_reserve=number["close_reserve"],
-    )
-
-
-def spare(position: Position, at: float) -> float:
-    """E − MM at a price, written out from the definition (semantics.md §2)."""
-    assert position.tiers is not None
-    assert position.leverage is not None
-    notional = position.quantity * position.entry_price
-    size = position.quantity * at if position.basis == "mark" else notional
-    profit = (1 if position.side == "long" else -1) * position.quantity * (at - position.entry_price)
-    equity = notional / position.leverage - position.funding_paid + profit
-    return equity - float(position.tiers.maintenance(size, notional)) - position.close_reserve * size
-
-
-@given(POSITIONS)
-def test_the_liquidation_price_is_where_the_margin_balance_equals_maintenance(shape: Mapping[str, object]) -> None:
-    position = drawn(shape)
-    level = price(position)["liquidation_price"]
-    if level is None:
-        assert position.side == "long"
-        assert spare(position, 1e-9 * position.entry_price) > -1e-8 * position.notional
-        return
-    # E − MM adds amounts of this size, each with a few roundings of 1e-16; the deductions stay below the notional
-    scale = position.posted_margin + position.notional + position.quantity * level
-    assert spare(position, level) == pytest.approx(0, abs=1e-14 * scale)
-    # and it is the first: safe on the way there, not beyond it
-    sign = position.sign
-    assert spare(position, level + sign * 1e-6 * position.entry_price) > 0
-    assert spare(position, level - sign * 1e-6 * position.entry_price) < 0
-
-
-@given(POSITIONS, st.floats(1, 3))
-def test_more_leverage_never_moves_the_liquidation_away(shape: Mapping[str, object], more: float) -> None:
-    low = price(drawn({**shape, "funding": 0.0}))["liquidation_price"]
-    leverage = shape["leverage"]
-    assert isinstance(leverage, float)
-    high = price(drawn({**shape, "funding": 0.0, "leverage": leverage * more}))["liquidation_price"]
-    if low is not None:
-        assert high is not None
-        assert high >= low * (1 - 1e-12) if shape["side"] == "long" else high <= low * (1 + 1e-12)
-
-
-@given(POSITIONS)
-def test_substituting_the_tier_at_the_liquidation_price_changes_nothing(shape: Mapping[str, object]) -> None:
-    # Binance's own instruction; holds at a kink too, where both tiers' roots are one price
-    position = drawn({**shape, "deductions": True, "basis": "mark"})
-    level = price(position)["liquidation_price"]
-    assert position.tiers is not None
-    assert position.tiers.deduction is not None
-    if level is not None:
-        k = int(position.tiers.tier_of(position.quantity * level))
-        line = (position.tiers.mmr[k : k + 1], position.tiers.deduction[k : k + 1])
-        held = position.posted_margin - position.funding_paid
-        again = liquidation_prices(
-            position.side, position.entry_price, position.quantity, held, line, close_reserve=position.close_reserve
-        )
-        assert float(again) == pytest.approx(level, rel=1e-8)
-
-
-@pytest.mark.parametrize("side", ["long", "short"])
-def test_arrays_give_what_single_positions_give(side: Side) -> None:
-    table = TierTable.of(TIERS)
-    entry, margin = np.array([10.0, 20.0, 30.0]), np.array([[1e4], [2e5]])
-    found = liquidation_prices(side, entry, 1e5, margin, table.lines(0.0))
-    assert found.shape == (2, 3)
-    for (i, j), level in np.ndenumerate(found):
-        one = Position(side=side, entry_price=float(entry[j]), quantity=1e5, margin=float(margin[i, 0]), tiers=table)
-        assert price(one)["liquidation_price"] == level
-
-
 # ---------------------------------------------------------------- what is refused
 
 
@@ -273,7 +165,7 @@ def test_arrays_give_what_single_positions_give(side: Side) -> None:
         ({"rules": None}, ConfigError, "rules .* or contract, basis and close_reserve; got neither"),
         ({"basis": "entry"}, RuleError, "basis is 'mark' under binance-usdm; got 'entry'"),
         ({"close_reserve": 0.1}, RuleError, "close_reserve is 0.0 under binance-usdm; got 0.1"),
-        ({"rules": None, "contract": "inverse"}, ConfigError, "contract must be 'linear'; got 'inverse'"),
+        ({"rules": None, "contract": "spot"}, ConfigError, "contract must be 'linear' or 'inverse'; got 'spot'"),
         ({"rules": None, "contract": "linear", "basis": "index"}, ConfigError, "basis must be 'mark' or 'entry'"),
         (
             {"rules": None, "contract": "linear", "close_reserve": 0.99},
@@ -282,7 +174,19 @@ def test_arrays_give_what_single_positions_give(side: Side) -> None:
         ),
         ({"symbol": "BTCUSDT"}, RuleError, "symbol is not read under binance-usdm: no tier table"),
         ({"slope": 0.1}, RuleError, "slope is not read under binance-usdm"),
-        ({"initial_rate": 0.1}, RuleError, "initial_rate is not read under binance-usdm"),
+        ({"initial_rate": 0.2}, RuleError, r"leverage must be at most 5 \(initial rate 0.2\); got 10"),
+        ({"initial_rate": 0}, ConfigError, "initial_rate must be .*above 0 and below 1; got 0"),
+        ({"rules": "bybit-linear", "leverage": None, "wallet": 99}, RuleError, "wallet is not read under bybit-linear"),
+        ({"rules": "hyperliquid", "max_leverage": 20}, RuleError, "mmr under hyperliquid is 0.5 .*, 0.025; got 0.01"),
+        ({"rules": "hyperliquid", "mmr": None}, ConfigError, "exactly one of tiers, mmr; got none"),
+        ({"rules": "kraken-inverse", "taker_fee": 0.1}, RuleError, "taker_fee is not read under kraken-inverse"),
+        ({"rules": "okx-linear", "close_reserve": 0.1}, RuleError, "close_reserve is 0.0005 under okx-linear"),
+        ({"rules": "okx-linear", "mmr": None, "tiers": [[0, 0.01, 0]]}, RuleError, "under okx-linear have no deduct"),
+        ({"rules": "deribit-linear", "mmr": None, "tiers": [[0, 0.01]]}, RuleError, "tiers are not read under deribit"),
+        ({"rules": "deribit-linear", "quantity": 3000}, RuleError, "at most 5.88.* .initial rate 0.17.; got 10"),
+        ({"rules": "deribit-linear", "leverage": 0.5, "slope": 0.1}, RuleError, "below 1, the whole notional"),
+        ({"rules": None, "contract": "linear", "basis": "entry", "slope": 0.1}, ConfigError, "slope goes with mmr and"),
+        ({"rules": "deribit-linear", "slope": -1}, ConfigError, "slope must be a rate per coin of size, ≥ 0; got -1"),
         ({"taker_fee": 0.1}, RuleError, "taker_fee is not read under binance-usdm"),
     ],
 )
@@ -307,3 +211,8 @@ def test_the_limits_of_a_table_hold() -> None:
         read_position({**document, "leverage": 50, "quantity": 15})
     with pytest.raises(RuleError, match="notional must be at most 5,000, the last cap of ladder; got 6,000"):
         read_position({**document, "quantity": 60})
+
+
+def test_a_fee_that_is_posted_needs_a_leverage() -> None:
+    with pytest.raises(ConfigError, match="taker_fee posts a fee to close that follows from leverage or margin"):
+        Position(side="long", entry_price=1.0, quantity=1.0, wallet=1.0, mmr=0.01, taker_fee=0.001)
