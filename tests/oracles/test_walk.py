@@ -6,31 +6,12 @@ from math import inf
 
 import pytest
 
+from tests.oracles.bars import HOUR, first, flat, rows_of
 from tests.oracles.statistics import block_counts, count, span_of, survival, survival_km
 from tests.oracles.walk import Rows, Scenario, Tier, Verdict, grid_of, walk, walk_one
 
-HOUR = 3_600_000
-Bar = tuple[float, float, float, float]
 LONG10 = Scenario(side=1, leverage=10, maintenance=0.01, notional=1000)  # at p = 100: q = 10, M = 100
 TIERS = (Tier(0, 1000, 0.01, 0.0, 100), Tier(1000, inf, 0.05, 40.0, 20))  # 1000·(0.05 − 0.01) = 40
-
-
-def rows_of(*bars: Bar | None, funding: dict[int, float] | None = None, **columns: object) -> Rows:
-    """Hourly last prices as (open, high, low, close); None leaves the prices of a bar null."""
-    opens, highs, lows, closes = ([None if bar is None else bar[k] for bar in bars] for k in range(4))
-    rates = [None if funding is None else funding.get(t) for t in range(len(bars))]
-    times = [t * HOUR for t in range(len(bars))]
-    rows = Rows(HOUR, times, opens, highs, lows, closes, funding_rate=rates)
-    return replace(rows, **columns)  # type: ignore[arg-type]
-
-
-def flat(price: float = 100.0) -> Bar:
-    return (price, price, price, price)
-
-
-def first(scenario: Scenario, *bars: Bar | None, funding: dict[int, float] | None = None) -> Verdict:
-    """The entry at the first bar's close, held to the last bar."""
-    return walk_one(grid_of(rows_of(*bars, funding=funding)), scenario, 0, len(bars) - 1)
 
 
 # ---------------------------------------------------------------- §1
