@@ -7,6 +7,7 @@ window maxima of every entry before it (`widen`, `tile_maxima`), and so raises t
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -221,7 +222,8 @@ def parts_of(work: Work, maintenance: Maintenance, chunk: slice) -> list[slice]:
     if len(maintenance.tables) < 2:
         return [chunk]
     cuts = np.searchsorted(work.bars, table_bars(work, maintenance)[1:])
-    edges = [chunk.start, *(int(c) for c in cuts if chunk.start < c < chunk.stop), chunk.stop]
+    inside = {int(c) for c in cuts if chunk.start < c < chunk.stop}  # two dates may have no entry between them
+    edges = [chunk.start, *sorted(inside), chunk.stop]
     return [slice(a, b) for a, b in pairwise(edges)]
 
 
@@ -301,6 +303,20 @@ def _answer(
             counts[COUNTS.index("prior_liquidations"), q.scenario][later] += staying[..., at].swapaxes(1, 2)
 
 
+_buffers = threading.local()
+
+
+def scratch(name: str, rows: int, columns: int) -> Float:
+    """(rows, columns) float64 of this thread, overwritten by its next block of work.
+
+    Fresh arrays of megabytes are mapped and unmapped each time, which made two threads no faster than one.
+    """
+    held: dict[str, Float] = _buffers.__dict__
+    if name not in held or held[name].size < rows * columns:
+        held[name] = np.empty(rows * columns)
+    return held[name][: rows * columns].reshape(rows, columns)
+
+
 def fill_line(lines: Lines, k: int, series: Series, sign: float, out: Float) -> None:
     """One adverse series, `LOWEST` where its tier table is not in force."""
     adverse_series(series.adverse_price, series.paid, lines.rate[k], sign, out)
@@ -310,15 +326,13 @@ def fill_line(lines: Lines, k: int, series: Series, sign: float, out: Float) -> 
 
 def nested_windows(lines: Lines, series: Series, sign: float, horizons: Sequence[int]) -> Iterator[Windows]:
     """Window maxima of ascending horizons, each made from the one before; use each before asking for the next."""
-    n = series.stop - series.start
-    running = np.empty((len(lines.rate), n))
-    for k in range(len(lines.rate)):
+    n, lines_n = series.stop - series.start, len(lines.rate)
+    running, spare, head, tail = (scratch(name, lines_n, n) for name in ("running", "spare", "head", "tail"))
+    whole = np.empty((lines_n, -(-n // TILE)))
+    for k in range(lines_n):
         fill_line(lines, k, series, sign, running[k])
-    head, tail = np.empty_like(running), np.empty_like(running)
-    whole = np.empty((len(lines.rate), -(-n // TILE)))
-    for k in range(len(lines.rate)):
         tile_maxima(running[k], head[k], tail[k], whole[k])
-    spare, between, between_spare = np.empty_like(running), whole.copy(), whole.copy()
+    between, between_spare = whole.copy(), whole.copy()
     length = tiles = 1
     for h in horizons:
         if h <= TILE:

@@ -25,14 +25,14 @@ def events_of(config: Config, work: Work, where: str | None = None) -> pd.DataFr
 
 @pytest.mark.parametrize("every", [None, "97h"], ids=["dense", "few entries"])
 @pytest.mark.parametrize("basis", ["mark", "entry"])
-@pytest.mark.parametrize("rule", ["flat", "with", "without"])
+@pytest.mark.parametrize("rule", ["flat", "with", "without", "dated-with", "dated-without"])
 def test_events_equal_the_literal_walk(tmp_path, rule, basis, every) -> None:
     made = random_rows(5, 400 if every is None else 2_000)
     config = Config(
         sweep=bt.Sweep(
             leverage=[1, 4, 30],
             horizon=["90h", "5h"],
-            maintenance=[0.006 if rule == "flat" else ladder_csv(tmp_path / f"{rule}.csv", rule == "with")],
+            maintenance=[0.006 if rule == "flat" else ladder_csv(tmp_path / f"{rule}.csv", rule.endswith("with"))],
             open_fee=[0.001],
             size=SIZES[1:3],
         ),

@@ -17,6 +17,10 @@ from tests.oracles import statistics as truth
 from tests.oracles import walk as oracle
 
 LADDER = [(0.0, 2_000.0, 0.01, 0.0, 50.0), (2_000.0, 10_000.0, 0.05, 80.0, 20.0), (10_000.0, 60_000.0, 0.1, 580.0, 5.0)]
+LATER = [(0.0, 3_000.0, 0.02, 0.0, 40.0), (3_000.0, 60_000.0, 0.06, 120.0, 10.0)]
+LATEST = [(0.0, 60_000.0, 0.03, 0.0, 20.0)]
+DATES = ["", "1970-01-09T08:00Z", "1970-01-09T14:00Z"]  # 200 and 206 hours after the epoch
+HOURS = [None, 200, 206]
 FEES, RATES = [0.0, 0.002], [0.0, 0.004, 0.03]
 FUNDINGS = [bt.Funding(), bt.Funding(scale=0.0), bt.Funding(scale=-3.0, shift=0.0004)]
 SIZES = [bt.Size(notional=1_500.0), bt.Size(notional=9_000.0), bt.Size(margin=700.0), bt.Size(notional=200_000.0)]
@@ -24,19 +28,27 @@ LEVERAGES = [0.5, 1.0, 2.0, 3.0, 10.0, 25.0, 33.0, 100.0, 125.0]
 
 
 def ladder_csv(path, deductions: bool) -> str:
-    """Write `LADDER` as a tier-table file."""
-    lines = ["floor,cap,mmr,deduction,max_leverage"]
-    for floor, cap, mmr, deduction, leverage in LADDER:
-        lines.append(f"{floor},{cap},{mmr},{deduction if deductions else ''},{leverage}")
+    """Write `LADDER`, or for a "dated" name all three tables, as a tier-table file."""
+    dated = path.stem.startswith("dated")
+    lines = ["effective_from,floor,cap,mmr,deduction,max_leverage"]
+    for date, table in zip(DATES, (LADDER, LATER, LATEST), strict=True):
+        for floor, cap, mmr, deduction, leverage in table if dated or not date else ():
+            lines.append(f"{date},{floor},{cap},{mmr},{deduction if deductions else ''},{leverage}")
     path.write_text("\n".join(lines))
     return str(path)
 
 
-def tiers(label: str) -> tuple[oracle.Tier, ...]:
-    return tuple(
-        oracle.Tier(floor, cap, mmr, deduction if label == "with" else None, leverage)
-        for floor, cap, mmr, deduction, leverage in LADDER
-    )
+def tiers(label: str) -> tuple[oracle.Tier, ...] | oracle.Dated:
+    """The table of a file of `ladder_csv`, for the oracle."""
+
+    def table(rows: list[tuple[float, ...]]) -> tuple[oracle.Tier, ...]:
+        deductions = label.endswith("with")
+        return tuple(oracle.Tier(f, c, m, d if deductions else None, x) for f, c, m, d, x in rows)
+
+    if label.startswith("dated"):
+        times = (None if hour is None else hour * HOUR for hour in HOURS)
+        return oracle.Dated(tuple((t, table(x)) for t, x in zip(times, (LADDER, LATER, LATEST), strict=True)))
+    return table(LADDER)
 
 
 def scenario_of(row: pd.Series, margin: bt.Margin) -> oracle.Scenario:
@@ -46,7 +58,7 @@ def scenario_of(row: pd.Series, margin: bt.Margin) -> oracle.Scenario:
     return oracle.Scenario(
         side=1 if row["side"] == "long" else -1,
         leverage=row["leverage"],
-        maintenance=tiers(label) if label in ("with", "without") else float(label),
+        maintenance=tiers(label) if label.endswith(("with", "without")) else float(label),
         basis=margin.basis,
         close_reserve=margin.close_reserve,
         open_fee=row["open_fee"],
@@ -110,7 +122,8 @@ def grid_or_none(made: oracle.Rows, trigger: str | None) -> oracle.Grid | None:
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("tiers")
-    return {name: ladder_csv(folder / f"{name}.csv", name == "with") for name in ("with", "without")}
+    names = ("with", "without", "dated-with", "dated-without")
+    return {name: ladder_csv(folder / f"{name}.csv", name.endswith("with")) for name in names}
 
 
 @settings(
@@ -121,7 +134,7 @@ def test_counts_equal_the_literal_walk_on_every_axis(tables, data) -> None:
     made = data.draw(rows())
     trigger = data.draw(st.sampled_from([None, None, "last", "mark"]))
     grid = grid_or_none(made, trigger)
-    maintenance = data.draw(st.sampled_from([*RATES, tables["with"], tables["without"]]))
+    maintenance = data.draw(st.sampled_from([*RATES, *tables.values()]))
     sizes = data.draw(st.lists(st.sampled_from(SIZES), min_size=1, max_size=2, unique=True))
     margin = bt.Margin(
         basis=data.draw(st.sampled_from(["mark", "entry"])),
@@ -163,7 +176,7 @@ def test_counts_equal_the_literal_walk_on_every_axis(tables, data) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("maintenance", ["flat", "with", "without"])
+@pytest.mark.parametrize("maintenance", ["flat", "with", "without", "dated-with", "dated-without"])
 def test_counts_equal_the_literal_walk_beyond_one_tile(tables, seed, maintenance) -> None:
     """Horizons past TILE bars, chunks that cut the history, entries on a stride."""
     made = random_rows(seed, 1_500, level=[100.0, 3e-7, 5e6, 1.0][seed])
