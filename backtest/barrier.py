@@ -200,9 +200,12 @@ def _spans(periods: tuple[Period, ...], lines: list[int]) -> tuple[tuple[int, ..
 def _mark_barriers(opened: Opened) -> tuple[Barrier, ...]:
     """Maintenance at the mark price: one barrier, or one per tier where size follows leverage and tiers stay."""
 
+    if all(period.table is None or period.table.has_deductions for period in opened.periods):
+        return (_mark_barrier(opened, list(opened.leverage)),) if opened.leverage else ()
+
     def kept_tiers(j: int) -> tuple[int, ...]:
         tables = (period.table for period in opened.periods)
-        return tuple(0 if t is None or t.has_deductions else int(t.tier_of(opened.notional(j))) for t in tables)
+        return tuple(0 if t is None else int(t.tier_of(opened.notional(j))) for t in tables)
 
     parts = groupby(sorted(opened.leverage, key=kept_tiers), key=kept_tiers)
     return tuple(_mark_barrier(opened, list(members)) for _, members in parts)

@@ -223,8 +223,6 @@ def count_windows(
                 n = tile_members(bar, j, stop, room)
             # Windows that start `edge` bars later, or more, reach into the next tile and hold one whole tile more.
             edge = room - reach % TILE
-            for t in range(np.uint64(n)):
-                x[t] = -np.inf
             for line in range(head.shape[0]):
                 a = weight[line]
                 b = shift[line]
@@ -238,7 +236,8 @@ def count_windows(
                     for t in range(n):
                         f = bar[j + t] + 1
                         top = max(max(head[line, f], tail[line, f + reach]), near if f - first < edge else far)
-                        x[t] = max(x[t], a * ((top - offset[j + t]) * scale[j + t]) + b)
+                        rate = a * ((top - offset[j + t]) * scale[j + t]) + b
+                        x[t] = rate if line == 0 else max(x[t], rate)
             count_tile(x, bits, cells, n, levels, counts, run_label[run])
             j += n
 
@@ -257,10 +256,18 @@ def raise_tile(
     head: Float, tail: Float, offset: Float, scale: Float, x: Float,
     line: int, first: int, reach: int, j: int, inner: float, weight: float, shift: float, start: int, stop: int,
 ) -> None:  # fmt: skip
-    """``x = max(x, weight·(top − offset)·scale + shift)`` for ``x[start:stop]``, entries that follow each other."""
+    """``x = max(x, weight·(top − offset)·scale + shift)`` for ``x[start:stop]``, entries that follow each other.
+
+    The first line writes, the others raise.
+    """
     f = np.uint64(first)
     z = np.uint64(first + reach)
     e = np.uint64(j)
+    if line == 0:
+        for t in range(np.uint64(start), np.uint64(stop)):
+            top = max(max(head[0, f + t], tail[0, z + t]), inner)
+            x[t] = weight * ((top - offset[e + t]) * scale[e + t]) + shift
+        return
     for t in range(np.uint64(start), np.uint64(stop)):
         top = max(max(head[line, f + t], tail[line, z + t]), inner)
         x[t] = max(x[t], weight * ((top - offset[e + t]) * scale[e + t]) + shift)
