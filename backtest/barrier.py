@@ -6,6 +6,9 @@ Linear contract. Per unit of the entry price, a position of leverage L is liquid
 
 on mark basis, one line k for each tier whose formula can be in force. What does not depend on the bar moves to the
 threshold; what depends on the tier stays as ``weight·y + shift`` beside its line.
+
+Inverse contracts are the same in u = 1/P and coin, with −s where s stands beside a price (`Scenario.lean`); funding
+keeps its sign.
 """
 
 from __future__ import annotations
@@ -102,7 +105,7 @@ def tiers_in_force(
 
 
 def notional_of(scenario: Scenario, leverage: float) -> float:
-    """Entry notional, quote; 1 where no size is given (flat rates do not depend on it)."""
+    """Entry notional, quote or coin; 1 where no size is given (flat rates do not depend on it)."""
     if scenario.size is None:
         return 1.0
     return scenario.size.notional if scenario.size.notional is not None else (scenario.size.margin or 0) * leverage
@@ -169,7 +172,7 @@ def compile_scenario(
 
 def _entry_barriers(opened: Opened) -> tuple[Barrier, ...]:
     """Maintenance at entry value: one line per table for leverages of one maintenance; mostly all of them."""
-    scenario, s = opened.scenario, opened.scenario.sign
+    scenario, s = opened.scenario, opened.scenario.lean
 
     def maintenance(j: int) -> tuple[float, ...]:
         tables = (period.table for period in opened.periods)
@@ -213,7 +216,7 @@ def _mark_barriers(opened: Opened) -> tuple[Barrier, ...]:
 
 def _mark_barrier(opened: Opened, members: list[int]) -> Barrier:
     """One barrier for leverages that share their tiers."""
-    scenario, s, fee = opened.scenario, opened.scenario.sign, opened.fee
+    scenario, s, fee = opened.scenario, opened.scenario.lean, opened.fee
     notional = [opened.notional(j) for j in members]
     reach = (min(notional) * opened.price_ratio[0], max(notional) * opened.price_ratio[1])
     tiers = [tiers_in_force(scenario.maintenance, period.table, notional[0], reach) for period in opened.periods]

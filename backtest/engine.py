@@ -31,7 +31,7 @@ from backtest.kernels.windows import (
     widen,
 )
 from backtest.survival import COUNTS, SurvivalTable
-from backtest.sweep import Funding, Maintenance, Scenario
+from backtest.sweep import Maintenance, Scenario
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
@@ -174,21 +174,27 @@ class Series:
     entries: Entries
 
 
-def series_of(work: Work, chunk: slice, sign: float, funding: Funding) -> Series:
-    """Slice what the entries of a chunk can see; funding is summed from the first entry's bar on."""
-    grid = work.grid
+def series_of(work: Work, chunk: slice, scenario: Scenario) -> Series:
+    """Slice what the entries of a chunk can see; funding is summed from the first entry's bar on.
+
+    Prices of inverse contracts become 1/P: the worst price for a long is still the low.
+    """
+    grid, sign, funding = work.grid, scenario.sign, scenario.funding
     bars = work.bars[chunk]
     start = int(bars[0])
     stop = min(grid.n_bars, int(bars[-1]) + max(work.horizons) + 1)
-    price = grid.low if sign > 0 else grid.high
+    price = (grid.low if sign > 0 else grid.high)[start:stop]
     charged = slice(*np.searchsorted(grid.charge_bar, [start + 1, stop]))
-    amount = (funding.scale * grid.charge_rate[charged] + funding.shift) * grid.charge_price[charged]
+    rate = funding.scale * grid.charge_rate[charged] + funding.shift
+    amount = rate / grid.charge_price[charged] if scenario.inverse else rate * grid.charge_price[charged]
     steps = np.diff(grid.charge_bar[charged] - start, prepend=0, append=stop - start)
     paid = np.repeat(np.cumsum(np.append(0.0, amount)), steps)
     local = bars - start
     dense = slice(0, bars.size) if local[-1] == bars.size - 1 else local  # a slice is read without a copy
-    entries = Entries(local, sign * paid[dense], 1.0 / grid.entry_price[start:stop][dense])
-    return Series(start, stop, price[start:stop], paid, entries)
+    entry = grid.entry_price[start:stop][dense]
+    # In 1/P the entry's scale, 1/u_p, is its price.
+    entries = Entries(local, sign * paid[dense], np.ascontiguousarray(entry) if scenario.inverse else 1.0 / entry)
+    return Series(start, stop, 1.0 / price if scenario.inverse else price, paid, entries)
 
 
 def price_ratio_of(series: Series, scenario: Scenario) -> tuple[float, float]:
@@ -255,7 +261,7 @@ def count_block(work: Work, scenarios: Sequence[Scenario], chunk: slice) -> Surv
     parts = parts_of(work, scenarios[0].maintenance, chunk)
     if len(parts) > 1:
         return sum((count_block(work, scenarios, part) for part in parts[1:]), count_block(work, scenarios, parts[0]))
-    series = series_of(work, chunk, scenarios[0].sign, scenarios[0].funding)
+    series = series_of(work, chunk, scenarios[0])
     ratio = price_ratio_of(series, scenarios[0])
     periods = periods_of(work, series, scenarios[0].maintenance)
     horizons = work.cohorts(chunk)
@@ -372,7 +378,7 @@ class Crossings:
 
 def first_crossings(work: Work, scenario: Scenario, chunk: slice) -> Crossings:
     """First margin call and liquidation of each entry of a chunk at each leverage."""
-    series = series_of(work, chunk, scenario.sign, scenario.funding)
+    series = series_of(work, chunk, scenario)
     periods = periods_of(work, series, scenario.maintenance)
     ratio = price_ratio_of(series, scenario)
     compiled = compile_scenario(scenario, work.leverages, work.terms, ratio, periods)

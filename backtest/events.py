@@ -327,42 +327,49 @@ class Positions:
     fee: float
     entry_price: Float
 
+    def worth(self, price: Float) -> Float:
+        """What the position's value moves with: P, for inverse contracts 1/P."""
+        return 1 / price if self.scenario.inverse else price
+
     def equity(self, price: Float, paid: Float) -> Float:
-        """Margin balance at a price, as a share of the notional; paid : funding per unit of base since entry."""
-        s, p = self.scenario.sign, self.entry_price
-        return 1 / self.leverage - self.fee + s * (price - p) / p - s * paid / p
+        """Margin balance at a price, as a share of the notional; paid : funding since entry, in the unit of worth."""
+        entry = self.worth(self.entry_price)
+        gain = self.scenario.lean * (self.worth(price) - entry) - self.scenario.sign * paid
+        return 1 / self.leverage - self.fee + gain / entry
 
     def liquidation_price(self, paid: Float, when_ms: Int) -> Float:
         """Price at which equity equals maintenance, the tier being the one at that price; ≤ 0 where there is none.
 
-        paid, when_ms : (n,) funding per unit of base since entry, and the open time whose tier table is in force
+        paid, when_ms : (n,) funding since entry, and the open time whose tier table is in force
         """
         rule = self.scenario.maintenance
         dates = [-np.inf if dated.effective_from_ms is None else dated.effective_from_ms for dated in rule.tables]
         place = np.maximum(0, np.searchsorted(dates, when_ms, side="right") - 1) if dates else np.zeros(len(paid), int)
-        price = np.empty(len(paid))
+        level = np.empty(len(paid))
         for k in np.unique(place):
             members = place == k
-            price[members] = self._level(rule.tables[k].table if dates else None, paid[members], members)
-        return price
+            level[members] = self._level(rule.tables[k].table if dates else None, paid[members], members)
+        with np.errstate(divide="ignore"):
+            return np.where(level > 1e-12 * self.worth(self.entry_price), self.worth(level), -1.0)
 
     def _level(self, table: TierTable | None, paid: Float, members: NDArray[np.bool_]) -> Float:
-        """Liquidation price under one tier table, or the flat rate."""
-        s, p = self.scenario.sign, self.entry_price[members]
+        """Worth at which it is liquidated under one tier table, or the flat rate."""
+        lean, entry = self.scenario.lean, self.worth(self.entry_price[members])
         rule = self.scenario.maintenance
         notional = notional_of(self.scenario, self.leverage)
-        left = 1 / self.leverage - self.fee - s * paid / p
+        left = 1 / self.leverage - self.fee - self.scenario.sign * paid / entry
         if rule.basis == "entry":
-            return p * (1 + s * (entry_maintenance(rule, table, notional) - left))
+            return entry * (1 + lean * (entry_maintenance(rule, table, notional) - left))
         mmr, deduction = (np.array([rule.flat]), np.zeros(1)) if table is None else table.lines(notional)
-        slope = mmr + rule.close_reserve - s
-        roots = (left[:, None] - s + deduction / notional) / slope
-        worst: Float = roots.max(axis=1) if s > 0 else roots.min(axis=1)
-        return p * worst
+        slope = mmr + rule.close_reserve - lean
+        roots = (left[:, None] - lean + deduction / notional) / slope
+        worst: Float = roots.max(axis=1) if lean > 0 else roots.min(axis=1)
+        return entry * worst
 
     def bankruptcy_price(self) -> Float:
-        """Price at which the margin is gone, fees and funding aside."""
-        return self.entry_price * (1 - self.scenario.sign / self.leverage)
+        """Price at which the margin is gone, fees and funding aside; not within (0, ∞) where there is none."""
+        with np.errstate(divide="ignore"):
+            return self.worth(self.worth(self.entry_price) * (1 - self.scenario.lean / self.leverage))
 
     def fill(self, price: Float, trigger_open: Float) -> Float:
         """The worse of the liquidation price and the bar's open: a gap is not filled at the level."""

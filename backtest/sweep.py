@@ -30,6 +30,7 @@ from backtest.units import duration_ms, duration_text, instant_ms, number_text
 
 Side = Literal["long", "short"]
 Basis = Literal["mark", "entry"]
+Contract = Literal["linear", "inverse"]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Rate = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, lt=1)]
 Fee = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-0.01, lt=1)]
@@ -228,7 +229,7 @@ class Sweep(Model):
 class Margin(Model):
     """How margin is charged, where a rule does not say."""
 
-    contract: Literal["linear"] = "linear"
+    contract: Contract = Field("linear", description="Inverse: margin, tiers and sizes by margin are in coin.")
     basis: Basis = Field("mark", description="Maintenance on the notional at the mark price, or at entry.")
     close_reserve: Rate = Field(0.0, description="Closing fee kept inside the maintenance term.")
     fees_from_margin: Annotated[bool, Field(strict=True)] = True
@@ -338,6 +339,7 @@ class Maintenance:
     """
 
     label: str
+    contract: Contract
     basis: Basis
     close_reserve: float
     flat: float = 0.0
@@ -366,6 +368,21 @@ class Scenario:
         """+1 long, −1 short."""
         return 1.0 if self.side == "long" else -1.0
 
+    @property
+    def inverse(self) -> bool:
+        """Whether amounts are in coin and prices count as 1/P."""
+        return self.maintenance.contract == "inverse"
+
+    @property
+    def lean(self) -> float:
+        """What the position gains per unit of worth: +sign in P for linear, −sign in 1/P for inverse contracts."""
+        return -self.sign if self.inverse else self.sign
+
+    @property
+    def face(self) -> float | None:
+        """Face value Q in quote of an inverse position sized by notional: its notional in coin is Q/p."""
+        return self.size.notional if self.inverse and self.size else None
+
     def columns(self) -> dict[str, str | float | None]:
         """The scenario columns of the results, in their order."""
         return {
@@ -388,7 +405,16 @@ def scenarios_of(config: Config) -> list[Scenario]:
             raise ConfigError(f"sweep.maintenance: two scenarios read {label!r}; rename one of the files")
     sizes: Sequence[Size | None] = sweep.size or (None,)
     axes = product(sweep.side, maintenance, sweep.open_fee, sweep.funding, sizes)
-    return [Scenario(*point) for point in axes]
+    scenarios = [Scenario(*point) for point in axes]
+    for scenario in scenarios:
+        rule_of = scenario.maintenance
+        if scenario.face is not None and (rule_of.tables or rule_of.packaged):
+            raise ConfigError(
+                f"sweep.size: a notional of {scenario.face:g} with the tier table {rule_of.label!r} of an inverse "
+                "contract: its notional in coin differs by entry, which this version does not sweep; "
+                "size it by margin, in coin"
+            )
+    return scenarios
 
 
 def scenarios_at(scenarios: Sequence[Scenario], symbol: str) -> list[Scenario]:
@@ -399,16 +425,16 @@ def scenarios_at(scenarios: Sequence[Scenario], symbol: str) -> list[Scenario]:
 
 def _maintenance(item: float | str | RuleTiers, margin: Margin, sized: bool) -> Maintenance:
     if isinstance(item, float | int):
-        return Maintenance(number_text(item), margin.basis, margin.close_reserve, flat=float(item))
+        return Maintenance(number_text(item), margin.contract, margin.basis, margin.close_reserve, flat=float(item))
     named = item.rule if isinstance(item, RuleTiers) else item
     file = Path(item.tiers if isinstance(item, RuleTiers) else item)
-    basis, reserve = margin.basis, margin.close_reserve
+    contract, basis, reserve = margin.contract, margin.basis, margin.close_reserve
     known = {entry.name for entry in rules()}
     if isinstance(item, RuleTiers) or named in known:
         bound = rule(named)
-        basis, reserve = bound.basis, bound.close_reserve
-        _refuse_contradiction(margin, named, {"contract": bound.contract, "basis": basis, "close_reserve": reserve})
-        if bound.contract != "linear" or bound.slope is not None or bound.fee_to_close == "posted":
+        contract, basis, reserve = bound.contract, bound.basis, bound.close_reserve
+        _refuse_contradiction(margin, named, {"contract": contract, "basis": basis, "close_reserve": reserve})
+        if bound.slope is not None or bound.fee_to_close == "posted":
             raise ConfigError(
                 f"sweep.maintenance: rule {named!r} ({bound.contract}, fee {bound.fee_to_close}) is not one that "
                 "this version sweeps; `backtest price` answers for single positions"
@@ -429,14 +455,14 @@ def _maintenance(item: float | str | RuleTiers, margin: Margin, sized: bool) -> 
             "size = [{ notional = 10000 }]: without it the tier would be a guess"
         )
     if packaged:
-        return Maintenance(named, basis, reserve, packaged=named)
+        return Maintenance(named, contract, basis, reserve, packaged=named)
     tables = read_tier_tables(file)
     if isinstance(item, RuleTiers) and any(t.table.has_deductions != rule(named).deductions for t in tables):
         has = "has" if rule(named).deductions else "has no"
         raise RuleError(f"{file}: rule {named!r} {has} deductions, the table differs; see `backtest import tiers`")
     if len({dated.table.has_deductions for dated in tables}) > 1:
         raise RuleError(f"{file}: some of its dated tables have deductions and some have none; split the file")
-    return Maintenance(file.stem, basis, reserve, tables=tables)
+    return Maintenance(file.stem, contract, basis, reserve, tables=tables)
 
 
 def _refuse_contradiction(margin: Margin, name: str, fixed: dict[str, str | float]) -> None:

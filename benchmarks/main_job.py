@@ -98,7 +98,7 @@ def walks(work: Work, scenario: Scenario, sample: int) -> dict[str, tuple[float,
     """Seconds per verdict of each walk on every n-th entry, with its counts and those of the engine."""
     bars = work.bars[:: max(1, work.bars.size // sample)]
     thin = Work(work.grid, bars, work.horizons, work.leverages, work.block_ms, work.terms)
-    series = series_of(thin, slice(0, bars.size), scenario.sign, scenario.funding)
+    series = series_of(thin, slice(0, bars.size), scenario)
     adverse = np.empty(series.adverse_price.size)
     adverse_series(series.adverse_price, series.paid, MAINTENANCE - 1.0, 1.0, adverse)
     padded = np.full(-(-adverse.size // SKIP) * SKIP, -np.inf)

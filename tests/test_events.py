@@ -15,7 +15,7 @@ from backtest.runner import work_of
 from backtest.sweep import Config, scenarios_of
 from tests.histories import HOUR, history_of, random_rows
 from tests.oracles import walk as oracle
-from tests.test_truth import SIZES, bt_duration, ladder_csv, scenario_of
+from tests.test_truth import COIN_SIZES, SIZES, bt_duration, ladder_csv, scenario_of
 
 
 def events_of(config: Config, work: Work, where: str | None = None) -> pd.DataFrame:
@@ -24,9 +24,10 @@ def events_of(config: Config, work: Work, where: str | None = None) -> pd.DataFr
 
 
 @pytest.mark.parametrize("every", [None, "97h"], ids=["dense", "few entries"])
+@pytest.mark.parametrize("contract", ["linear", "inverse"])
 @pytest.mark.parametrize("basis", ["mark", "entry"])
 @pytest.mark.parametrize("rule", ["flat", "with", "without", "dated-with", "dated-without"])
-def test_events_equal_the_literal_walk(tmp_path, rule, basis, every) -> None:
+def test_events_equal_the_literal_walk(tmp_path, rule, basis, contract, every) -> None:
     made = random_rows(5, 400 if every is None else 2_000)
     config = Config(
         sweep=bt.Sweep(
@@ -34,11 +35,11 @@ def test_events_equal_the_literal_walk(tmp_path, rule, basis, every) -> None:
             horizon=["90h", "5h"],
             maintenance=[0.006 if rule == "flat" else ladder_csv(tmp_path / f"{rule}.csv", rule.endswith("with"))],
             open_fee=[0.001],
-            size=SIZES[1:3],
+            size=SIZES[1:3] if contract == "linear" else COIN_SIZES[:2],
         ),
         data=bt.Data(max_gap="5h"),
         entries=bt.Entries(every=every),
-        margin=bt.Margin(basis=basis),
+        margin=bt.Margin(basis=basis, contract=contract),
     )
     grid = oracle.grid_of(made)
     got = events_of(config, work_of(config, grid_of(history_of(made))))

@@ -24,6 +24,7 @@ HOURS = [None, 200, 206]
 FEES, RATES = [0.0, 0.002], [0.0, 0.004, 0.03]
 FUNDINGS = [bt.Funding(), bt.Funding(scale=0.0), bt.Funding(scale=-3.0, shift=0.0004)]
 SIZES = [bt.Size(notional=1_500.0), bt.Size(notional=9_000.0), bt.Size(margin=700.0), bt.Size(notional=200_000.0)]
+COIN_SIZES = [bt.Size(margin=700.0), bt.Size(margin=90.0), bt.Size(margin=5_000.0)]
 LEVERAGES = [0.5, 1.0, 2.0, 3.0, 10.0, 25.0, 33.0, 100.0, 125.0]
 
 
@@ -66,6 +67,7 @@ def scenario_of(row: pd.Series, margin: bt.Margin) -> oracle.Scenario:
         funding_scale=row["funding_scale"],
         funding_shift=row["funding_shift"],
         margin_call_ratio=margin.margin_call_ratio,
+        contract=margin.contract,
         **size,
     )
 
@@ -135,8 +137,11 @@ def test_counts_equal_the_literal_walk_on_every_axis(tables, data) -> None:
     trigger = data.draw(st.sampled_from([None, None, "last", "mark"]))
     grid = grid_or_none(made, trigger)
     maintenance = data.draw(st.sampled_from([*RATES, *tables.values()]))
-    sizes = data.draw(st.lists(st.sampled_from(SIZES), min_size=1, max_size=2, unique=True))
+    contract = data.draw(st.sampled_from(["linear", "inverse"]))
+    in_coin = contract == "inverse" and isinstance(maintenance, str)  # tiers of inverse contracts: size by margin
+    sizes = data.draw(st.lists(st.sampled_from(COIN_SIZES if in_coin else SIZES), min_size=1, max_size=2, unique=True))
     margin = bt.Margin(
+        contract=contract,
         basis=data.draw(st.sampled_from(["mark", "entry"])),
         close_reserve=data.draw(st.sampled_from([0.0, 0.0006])),
         fees_from_margin=data.draw(st.booleans()),
@@ -180,7 +185,7 @@ def test_counts_equal_the_literal_walk_on_every_axis(tables, data) -> None:
 def test_counts_equal_the_literal_walk_beyond_one_tile(tables, seed, maintenance) -> None:
     """Horizons past TILE bars, chunks that cut the history, entries on a stride."""
     made = random_rows(seed, 1_500, level=[100.0, 3e-7, 5e6, 1.0][seed])
-    margin = bt.Margin(basis="entry" if seed == 3 else "mark")
+    margin = bt.Margin(basis="entry" if seed == 3 else "mark", contract="inverse" if seed == 1 else "linear")
     sweep = bt.Sweep(
         leverage=[2, 5, 20],
         side=["long" if seed % 2 else "short"],
