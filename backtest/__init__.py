@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from backtest.checks import check
+    from backtest.config import Config, Data, Entries, Funding, Margin, Size, Statistics, Sweep, load_config
     from backtest.errors import BacktestError, ConfigError, DataError, RuleError
     from backtest.events import events_of
     from backtest.history import PriceHistory
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from backtest.results import Result, load
     from backtest.runner import run
     from backtest.store import read_history, write_history
-    from backtest.sweep import Config, Data, Entries, Funding, Margin, Size, Statistics, Sweep, load_config
 
 _HOME = {
     "BacktestError": "errors",
@@ -34,15 +34,15 @@ _HOME = {
     "events_of": "events",
     "read_history": "store",
     "write_history": "store",
-    "Config": "sweep",
-    "Data": "sweep",
-    "Entries": "sweep",
-    "Funding": "sweep",
-    "Margin": "sweep",
-    "Size": "sweep",
-    "Statistics": "sweep",
-    "Sweep": "sweep",
-    "load_config": "sweep",
+    "Config": "config",
+    "Data": "config",
+    "Entries": "config",
+    "Funding": "config",
+    "Margin": "config",
+    "Size": "config",
+    "Statistics": "config",
+    "Sweep": "config",
+    "load_config": "config",
 }
 
 __all__ = [

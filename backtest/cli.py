@@ -157,8 +157,8 @@ def run(config: str, out: str | None, workers: int | None, overwrite: bool, as_j
 @overwrite_option
 def events(config: str, out: str, where: str | None, everything: bool, overwrite: bool) -> None:
     """The flags: one row per entry × scenario, when it hit margin call and liquidation."""
+    from backtest.config import load_config
     from backtest.events import write_events
-    from backtest.sweep import load_config
 
     count = write_events(load_config(config), out, where, everything=everything, overwrite=overwrite)
     say(f"{out}: {count:,} rows")
@@ -268,7 +268,7 @@ def rules(as_json: bool) -> None:
 @cli.command()
 def schema() -> None:
     """The JSON Schema of the configuration."""
-    from backtest.sweep import Config
+    from backtest.config import Config
 
     emit(Config.model_json_schema())
 

@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backtest.barrier import Barrier, Lines, MarginTerms, Period, compile_scenario
-from backtest.history import Grid
+from backtest.barrier import Barrier, Lines, Period, compile_scenario
 from backtest.kernels.crossing import crossings_by_stack, crossings_by_tree, tree_of
 from backtest.kernels.windows import (
     LOWEST,
     TILE,
     Entries,
-    Runs,
     Windows,
     adverse_series,
     count_windows,
@@ -32,135 +30,11 @@ from backtest.kernels.windows import (
 )
 from backtest.survival import COUNTS, SurvivalTable
 from backtest.sweep import Maintenance, Scenario
+from backtest.work import Horizons, Work
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 Int32 = NDArray[np.int32]
-
-CHUNK_BARS = 1 << 18
-"""Bars whose entries are one block of work: arrays of few megabytes, a small halo beside them, seldom a call."""
-
-
-@dataclass(frozen=True)
-class Cohort:
-    """The entries of a chunk at one horizon, in runs of one calendar block.
-
-    ``runs.label`` is ``2 · block + stays``, where `stays` says that the entry is in the cohort of the next longer
-    horizon too (what Kaplan–Meier conditions on).
-    """
-
-    runs: Runs
-    entries: Int  # (n_blocks,)
-    excluded: Int  # (n_blocks,)
-
-
-@dataclass(frozen=True)
-class Horizons:
-    """The horizons in ascending order."""
-
-    axis: tuple[int, ...]  # where each stands in the configuration
-    bars: tuple[int, ...]
-    cohorts: tuple[Cohort, ...]
-
-
-@dataclass(frozen=True)
-class Work:
-    """What the blocks of work of one symbol share.
-
-    Attributes
-    ----------
-    grid : Grid
-    bars : (n_entries,) int64
-        Bars entered, ascending.
-    horizons : tuple of int
-        In bars, in the order of the configuration.
-    leverages : (n_leverages,) float64
-    block_ms : int
-        Length of a calendar block.
-    terms : MarginTerms
-    max_gap_bars : int, optional
-        Entries whose window holds a longer part of a gap are excluded.
-    """
-
-    grid: Grid
-    bars: Int
-    horizons: tuple[int, ...]
-    leverages: Float
-    block_ms: int
-    terms: MarginTerms
-    max_gap_bars: int | None = None
-    too_long: Int = field(init=False, repr=False)
-    _cohorts: dict[tuple[int, int], Horizons] = field(init=False, repr=False, default_factory=dict)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "too_long", _bars_past_gap(self.grid, self.max_gap_bars))
-
-    def chunks(self, size: int | None = None) -> list[slice]:
-        """Stretches of `bars`, each within `size` bars of the grid (default `CHUNK_BARS`)."""
-        size = size or CHUNK_BARS
-        edges = np.searchsorted(self.bars, np.arange(0, self.grid.n_bars + size, size))
-        return [slice(int(a), int(b)) for a, b in pairwise(edges) if b > a]
-
-    def cohorts(self, chunk: slice) -> Horizons:
-        """The cohorts of a chunk, the same for all scenarios: worked out once."""
-        key = (chunk.start, chunk.stop)
-        if key not in self._cohorts:
-            axis = sorted(range(len(self.horizons)), key=self.horizons.__getitem__)
-            bars = [self.horizons[k] for k in axis]
-            pairs = zip(bars, [*bars[1:], None], strict=True)
-            self._cohorts[key] = Horizons(tuple(axis), tuple(bars), tuple(cohort_of(self, chunk, *p) for p in pairs))
-        return self._cohorts[key]
-
-    def excluded(self, bars: Int, horizon: int) -> NDArray[np.bool_]:
-        """Whether the windows of these entries hold more than `max_gap_bars` bars of a gap."""
-        following = np.append(self.too_long, np.iinfo(np.int64).max)[np.searchsorted(self.too_long, bars, "right")]
-        return following <= bars + horizon
-
-    def blocks(self, bars: Int) -> Int:
-        """Calendar block of each bar."""
-        out: Int = (self.grid.start_ms + bars * self.grid.interval_ms) // self.block_ms
-        return out
-
-    def first_bars(self, first: int, last: int) -> Int:
-        """First bar of each of the calendar blocks `first` … `last` − 1."""
-        starts = np.arange(first, last, dtype=np.int64) * self.block_ms - self.grid.start_ms
-        return -(-starts // self.grid.interval_ms)
-
-
-def _bars_past_gap(grid: Grid, max_gap_bars: int | None) -> Int:
-    """Bars at which a gap becomes longer than allowed: its ``max_gap_bars + 1``-th bar."""
-    if max_gap_bars is None:
-        return np.empty(0, np.int64)
-    present = np.flatnonzero(grid.has_trigger)
-    return (present[:-1] + 1 + max_gap_bars)[np.diff(present) > max_gap_bars + 1].astype(np.int64)
-
-
-def cohort_of(work: Work, chunk: slice, horizon: int, longer: int | None) -> Cohort:
-    """Entries of a chunk whose window lies inside the grid, gaps permitting.
-
-    longer : the next longer horizon in bars, None for the longest.
-    """
-    bars = work.bars[chunk]
-    first, last = (int(b) for b in work.blocks(bars[[0, -1]]))
-    reach = [h for h in (horizon, longer) if h is not None]
-    ends = [work.first_bars(first + 1, last + 1), work.too_long]
-    ends += [work.too_long - h for h in reach]
-    ends.append(np.array([work.grid.n_bars - h for h in reach]))
-    edges = np.unique(np.append(np.searchsorted(bars, np.concatenate(ends)), [0, bars.size]))
-    start, stop = edges[:-1], edges[1:]
-    head = bars[start]  # membership is the same all along a run
-    block = work.blocks(head) - first
-    inside = head + horizon < work.grid.n_bars
-    out = inside & work.excluded(head, horizon)
-    stays = np.zeros(head.size, np.bool_)
-    if longer is not None:
-        stays = (head + longer < work.grid.n_bars) & ~work.excluded(head, longer)
-
-    def total(mask: NDArray[np.bool_]) -> Int:
-        return np.bincount(block[mask], (stop - start)[mask], last - first + 1).astype(np.int64)
-
-    kept = inside & ~out
-    return Cohort(Runs(start[kept], stop[kept], (2 * block + stays)[kept]), total(kept), total(out))
 
 
 @dataclass(frozen=True)

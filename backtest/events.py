@@ -14,15 +14,18 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from backtest.barrier import entry_maintenance, notional_of
-from backtest.engine import Crossings, Work, first_crossings, parts_of
+from backtest.config import Config, Data, Entries, Margin, Sweep
+from backtest.engine import Crossings, first_crossings, parts_of
 from backtest.errors import ConfigError
 from backtest.history import Grid, PriceHistory
 from backtest.progress import progress
 from backtest.results import SURVIVAL_SCHEMA
 from backtest.rules.tiers import TierTable
-from backtest.runner import Source, config_of, folders_for, grid_for, sources_of, work_of
-from backtest.sweep import Config, Data, Entries, Margin, Scenario, Sweep, scenarios_at, scenarios_of
+from backtest.runner import folders_for
+from backtest.sources import Source, config_of, grid_for, sources_of, work_of
+from backtest.sweep import Scenario, scenarios_at, scenarios_of
 from backtest.where import Where
+from backtest.work import Work
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -22,12 +22,14 @@ import numpy as np
 
 import backtest as bt
 from backtest.barrier import TIE
+from backtest.config import Config
 from backtest.demo_history import demo_history
-from backtest.engine import Work, adverse_series, count_block, first_crossings, series_of
+from backtest.engine import adverse_series, count_block, first_crossings, series_of
 from backtest.executors.local import map_ordered
 from backtest.history import PriceHistory, grid_of
-from backtest.runner import work_of
-from backtest.sweep import Config, Scenario, scenarios_of
+from backtest.sources import work_of
+from backtest.sweep import Scenario, scenarios_of
+from backtest.work import Work
 
 HORIZONS = ("1h", "2h", "4h", "8h", "12h", "1d", "2d", "3d", "5d", "7d", "14d", "21d", "30d")
 MAINTENANCE = 0.004

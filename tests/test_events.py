@@ -8,11 +8,12 @@ import pyarrow as pa
 import pytest
 
 import backtest as bt
-from backtest.engine import Work
+from backtest.config import Config
 from backtest.events import Selection, symbol_events, write_events
 from backtest.history import grid_of
-from backtest.runner import work_of
-from backtest.sweep import Config, scenarios_of
+from backtest.sources import work_of
+from backtest.sweep import scenarios_of
+from backtest.work import Work
 from tests.histories import HOUR, history_of, random_rows
 from tests.oracles import walk as oracle
 from tests.test_truth import COIN_SIZES, SIZES, bt_duration, ladder_csv, scenario_of

@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import backtest as bt
+from backtest.config import Config
 from backtest.engine import count_block
 from backtest.history import grid_of
-from backtest.runner import work_of
+from backtest.sources import work_of
 from backtest.survival import COUNTS, SurvivalTable
-from backtest.sweep import Config, scenarios_of
+from backtest.sweep import scenarios_of
 from tests.histories import history_of, random_rows
 
 SWEEP = bt.Sweep(
@@ -92,7 +93,7 @@ def test_chunk_size_changes_nothing(size) -> None:
 
 
 def test_threads_and_symbol_order_change_nothing(monkeypatch) -> None:
-    monkeypatch.setattr("backtest.engine.CHUNK_BARS", 200)
+    monkeypatch.setattr("backtest.work.CHUNK_BARS", 200)
     histories = [history_of(random_rows(seed, 700), f"S{seed}") for seed in range(3)]
     one = bt.run(histories, SWEEP, workers=1).table
     many = bt.run(histories[::-1], SWEEP, workers=7).table

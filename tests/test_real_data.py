@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from backtest.sweep import Config, load_config
+from backtest.config import Config, load_config
 from backtest.units import duration_ms, instant_ms
 from tests.cli.conftest import Done, typed
 from tests.histories import HOUR

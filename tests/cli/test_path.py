@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from backtest.sweep import load_config
+from backtest.config import load_config
 from tests.cli.conftest import CONFIG, N_BARS, Done, entries_of, import_words, spawned, typed
 
 SURVIVAL = (
