@@ -146,14 +146,8 @@ def _write(
         "blocks": [],
     }
     for number, source in enumerate(sources):
-        own = scenarios_at(scenarios, source.symbol)
-        grid = grid_for(config, source, own)
-        work = work_of(config, grid)
-        if not work.bars.size:
-            raise DataError(f"{grid.symbol}: no bar is an entry; entries.every is {config.entries.every}")
-        info["fingerprint"][grid.symbol] = fingerprint(grid)
-        label = f"{grid.symbol} ({number + 1}/{len(sources)})" if len(sources) > 1 else grid.symbol
-        _write_symbol(folder, config, own, work, info, label, workers)
+        label = f"{source.symbol} ({number + 1}/{len(sources)})" if len(sources) > 1 else source.symbol
+        _write_symbol(folder, config, scenarios_at(scenarios, source.symbol), source, info, label, workers)
     with pq.ParquetWriter(folder / "survival.parquet", SURVIVAL_SCHEMA, compression="zstd") as writer:
         for batch in survival_rows(folder, info, config.statistics.confidence):
             writer.write_batch(batch)
@@ -168,12 +162,17 @@ def _write_symbol(
     folder: Path,
     config: Config,
     scenarios: list[Scenario],
-    work: Work,
+    source: Source,
     info: dict[str, Any],
     label: str,
     workers: int,
 ) -> None:
-    """Count one symbol and write its blocks, a file per group of scenarios."""
+    """Count one symbol and write its blocks, a file per group of scenarios; its history is held no longer."""
+    grid = grid_for(config, source, scenarios)
+    work = work_of(config, grid)
+    if not work.bars.size:
+        raise DataError(f"{grid.symbol}: no bar is an entry; entries.every is {config.entries.every}")
+    info["fingerprint"][grid.symbol] = fingerprint(grid)
     axes = axes_of(info)
     written: dict[int, dict[str, Any]] = {}
     first: SurvivalTable | None = None
