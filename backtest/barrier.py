@@ -79,10 +79,12 @@ class Compiled:
 
 @dataclass(frozen=True)
 class MarginTerms:
-    """What holds for every scenario of a run."""
+    """What holds for every scenario of a run; the last two move what is left of a position, not whether it dies."""
 
     fees_from_margin: bool = True
     margin_call_ratio: float = 0.8
+    liquidation_slippage: float = 0.0
+    liquidation_fee: float = 0.0
 
 
 def tiers_in_force(

@@ -229,6 +229,8 @@ class Margin(Model):
     close_reserve: Rate = Field(0.0, description="Closing fee kept inside the maintenance term.")
     fees_from_margin: Annotated[bool, Field(strict=True)] = True
     margin_call_ratio: Annotated[Number, Field(gt=0, le=1)] = 0.8
+    liquidation_slippage: Rate = Field(0.0, description="Of the fill, against the position. Events only.")
+    liquidation_fee: Rate = Field(0.0, description="Fraction of the notional at the fill. Events only.")
 
 
 class Statistics(Model):

@@ -288,8 +288,9 @@ def _batch(work: Work, scenario: Scenario, found: Crossings, window: Window, lev
     local = bar - found.series.start
     end = np.where(dead > 0, local + dead, local + horizon)
     price = position.liquidation_price(paid[end] - paid[local], grid.start_ms + (bar - local + end) * grid.interval_ms)
-    fill = position.fill(price, grid.open[bar + dead])
-    residual = np.maximum(0.0, position.equity(fill, paid[end] - paid[local]) * position.leverage)
+    fill = position.fill(price, grid.open[bar + dead], work.terms.liquidation_slippage)
+    left = position.equity(fill, paid[end] - paid[local]) - work.terms.liquidation_fee * position.growth(fill)
+    residual = np.maximum(0.0, left * position.leverage)  # an isolated position never loses more than its margin
     last = window.latest_close[bar + horizon]
     held = position.equity(grid.close[last], paid[np.maximum(last - found.series.start, local)] - paid[local])
     recovered = (dead > 0) & (last > bar) & (held > 1 / position.leverage)
@@ -374,10 +375,15 @@ class Positions:
         with np.errstate(divide="ignore"):
             return self.worth(self.worth(self.entry_price) * (1 - self.scenario.lean / self.leverage))
 
-    def fill(self, price: Float, trigger_open: Float) -> Float:
-        """The worse of the liquidation price and the bar's open: a gap is not filled at the level."""
+    def growth(self, price: Float) -> Float:
+        """Notional at a price over that at entry."""
+        return self.worth(price) / self.worth(self.entry_price)
+
+    def fill(self, price: Float, trigger_open: Float, slippage: float) -> Float:
+        """The worse of the liquidation price and the bar's open (a gap is not filled at the level), then slipped."""
         level = np.where(price > 0, price, np.nan)
-        return np.fmin(level, trigger_open) if self.scenario.sign > 0 else np.fmax(level, trigger_open)
+        worse = np.fmin(level, trigger_open) if self.scenario.sign > 0 else np.fmax(level, trigger_open)
+        return worse * (1 - self.scenario.sign * slippage)
 
 
 def _latest_close(grid: Grid) -> Int:

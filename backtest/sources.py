@@ -120,7 +120,12 @@ def work_of(config: Config, grid: Grid) -> Work:
         tuple(horizon_bars(config.sweep, interval)),
         np.array(config.sweep.leverage),
         duration_ms(config.statistics.block),
-        MarginTerms(config.margin.fees_from_margin, config.margin.margin_call_ratio),
+        MarginTerms(
+            config.margin.fees_from_margin,
+            config.margin.margin_call_ratio,
+            config.margin.liquidation_slippage,
+            config.margin.liquidation_fee,
+        ),
         None if gap is None else duration_ms(gap) // interval,
     )
 

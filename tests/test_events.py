@@ -40,7 +40,7 @@ def test_events_equal_the_literal_walk(tmp_path, rule, basis, contract, every) -
         ),
         data=bt.Data(max_gap="5h"),
         entries=bt.Entries(every=every),
-        margin=bt.Margin(basis=basis, contract=contract),
+        margin=bt.Margin(basis=basis, contract=contract, liquidation_slippage=0.003, liquidation_fee=0.0125),
     )
     grid = oracle.grid_of(made)
     got = events_of(config, work_of(config, grid_of(history_of(made))))

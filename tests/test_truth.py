@@ -68,6 +68,8 @@ def scenario_of(row: pd.Series, margin: bt.Margin) -> oracle.Scenario:
         funding_shift=row["funding_shift"],
         margin_call_ratio=margin.margin_call_ratio,
         contract=margin.contract,
+        liquidation_slippage=margin.liquidation_slippage,
+        liquidation_fee=margin.liquidation_fee,
         **size,
     )
 
