@@ -82,8 +82,8 @@ def run(
     >>> bars = {"high": price + 1, "low": price - 1, "close": price}
     >>> history = bt.PriceHistory("WAVE", 3_600_000, 0, bars)
     >>> result = bt.run(history, bt.Sweep(leverage=[10, 25, 50], horizon=["1d"], maintenance=[0.005], side=["long"]))
-    >>> result.survival()["1d"].tolist()
-    [1.0, 1.0, 0.0]
+    >>> result.survival()["1d"].round(3).tolist()
+    [1.0, 1.0, 0.334]
     """
     config = config_of(source, sweep, data, entries, margin, statistics)
     keep = TemporaryDirectory(prefix="backtest-") if out is None else None
