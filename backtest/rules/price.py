@@ -8,7 +8,6 @@ from typing import TypedDict
 
 import numpy as np
 
-from backtest.errors import RuleError
 from backtest.rules.catalog import Basis, Contract
 from backtest.rules.position import Position, Side, worth
 from backtest.rules.reading import read_position
@@ -60,12 +59,8 @@ def price(position: Position) -> PriceAnswer:
         the margin. `maintenance_margin` and `tier` (from 1) are of the notional at the mark price, else at entry;
         always at entry where that is the basis. `tier` is the one at entry for a table without deductions.
         `fee_to_close` is the part of the maintenance margin that is the close reserve or the posted fee.
-        `margin_ratio` is maintenance over margin balance, both of the whole wallet under cross margin.
-
-    Raises
-    ------
-    RuleError
-        If the position would be liquidated at every price above 0, so that null would read as never.
+        `margin_ratio` is maintenance over margin balance, both of the whole wallet under cross margin. A null
+        `liquidation_price` means never where the ratio is below 1, and at every price where it is not, or null itself.
 
     Notes
     -----
@@ -115,12 +110,6 @@ def _liquidation_price(position: Position, free: float) -> float | None:
             slope=position.slope,
         )
     )
-    share = _share(level, position)
-    if share <= ZERO if position.lean < 0 else share == math.inf:
-        raise RuleError(
-            f"the {position.side} is liquidated at every price above 0: {free:.10g} stands against losses, the entry "
-            f"notional is {position.notional:.10g}"
-        )
     return _above_0(level, position)
 
 

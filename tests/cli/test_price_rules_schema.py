@@ -131,7 +131,15 @@ def test_schema_names_every_key() -> None:
         "Funding": {"scale", "shift"},
         "Size": {"notional", "margin"},
         "RuleTiers": {"rule", "tiers"},
-        "Margin": {"contract", "basis", "close_reserve", "fees_from_margin", "margin_call_ratio"},
+        "Margin": {
+            "contract",
+            "basis",
+            "close_reserve",
+            "fees_from_margin",
+            "margin_call_ratio",
+            "liquidation_slippage",
+            "liquidation_fee",
+        },
         "Statistics": {"confidence", "block", "replications", "seed"},
     }
 

@@ -2,7 +2,6 @@
 
 import pytest
 
-from backtest.errors import RuleError
 from backtest.rules.catalog import rules
 from backtest.rules.price import price_position
 
@@ -179,14 +178,15 @@ def test_tiers_of_an_inverse_contract_are_in_coin() -> None:
     assert price_position({**inverse, "tiers": table, "mark_price": 17_000})["tier"] == 2
 
 
-def test_an_inverse_long_without_any_safe_price_is_refused_not_null() -> None:
+def test_an_inverse_long_without_any_safe_price_has_no_level_and_no_ratio() -> None:
     spent = {"rules": "binance-coinm", "side": "long", **COIN, "leverage": 10, "mmr": 0.004, "funding_paid": 0.6}
-    with pytest.raises(RuleError, match=r"long is liquidated at every price above 0: -0\.55 stands against losses"):
-        price_position(spent)
+    answer = price_position(spent)
+    assert (answer["liquidation_price"], answer["margin_ratio"]) == (None, None)
 
 
-def test_an_inverse_short_whose_maintenance_outgrows_it_is_refused_not_null() -> None:
+def test_an_inverse_short_whose_maintenance_outgrows_it_says_so_by_its_ratio() -> None:
     # 6000 BTC: E − MM = 10 − 6000 + x − x·(0.01 + 0.00005·x) is at most −5990 + 0.99²/0.0002 < 0
     heavy = {"rules": "deribit-inverse", "side": "short", "entry_price": 50_000, "quantity": 3e8, "margin": 10}
-    with pytest.raises(RuleError, match="short is liquidated at every price above 0"):
-        price_position(heavy)
+    answer = price_position(heavy)
+    assert answer["liquidation_price"] is None
+    assert answer["margin_ratio"] > 1

@@ -117,9 +117,10 @@ def test_a_spent_margin_has_no_ratio() -> None:
     assert price_position({**LONG, "mark_price": 9})["margin_ratio"] == pytest.approx(0.09)  # 9·0.01 / (2 − 1)
 
 
-def test_a_short_without_any_safe_price_is_refused_not_null() -> None:
-    with pytest.raises(RuleError, match="liquidated at every price above 0: -11 stands against losses"):
-        price_position({**LONG, "side": "short", "funding_paid": 13})
+def test_a_short_without_any_safe_price_has_no_level_and_no_ratio() -> None:
+    # 2 posted − 13 of funding = −11: equity is gone at every price, which the ratio says.
+    answer = price_position({**LONG, "side": "short", "funding_paid": 13})
+    assert (answer["liquidation_price"], answer["margin_ratio"]) == (None, None)
 
 
 # ---------------------------------------------------------------- what is refused
