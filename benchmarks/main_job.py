@@ -185,7 +185,7 @@ def main() -> None:
     timed = commands()
     rows = [
         (
-            "survival sweep, per entry × horizon, over copying one",
+            "survival sweep, per entry × horizon, over copying one float64",
             f"{one / cells * work.grid.n_bars / copy:.1f} ×",
         ),
         ("the same with margin calls apart (two questions)", f"{calls / cells * work.grid.n_bars / copy:.1f} ×"),
