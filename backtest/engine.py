@@ -15,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from backtest.barrier import Barrier, Lines, Period, compile_scenario
+from backtest.barrier import Barrier, Compiled, Lines, Period, compile_scenario
 from backtest.kernels.crossing import crossings_by_stack, crossings_by_tree, tree_of
 from backtest.kernels.windows import (
     LOWEST,
@@ -79,15 +79,32 @@ def price_ratio_of(series: Series, scenario: Scenario) -> tuple[float, float]:
     return float(np.nanmin(price) * scale.min()), float(np.nanmax(price) * scale.max())
 
 
+ALWAYS = (Period(None, 0, np.iinfo(np.int64).max),)
+"""A flat rate is in force at every bar."""
+
+
 def periods_of(work: Work, series: Series, maintenance: Maintenance) -> tuple[Period, ...]:
     """Tier tables in force over the bars of a chunk, from that of its first entry on."""
     if not maintenance.tables:
-        return (Period(None, 0, series.stop - series.start),)
+        return ALWAYS
     first = table_bars(work, maintenance)
     own = int(np.searchsorted(first, series.start, side="right")) - 1
     bars = np.clip([*first[own:], series.stop], series.start, series.stop) - series.start
     tables = (dated.table for dated in maintenance.tables[own:])
     return tuple(Period(t, int(a), int(b)) for t, (a, b) in zip(tables, pairwise(bars), strict=True) if b > a)
+
+
+def compiled(work: Work, series: Series, scenario: Scenario) -> Compiled:
+    """The scenario, compiled for a chunk; under a flat rate every chunk has the same lines and thresholds."""
+    maintenance = scenario.maintenance
+    known = work.compiled.get(scenario)
+    if known is not None:
+        return known
+    periods, ratio = periods_of(work, series, maintenance), price_ratio_of(series, scenario)
+    made = compile_scenario(scenario, work.leverages, work.terms, ratio, periods)
+    if not maintenance.tables:
+        work.compiled[scenario] = made
+    return made
 
 
 def table_bars(work: Work, maintenance: Maintenance) -> Int:
@@ -136,22 +153,20 @@ def count_block(work: Work, scenarios: Sequence[Scenario], chunk: slice) -> Surv
     if len(parts) > 1:
         return sum((count_block(work, scenarios, part) for part in parts[1:]), count_block(work, scenarios, parts[0]))
     series = series_of(work, chunk, scenarios[0])
-    ratio = price_ratio_of(series, scenarios[0])
-    periods = periods_of(work, series, scenarios[0].maintenance)
     horizons = work.cohorts(chunk)
     n_blocks = horizons.cohorts[0].entries.size
     shape = (len(COUNTS), len(scenarios), len(horizons.bars), work.leverages.size, n_blocks)
     counts = np.zeros(shape, np.int64)
     passes: dict[Lines, list[Question]] = {}
     for i, scenario in enumerate(scenarios):
-        compiled = compile_scenario(scenario, work.leverages, work.terms, ratio, periods)
-        for row, barriers in (("liquidations", compiled.liquidation), ("margin_calls", compiled.margin_call)):
+        made = compiled(work, series, scenario)
+        for row, barriers in (("liquidations", made.liquidation), ("margin_calls", made.margin_call)):
             for b in barriers:
                 question = Question(COUNTS.index(row), i, b.leverage, b.threshold)
                 passes.setdefault(b.lines, []).append(question)
         for k, cohort in zip(horizons.axis, horizons.cohorts, strict=True):
-            counts[COUNTS.index("entries"), i, k, ~compiled.rejected] = cohort.entries
-            counts[COUNTS.index("rejected"), i, k, compiled.rejected] = cohort.entries
+            counts[COUNTS.index("entries"), i, k, ~made.rejected] = cohort.entries
+            counts[COUNTS.index("rejected"), i, k, made.rejected] = cohort.entries
             counts[COUNTS.index("excluded"), i, k] = cohort.excluded
     for lines, questions in passes.items():
         _answer(lines, questions, series, scenarios[0].sign, horizons, counts)
@@ -253,14 +268,12 @@ class Crossings:
 def first_crossings(work: Work, scenario: Scenario, chunk: slice) -> Crossings:
     """First margin call and liquidation of each entry of a chunk at each leverage."""
     series = series_of(work, chunk, scenario)
-    periods = periods_of(work, series, scenario.maintenance)
-    ratio = price_ratio_of(series, scenario)
-    compiled = compile_scenario(scenario, work.leverages, work.terms, ratio, periods)
+    made = compiled(work, series, scenario)
     call, dead = (
         _first_of(barriers, series, scenario.sign, work.leverages.size, max(work.horizons))
-        for barriers in (compiled.margin_call, compiled.liquidation)
+        for barriers in (made.margin_call, made.liquidation)
     )
-    return Crossings(series, compiled.rejected, call, dead)
+    return Crossings(series, made.rejected, call, dead)
 
 
 def _first_of(barriers: Sequence[Barrier], series: Series, sign: float, n_leverages: int, limit: int) -> Int32:

@@ -8,9 +8,10 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from backtest.barrier import MarginTerms
+from backtest.barrier import Compiled, MarginTerms
 from backtest.history import Grid
 from backtest.kernels.windows import Runs
+from backtest.sweep import Scenario
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
@@ -56,6 +57,8 @@ class Work:
     block_ms : int
         Length of a calendar block.
     terms : MarginTerms
+    compiled : dict
+        Scenarios whose lines and thresholds no chunk changes, once they are compiled.
     max_gap_bars : int, optional
         Entries whose window holds a longer part of a gap are excluded.
     """
@@ -68,6 +71,7 @@ class Work:
     terms: MarginTerms
     max_gap_bars: int | None = None
     too_long: Int = field(init=False, repr=False)
+    compiled: dict[Scenario, Compiled] = field(init=False, repr=False, default_factory=dict)
     _cohorts: dict[tuple[int, int], Horizons] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
