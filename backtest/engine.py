@@ -7,7 +7,6 @@ window maxima of every entry before it (`widen`, `tile_maxima`), and so raises t
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -198,20 +197,6 @@ def _answer(
             counts[COUNTS.index("prior_liquidations"), q.scenario][later] += staying[..., at].swapaxes(1, 2)
 
 
-_buffers = threading.local()
-
-
-def scratch(name: str, rows: int, columns: int) -> Float:
-    """(rows, columns) float64 of this thread, overwritten by its next block of work.
-
-    Fresh arrays of megabytes are mapped and unmapped each time, which made two threads no faster than one.
-    """
-    held: dict[str, Float] = _buffers.__dict__
-    if name not in held or held[name].size < rows * columns:
-        held[name] = np.empty(rows * columns)
-    return held[name][: rows * columns].reshape(rows, columns)
-
-
 def fill_line(lines: Lines, k: int, series: Series, sign: float, out: Float) -> None:
     """One adverse series, `LOWEST` where its tier table is not in force."""
     adverse_series(series.adverse_price, series.paid, lines.rate[k], sign, out)
@@ -222,7 +207,8 @@ def fill_line(lines: Lines, k: int, series: Series, sign: float, out: Float) -> 
 def nested_windows(lines: Lines, series: Series, sign: float, horizons: Sequence[int]) -> Iterator[Windows]:
     """Window maxima of ascending horizons, each made from the one before; use each before asking for the next."""
     n, lines_n = series.stop - series.start, len(lines.rate)
-    running, spare, head, tail = (scratch(name, lines_n, n) for name in ("running", "spare", "head", "tail"))
+    # Keeping these arrays from block to block, per thread, was no faster.
+    running, spare, head, tail = (np.empty((lines_n, n)) for _ in range(4))
     whole = np.empty((lines_n, -(-n // TILE)))
     for k in range(lines_n):
         fill_line(lines, k, series, sign, running[k])
