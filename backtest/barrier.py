@@ -13,8 +13,9 @@ keeps its sign.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,12 +80,13 @@ class Compiled:
 
 @dataclass(frozen=True)
 class MarginTerms:
-    """What holds for every scenario of a run; the last two move what is left of a position, not whether it dies."""
+    """What holds for every scenario of a run; the last three move what is left of a position, not whether it dies."""
 
     fees_from_margin: bool = True
     margin_call_ratio: float = 0.8
     liquidation_slippage: float = 0.0
     liquidation_fee: float = 0.0
+    surplus: Literal["trader", "fund"] = "trader"
 
 
 def tiers_in_force(
@@ -124,7 +126,29 @@ def is_rejected(scenario: Scenario, table: TierTable | None, leverage: float, fe
     notional = notional_of(scenario, leverage)
     if table is not None and (leverage > table.max_leverage_at(notional) or notional > table.last_cap * (1 + TIE)):
         return True
-    return (1 - TIE) / leverage - fee <= entry_maintenance(scenario.maintenance, table, notional)
+    terms = balance_of(scenario, 1.0)
+    held = terms.numerator / leverage + terms.held / notional
+    return held - fee <= entry_maintenance(scenario.maintenance, table, notional)
+
+
+@dataclass(frozen=True)
+class Balance:
+    """What stands against maintenance in ``numerator/L + held/N ≤ x + reserve``, x the required margin rate.
+
+    Under a posted fee to close of rate c (Bybit UTA) the margin call keeps a rest of it, κ = 1/ratio − 1 (semantics.md
+    §5); extra margin then moves the bankruptcy price and the fee with it, and counts as ``A/(1 − lean·c)``.
+    """
+
+    numerator: float
+    held: float  # extra wallet balance, in the margin's currency
+    reserve: float
+
+
+def balance_of(scenario: Scenario, ratio: float) -> Balance:
+    """The terms of a scenario, for liquidation (ratio 1) or the margin call."""
+    c, kappa = scenario.maintenance.posted_fee, 1 / ratio - 1
+    held = scenario.extra / (1 - scenario.lean * c) if c else scenario.extra * (1 - TIE)
+    return Balance(1 - TIE + scenario.lean * c * kappa, held, c * kappa)
 
 
 @dataclass(frozen=True)
@@ -141,6 +165,12 @@ class Opened:
     def notional(self, j: int) -> float:
         """Entry notional at one leverage."""
         return notional_of(self.scenario, self.leverage[j])
+
+    def threshold(self, j: int) -> float:
+        """What the required margin rate of one leverage must stay below, deductions aside."""
+        terms = balance_of(self.scenario, self.ratio)
+        held = terms.held / self.notional(j) if terms.held else 0.0
+        return terms.numerator / self.leverage[j] + held - self.fee - terms.reserve
 
 
 def compile_scenario(
@@ -181,18 +211,24 @@ def _entry_barriers(opened: Opened) -> tuple[Barrier, ...]:
         return tuple(entry_maintenance(scenario.maintenance, t, opened.notional(j)) / opened.ratio for t in tables)
 
     if len(opened.periods) == 1 and opened.leverage:  # the maintenance of each leverage moves to its threshold
-        least = {j: (1 - TIE) / leverage - opened.fee - maintenance(j)[0] for j, leverage in opened.leverage.items()}
-        # A margin call can hold from the start; kernels want thresholds > 0, so both sides are lifted.
-        lift = 1.0 - min(least.values()) if min(least.values()) <= 0 else 0.0
-        lines = Lines((-s,), (1.0,), (s + lift,), *_spans(opened.periods, [1]))
-        return (Barrier(lines, tuple(least), tuple(x + lift for x in least.values())),)
+        lines = Lines((-s,), (1.0,), (s,), *_spans(opened.periods, [1]))
+        return (_lifted(lines, {j: opened.threshold(j) - maintenance(j)[0] for j in opened.leverage}),)
     out = []
     for rates, members in groupby(sorted(opened.leverage, key=maintenance), key=maintenance):
         same = tuple(members)
         shift = tuple(s + rate for rate in rates)
         lines = Lines((-s,) * len(rates), (1.0,) * len(rates), shift, *_spans(opened.periods, [1] * len(rates)))
-        out.append(Barrier(lines, same, tuple((1 - TIE) / opened.leverage[j] - opened.fee for j in same)))
+        out.append(_lifted(lines, {j: opened.threshold(j) for j in same}))
     return tuple(out)
+
+
+def _lifted(lines: Lines, threshold: dict[int, float]) -> Barrier:
+    """A barrier with thresholds > 0, as kernels want them; a margin call can hold from the start."""
+    least = min(threshold.values())
+    if least <= 0:
+        lines = replace(lines, shift=tuple(b + (1.0 - least) for b in lines.shift))
+        threshold = {j: x + (1.0 - least) for j, x in threshold.items()}
+    return Barrier(lines, tuple(threshold), tuple(threshold.values()))
 
 
 def _spans(periods: tuple[Period, ...], lines: list[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -218,26 +254,26 @@ def _mark_barriers(opened: Opened) -> tuple[Barrier, ...]:
 
 def _mark_barrier(opened: Opened, members: list[int]) -> Barrier:
     """One barrier for leverages that share their tiers."""
-    scenario, s, fee = opened.scenario, opened.scenario.lean, opened.fee
+    scenario, s = opened.scenario, opened.scenario.lean
     notional = [opened.notional(j) for j in members]
     reach = (min(notional) * opened.price_ratio[0], max(notional) * opened.price_ratio[1])
     tiers = [tiers_in_force(scenario.maintenance, period.table, notional[0], reach) for period in opened.periods]
     mmr = np.concatenate([rates for rates, _ in tiers])
     deduction = np.concatenate([deductions for _, deductions in tiers]) / opened.ratio
     rate = (mmr + scenario.maintenance.close_reserve) / opened.ratio - s
-    inverse = np.array([1.0 / opened.leverage[j] for j in members])
+    threshold = np.array([opened.threshold(j) for j in members])
     margin = scenario.size.margin if scenario.size else None
+    weight, shift = np.ones(mmr.size), np.full(mmr.size, s)
     if margin is None:
-        weight, shift = np.ones(mmr.size), s - deduction / notional[0]
-        threshold = (1 - TIE) * inverse - fee
+        shift -= deduction / notional[0]
     elif mmr.size == 1:
-        weight, shift = np.ones(1), np.array([s])
-        threshold = (1 - TIE + deduction[0] / margin) * inverse - fee
+        threshold += [deduction[0] / margin / opened.leverage[j] for j in members]
     else:
         # N = margin·L, so D/N shrinks with leverage: divide by what stands before 1/L.
-        weight = 1.0 / (1 - TIE + deduction / margin)
-        shift = (s + fee) * weight
-        threshold = inverse
+        terms = balance_of(scenario, opened.ratio)
+        weight = 1.0 / (terms.numerator + (terms.held + deduction) / margin)
+        shift = (s + opened.fee + terms.reserve) * weight
+        threshold = np.array([1.0 / opened.leverage[j] for j in members])
     spans = _spans(opened.periods, [len(rates) for rates, _ in tiers])
     lines = Lines(tuple(rate.tolist()), tuple(weight.tolist()), tuple(shift.tolist()), *spans)
-    return Barrier(lines, tuple(members), tuple(threshold.tolist()))
+    return _lifted(lines, dict(zip(members, threshold.tolist(), strict=True)))

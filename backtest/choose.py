@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from backtest.columns import axes_fields
 from backtest.errors import ConfigError
 from backtest.intervals import attainable_low
 from backtest.units import duration_ms
 
 if TYPE_CHECKING:
     import pandas as pd
-
-SCENARIO = ["symbol", "side", "maintenance", "open_fee", "funding_scale", "funding_shift", "size"]
 
 
 def choose(
@@ -63,8 +62,11 @@ def choose(
         table = table[[duration_ms(text) == wanted for text in table["horizon"]]]
         if table.empty:
             raise ConfigError(f"horizon must be one of {', '.join(known)} in this run; got {horizon!r}")
+    if table["leverage"].isna().all():
+        raise ConfigError("the trades have leverages of their own, so there is none to choose; see their survival")
+    axes = [*(field.name for field in axes_fields(table.columns)), "horizon"]
     rows = []
-    for key, part in table.groupby([*SCENARIO, "horizon"], sort=False, dropna=False):
+    for key, part in table.groupby(axes, sort=False, dropna=False):
         ordered = part.sort_values("leverage")
         meets = ((ordered["survival_low"] >= survival) & (ordered["entries"] > 0)).to_numpy()
         count = int(meets.size if meets.all() else np.argmin(meets))
@@ -77,7 +79,7 @@ def choose(
             bool(most["few_blocks"]),
             confidence,
         )
-        row: dict[str, object] = dict(zip([*SCENARIO, "horizon"], key, strict=True))
+        row: dict[str, object] = dict(zip(axes, key, strict=True))
         for name in ("leverage", "survival", "survival_low", "survival_high"):
             row[name] = np.nan if best is None else best[name]
         row["few_blocks"] = bool((most if best is None else best)["few_blocks"])

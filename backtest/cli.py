@@ -198,7 +198,7 @@ def report(run_directory: str, survival: float) -> None:
 NUMBERS = (
     *("entry_price", "quantity", "leverage", "margin", "wallet", "extra_margin", "funding_paid", "max_leverage"),
     *("mmr", "deduction", "slope", "initial_rate", "taker_fee", "close_reserve", "mark_price"),
-    *("other_maintenance", "other_unrealized"),
+    *("other_maintenance", "other_unrealized", "liquidation_ltv", "margin_call_ltv", "interest"),
 )
 
 
@@ -208,8 +208,9 @@ def position_options(function: F) -> F:
         function = click.option("--" + name.replace("_", "-"), name, type=float)(function)
     for name, help_text in (
         ("tiers", "JSON: [[floor, mmr, deduction], …]."),
+        ("symbol", "Takes its latest packaged tier table under the rule."),
         ("basis", "mark or entry."),
-        ("contract", "linear or inverse."),
+        ("contract", "linear, inverse or spot (with the ltv options)."),
         ("side", "long or short."),
         ("rules", "A rule name; see `backtest rules`."),
     ):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import (
-    BaseModel,
+    AfterValidator,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
@@ -20,64 +20,33 @@ from pydantic import (
 from pydantic import field_validator as check
 
 from backtest.errors import ConfigError
+from backtest.keys import (
+    Basis,
+    Contract,
+    Duration,
+    Fee,
+    Instant,
+    Leverage,
+    Model,
+    NotNegative,
+    Number,
+    PathText,
+    Positive,
+    Rate,
+    Side,
+    explain,
+)
+from backtest.policy import Policy, VolatilityScale, VolatilityTarget
 from backtest.rules.catalog import rules
 from backtest.units import duration_ms, instant_ms, number_text
 
-Side = Literal["long", "short"]
-Basis = Literal["mark", "entry"]
-Contract = Literal["linear", "inverse"]
-Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-Rate = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, lt=1)]
-Fee = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-0.01, lt=1)]
-"""Negative is a maker's rebate."""
-Positive = Annotated[float, Field(strict=True, allow_inf_nan=False, gt=0)]
-Leverage = Annotated[float, Field(strict=True, allow_inf_nan=False, gt=0, le=1000)]
 MAX_POINTS = 10_000
-
-
-class Model(BaseModel):
-    """A part of the configuration: unknown keys are refused, values never change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    def __init__(self, **values: object) -> None:
-        try:
-            super().__init__(**values)
-        except ValidationError as error:
-            raise ConfigError(explain(error, type(self).__name__.lower())) from None
-
-
-def _duration(text: object) -> object:
-    if isinstance(text, str):
-        try:
-            duration_ms(text)
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
-    return text
-
-
-def _instant(text: object) -> str:
-    try:
-        instant_ms(str(text))
-    except ConfigError as error:
-        raise ValueError(str(error)) from None
-    return str(text)
-
-
-def _path(value: object) -> object:
-    return str(value) if isinstance(value, Path) else value
-
-
-Duration = Annotated[str, Field(strict=True, pattern=r"^\d+\s*[smhdw]$"), BeforeValidator(_duration)]
-Instant = Annotated[str, BeforeValidator(_instant, json_schema_input_type=str)]
 
 
 class Data(Model):
     """Which histories, and which part of them."""
 
-    path: Annotated[str, BeforeValidator(_path, json_schema_input_type=str)] | None = Field(
-        None, description="Dataset or Parquet file, relative to the configuration file."
-    )
+    path: PathText | None = Field(None, description="Dataset or Parquet file, relative to the configuration file.")
     interval: Duration | None = Field(None, description="Only needed where the dataset holds several.")
     symbols: tuple[str, ...] | None = Field(None, min_length=1, description="Default: all of the dataset.")
     start: Instant | None = Field(None, description="Inclusive, UTC.")
@@ -98,6 +67,16 @@ class Entries(Model):
     """When positions are opened."""
 
     every: Duration | None = Field(None, description="Bars whose open_time is a multiple of it. Default: every bar.")
+    file: PathText | None = Field(
+        None,
+        description="Your own trades: entry_time[, exit_time, side, leverage, entry_price, symbol], Parquet or CSV.",
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if self.every is not None and self.file is not None:
+            raise ValueError("every and file exclude each other: entries are bars, or your own trades")
+        return self
 
 
 class Funding(Model):
@@ -108,10 +87,14 @@ class Funding(Model):
 
 
 class Size(Model):
-    """Size of a position: a fixed entry notional, or a fixed margin (the notional is then margin × leverage)."""
+    """Size of a position: a fixed entry notional, or a fixed margin (the notional is then margin × leverage).
+
+    `extra` is wallet balance that stands behind the position beside its margin (single-position cross).
+    """
 
     notional: Positive | None = None
     margin: Positive | None = None
+    extra: NotNegative = Field(0.0, description="Further wallet balance behind the position, in its margin's currency.")
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -122,9 +105,10 @@ class Size(Model):
     @property
     def label(self) -> str:
         """As in the results: ``notional=10000``."""
+        extra = f" extra={number_text(self.extra)}" if self.extra else ""
         if self.notional is not None:
-            return f"notional={number_text(self.notional)}"
-        return f"margin={number_text(self.margin or 0)}"
+            return f"notional={number_text(self.notional)}{extra}"
+        return f"margin={number_text(self.margin or 0)}{extra}"
 
 
 class RuleTiers(Model):
@@ -175,6 +159,16 @@ Leverages = Annotated[
 ]
 
 
+def _weights(value: dict[str, float]) -> dict[str, float]:
+    if any(w == 0 for w in value.values()) or not math.isclose(sum(map(abs, value.values())), 1, rel_tol=1e-9):
+        total = sum(map(abs, value.values()))
+        raise ValueError(f"weights must not be 0 and their absolute values must add up to 1; got a sum of {total:.10g}")
+    return value
+
+
+Portfolio = Annotated[dict[str, Number], Field(min_length=1), AfterValidator(_weights)]
+
+
 class Sweep(Model):
     """The axes; the scenarios are their product.
 
@@ -186,6 +180,12 @@ class Sweep(Model):
         Flat rates, rule names, tier-table files, or ``{"rule": …, "tiers": …}``.
     side, leverage, open_fee, funding, size : sequence
         Leverages may be a ``range`` or ``{"from": 1, "to": 125}``; ``open_fee`` is a fraction of the notional.
+    weight : sequence
+        Leverage that follows volatility: ``{"target": 0.6, "window": "30d", "cap": 2.0}``; ``{}`` is weight 1.
+    policy : sequence
+        Path-dependent rules, such as ``{"stop_loss": {"distance": 0.05}}``; ``{}`` is none.
+    portfolio : sequence
+        Cross margin: ``{"BTCUSDT": 0.6, "ETHUSDT": -0.4}``, signed shares of the notional, instead of `side`.
 
     Examples
     --------
@@ -195,14 +195,17 @@ class Sweep(Model):
     """
 
     horizon: tuple[Duration, ...] = Field(min_length=1)
-    maintenance: tuple[MaintenanceItem, ...] = Field(min_length=1)
+    maintenance: tuple[MaintenanceItem, ...] = Field((), description="Needed but for spot margin, which has none.")
     side: tuple[Side, ...] = Field(("long", "short"), min_length=1)
     leverage: Leverages = Field(tuple(float(x) for x in range(1, 126)), min_length=1, max_length=MAX_POINTS)
     open_fee: tuple[Fee, ...] = Field((0.0,), min_length=1)
     funding: tuple[Funding, ...] = Field((Funding(),), min_length=1)
     size: tuple[Size, ...] = ()
+    weight: tuple[VolatilityTarget, ...] = ()
+    policy: tuple[Policy, ...] = ()
+    portfolio: tuple[Portfolio, ...] = ()
 
-    @check("side", "leverage", "maintenance", "open_fee", "funding", "size")
+    @check("side", "leverage", "maintenance", "open_fee", "funding", "size", "weight", "policy", "portfolio")
     @classmethod
     def _distinct(cls, values: tuple[object, ...], info: ValidationInfo) -> tuple[object, ...]:
         for i, value in enumerate(values):
@@ -221,16 +224,45 @@ class Sweep(Model):
         return values
 
 
+LoanToValue = Annotated[Number, Field(gt=0, le=1)]
+
+
 class Margin(Model):
     """How margin is charged, where a rule does not say."""
 
     contract: Contract = Field("linear", description="Inverse: margin, tiers and sizes by margin are in coin.")
+    expiry: Instant | None = Field(None, description="Dated futures: no funding, settled at the last close before it.")
     basis: Basis = Field("mark", description="Maintenance on the notional at the mark price, or at entry.")
     close_reserve: Rate = Field(0.0, description="Closing fee kept inside the maintenance term.")
     fees_from_margin: Annotated[bool, Field(strict=True)] = True
     margin_call_ratio: Annotated[Number, Field(gt=0, le=1)] = 0.8
     liquidation_slippage: Rate = Field(0.0, description="Of the fill, against the position. Events only.")
     liquidation_fee: Rate = Field(0.0, description="Fraction of the notional at the fill. Events only.")
+    surplus: Literal["trader", "fund"] = Field("trader", description="Who keeps what a liquidation leaves.")
+    taker_fee: Fee | None = Field(
+        None, description="Where a rule or policy needs it; default: the rule's, else open_fee."
+    )
+    maintenance_scale: VolatilityScale | None = Field(None, description="Maintenance that rises with volatility.")
+    liquidation_ltv: LoanToValue | None = Field(None, description="Spot margin: debt over assets at liquidation.")
+    margin_call_ltv: LoanToValue | None = Field(None, description="Spot margin: debt over assets at the margin call.")
+    borrow_rate: Rate = Field(0.0, description="Spot margin: interest per hour begun, compounding.")
+
+    @model_validator(mode="after")
+    def _spot(self) -> Self:
+        spot = self.contract == "spot"
+        named = ("liquidation_ltv", "margin_call_ltv", "borrow_rate")
+        if not spot and (given := sorted(set(named) & self.model_fields_set)):
+            raise ValueError(f"{given[0]} goes with contract 'spot'")
+        if not spot:
+            return self
+        if self.liquidation_ltv is None or self.margin_call_ltv is None:
+            raise ValueError("contract 'spot' needs liquidation_ltv and margin_call_ltv")
+        if self.margin_call_ltv > self.liquidation_ltv:
+            raise ValueError(f"margin_call_ltv must be at most liquidation_ltv; got {self.margin_call_ltv:g}")
+        perpetual = ("expiry", "basis", "close_reserve", "margin_call_ratio", "taker_fee", "maintenance_scale")
+        if given := sorted(set(perpetual) & self.model_fields_set):
+            raise ValueError(f"{given[0]} has no meaning for contract 'spot'")
+        return self
 
 
 class Statistics(Model):
@@ -253,38 +285,46 @@ class Config(Model):
     margin: Margin = Margin()
     statistics: Statistics = Statistics()
 
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        sweep, margin = self.sweep, self.margin
+        spot = margin.contract == "spot"
+        if not spot and not sweep.maintenance:
+            raise ValueError("sweep.maintenance: is missing")
+        unread = ("maintenance", "funding", "policy", "portfolio")
+        if spot and (given := [key for key in unread if key in sweep.model_fields_set and getattr(sweep, key)]):
+            raise ValueError(f"sweep.{given[0]} has no meaning for contract 'spot'")
+        if any(size.extra for size in sweep.size) and (spot or sweep.portfolio):
+            raise ValueError(
+                "sweep.size: extra is wallet balance behind one perpetual; give the whole wallet as margin"
+            )
+        for policy in sweep.policy:
+            if policy.top_up and policy.top_up.target_ratio >= margin.margin_call_ratio:
+                raise ValueError(
+                    f"sweep.policy: top_up.target_ratio must lie below margin.margin_call_ratio "
+                    f"{margin.margin_call_ratio:g}, or the call stands; got {policy.top_up.target_ratio:g}"
+                )
+        if sweep.portfolio:
+            self._check_portfolio()
+        return self
 
-WORDS = {
-    "extra_forbidden": "is not a known key",
-    "missing": "is missing",
-    "too_short": "must not be empty",
-    "tuple_type": "must be a list",
-}
-
-
-def explain(error: ValidationError, root: str = "") -> str:
-    """Every problem of a configuration on a line of its own: key's path, rule and value."""
-    lines = []
-    for problem in error.errors():
-        path = root
-        for part in problem["loc"]:
-            if isinstance(part, int):
-                path += f"[{part}]"
-            elif str(part).isidentifier():
-                path += f".{part}" if path else str(part)
-        inner = getattr(problem.get("ctx", {}).get("error"), "__context__", None)
-        if isinstance(inner, ValidationError):  # a part that refused itself
-            lines.append(explain(inner, path))
-            continue
-        value = problem["input"]
-        if problem["type"] == "too_short" and value:  # its items are refused one by one
-            continue
-        rule_text = WORDS.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
-        rule_text = rule_text.replace("Input should be", "must be")
-        told = problem["type"] == "missing" or isinstance(value, dict) or "; got " in rule_text
-        shown = "" if told else f"; got {value!r}"
-        lines.append(f"{path or 'configuration'}: {rule_text}{shown if len(shown) < 200 else ''}")
-    return "\n".join(dict.fromkeys(lines))
+    def _check_portfolio(self) -> None:
+        """A portfolio has its own sides and symbols, and one wallet in one currency."""
+        for key in ("side", "weight", "policy"):
+            if key in self.sweep.model_fields_set and getattr(self.sweep, key):
+                raise ValueError(f"sweep.{key} has no place beside sweep.portfolio, whose weights are signed")
+        for name, given in (
+            ("data.symbols", self.data.symbols),
+            ("entries.file", self.entries.file),
+            ("margin.expiry", self.margin.expiry),
+            ("margin.maintenance_scale", self.margin.maintenance_scale),
+        ):
+            if given is not None:
+                raise ValueError(f"{name} has no place beside sweep.portfolio")
+        if self.margin.contract != "linear":
+            raise ValueError(
+                f"sweep.portfolio is margined in one quote currency: contract 'linear'; got {self.margin.contract!r}"
+            )
 
 
 def load_config(path: str | Path) -> Config:
@@ -324,4 +364,6 @@ def _with_base(config: Config, base: Path) -> Config:
 
     sweep = config.sweep.model_copy(update={"maintenance": tuple(resolve(m) for m in config.sweep.maintenance)})
     data = config.data.model_copy(update={"path": str(base / (config.data.path or ""))})
-    return config.model_copy(update={"sweep": sweep, "data": data})
+    file = config.entries.file
+    entries = config.entries.model_copy(update={"file": None if file is None else str(base / file)})
+    return config.model_copy(update={"sweep": sweep, "data": data, "entries": entries})

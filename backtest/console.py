@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from io import StringIO
 from typing import TYPE_CHECKING
 
-from backtest.choose import SCENARIO
+from backtest.columns import axes_fields
 from backtest.plots.scenario import is_null, percent_text, rate_text, scenario_words, select, usual_leverages
 from backtest.units import duration_ms
 
@@ -20,7 +20,8 @@ def choices_text(choices: pd.DataFrame) -> str:
 
     choices : as `backtest.choose.choose` returns it.
     """
-    axes = [name for name in SCENARIO if choices[name].nunique(dropna=False) > 1] or ["symbol", "side"]
+    names = (field.name for field in axes_fields(choices.columns))
+    axes = [name for name in names if choices[name].nunique(dropna=False) > 1] or ["symbol", "side"]
     horizons = _ascending(choices["horizon"])
     cells: dict[tuple[object, ...], dict[str, str]] = {}
     for row in choices.to_dict("records"):
@@ -41,7 +42,7 @@ def choices_text(choices: pd.DataFrame) -> str:
 def leverage_text(table: pd.DataFrame) -> str:
     """Survival with its interval at chosen leverages (lines) and horizons (columns), first scenario of each side."""
     parts = []
-    for _, rows in table.groupby(["symbol", "side"], sort=False):
+    for _, rows in table.groupby(["symbol", "side"], sort=False, dropna=False):
         same = select(rows)
         horizons = _ascending(same["horizon"])
         lines = []

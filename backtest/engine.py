@@ -7,7 +7,7 @@ window maxima of every entry before it (`widen`, `tile_maxima`), and so raises t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -15,59 +15,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backtest.barrier import Barrier, Compiled, Lines, Period, compile_scenario
+from backtest.entrywise import SPARSE, Crossings, count_entrywise, crossings_entrywise
 from backtest.kernels.crossing import crossings_by_stack, crossings_by_tree, tree_of
 from backtest.kernels.windows import (
     LOWEST,
-    TILE,
-    Entries,
-    Windows,
     adverse_series,
     count_windows,
     levels_of,
-    tile_maxima,
-    widen,
 )
+from backtest.rates import Part, parts_of_scenario
+from backtest.series import Series, nested_windows, series_of
 from backtest.survival import COUNTS, SurvivalTable
-from backtest.sweep import Maintenance, Scenario
+from backtest.sweep import Maintenance, Scenario, sides_of
 from backtest.work import Horizons, Work
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 Int32 = NDArray[np.int32]
-
-
-@dataclass(frozen=True)
-class Series:
-    """Local arrays of a chunk: from its first entry's bar to the end of its longest window."""
-
-    start: int
-    stop: int
-    adverse_price: Float
-    paid: Float
-    entries: Entries
-
-
-def series_of(work: Work, chunk: slice, scenario: Scenario) -> Series:
-    """Slice what the entries of a chunk can see; funding is summed from the first entry's bar on.
-
-    Prices of inverse contracts become 1/P: the worst price for a long is still the low.
-    """
-    grid, sign, funding = work.grid, scenario.sign, scenario.funding
-    bars = work.bars[chunk]
-    start = int(bars[0])
-    stop = min(grid.n_bars, int(bars[-1]) + max(work.horizons) + 1)
-    price = (grid.low if sign > 0 else grid.high)[start:stop]
-    charged = slice(*np.searchsorted(grid.charge_bar, [start + 1, stop]))
-    rate = funding.scale * grid.charge_rate[charged] + funding.shift
-    amount = rate / grid.charge_price[charged] if scenario.inverse else rate * grid.charge_price[charged]
-    steps = np.diff(grid.charge_bar[charged] - start, prepend=0, append=stop - start)
-    paid = np.repeat(np.cumsum(np.append(0.0, amount)), steps)
-    local = bars - start
-    dense = slice(0, bars.size) if local[-1] == bars.size - 1 else local  # a slice is read without a copy
-    entry = grid.entry_price[start:stop][dense]
-    # In 1/P the entry's scale, 1/u_p, is its price.
-    entries = Entries(local, sign * paid[dense], np.ascontiguousarray(entry) if scenario.inverse else 1.0 / entry)
-    return Series(start, stop, 1.0 / price if scenario.inverse else price, paid, entries)
 
 
 def price_ratio_of(series: Series, scenario: Scenario) -> tuple[float, float]:
@@ -151,6 +115,8 @@ def count_block(work: Work, scenarios: Sequence[Scenario], chunk: slice) -> Surv
     parts = parts_of(work, scenarios[0].maintenance, chunk)
     if len(parts) > 1:
         return sum((count_block(work, scenarios, part) for part in parts[1:]), count_block(work, scenarios, parts[0]))
+    if any(is_entrywise(work, scenario) for scenario in scenarios):
+        return _count_entrywise(work, scenarios, chunk)
     series = series_of(work, chunk, scenarios[0])
     horizons = work.cohorts(chunk)
     n_blocks = horizons.cohorts[0].entries.size
@@ -172,6 +138,39 @@ def count_block(work: Work, scenarios: Sequence[Scenario], chunk: slice) -> Surv
     return SurvivalTable(counts, int(work.blocks(work.bars[chunk][:1])[0]))
 
 
+def is_entrywise(work: Work, scenario: Scenario) -> bool:
+    """Whether positions of one leverage differ in more than their price, so that thresholds are not shared."""
+    maintenance = scenario.maintenance
+    in_coin = scenario.face is not None and bool(maintenance.tables or scenario.extra)
+    return (
+        work.trades is not None
+        or work.grid.scale is not None
+        or scenario.weight is not None
+        or maintenance.spot is not None
+        or maintenance.slope > 0
+        or in_coin
+    )
+
+
+def _parts(work: Work, series: Series, scenario: Scenario) -> list[Part]:
+    periods = periods_of(work, series, scenario.maintenance)
+    return parts_of_scenario(scenario, work.leverages, work.terms, series, periods)
+
+
+def _count_entrywise(work: Work, scenarios: Sequence[Scenario], chunk: slice) -> SurvivalTable:
+    """As `count_block`, one scenario at a time; where trades have sides of their own, both are counted."""
+    first, last = (int(b) for b in work.blocks(work.bars[chunk][[0, -1]]))
+    shape = (len(COUNTS), len(scenarios), len(work.horizons), work.leverages.size, last - first + 1)
+    counts = np.zeros(shape, np.int64)
+    for i, scenario in enumerate(scenarios):
+        for one in sides_of(scenario):
+            series = series_of(work, chunk, one)
+            found = np.zeros(shape[:1] + shape[2:], np.int64)
+            count_entrywise(work, series, _parts(work, series, one), chunk, first, found)
+            counts[:, i] += found
+    return SurvivalTable(counts, first)
+
+
 def _answer(
     lines: Lines, questions: list[Question], series: Series, sign: float, horizons: Horizons, counts: Int
 ) -> None:
@@ -180,7 +179,10 @@ def _answer(
     levels = levels_of(thresholds)
     n_blocks = horizons.cohorts[0].entries.size
     histogram = np.zeros((len(horizons.bars), 2 * n_blocks, levels.value.size), np.int64)
-    windows = nested_windows(lines, series, sign, horizons.bars)
+    adverse = np.empty((len(lines.rate), series.adverse_price.size))
+    for k, out in enumerate(adverse):
+        fill_line(lines, k, series, sign, out)
+    windows = nested_windows(adverse, horizons.bars)
     weight, shift = np.array(lines.weight), np.array(lines.shift)
     for window, cohort, found in zip(windows, horizons.cohorts, histogram, strict=True):
         if cohort.runs.start.size:
@@ -204,62 +206,18 @@ def fill_line(lines: Lines, k: int, series: Series, sign: float, out: Float) -> 
     out[lines.stop[k] :] = LOWEST
 
 
-def nested_windows(lines: Lines, series: Series, sign: float, horizons: Sequence[int]) -> Iterator[Windows]:
-    """Window maxima of ascending horizons, each made from the one before; use each before asking for the next."""
-    n, lines_n = series.stop - series.start, len(lines.rate)
-    # Keeping these arrays from block to block, per thread, was no faster.
-    running, spare, head, tail = (np.empty((lines_n, n)) for _ in range(4))
-    whole = np.empty((lines_n, -(-n // TILE)))
-    for k in range(lines_n):
-        fill_line(lines, k, series, sign, running[k])
-        tile_maxima(running[k], head[k], tail[k], whole[k])
-    between, between_spare = whole.copy(), whole.copy()
-    length = tiles = 1
-    for h in horizons:
-        if h <= TILE:
-            running, spare = widen(running, spare, length, h)
-            length = h
-            yield Windows(running, running, 0, whole, between)
-        else:
-            inside = (h - 1) // TILE - 1
-            if inside > tiles:
-                between, between_spare = widen(between, between_spare, tiles, inside)
-                tiles = inside
-            yield Windows(head, tail, h - 1, whole, between)
-
-
-SPARSE = 64
-"""Bars per entry from which descending a tree beats a stack over all bars."""
-
-
-@dataclass(frozen=True)
-class Crossings:
-    """When the positions of a scenario were called and liquidated.
-
-    Attributes
-    ----------
-    series : Series
-        The chunk's local arrays.
-    rejected : (n_leverages,) bool
-    margin_call, liquidation : (n_entries, n_leverages) int32
-        Bars from the entry, within the longest horizon; 0 where it did not happen.
-    """
-
-    series: Series
-    rejected: NDArray[np.bool_]
-    margin_call: Int32
-    liquidation: Int32
-
-
 def first_crossings(work: Work, scenario: Scenario, chunk: slice) -> Crossings:
     """First margin call and liquidation of each entry of a chunk at each leverage."""
     series = series_of(work, chunk, scenario)
+    if is_entrywise(work, scenario):
+        return crossings_entrywise(work, series, _parts(work, series, scenario))
     made = compiled(work, series, scenario)
     call, dead = (
         _first_of(barriers, series, scenario.sign, work.leverages.size, max(work.horizons))
         for barriers in (made.margin_call, made.liquidation)
     )
-    return Crossings(series, made.rejected, call, dead)
+    rejected = np.broadcast_to(made.rejected, (series.worth.size, made.rejected.size))
+    return Crossings(series, rejected, call, dead)
 
 
 def _first_of(barriers: Sequence[Barrier], series: Series, sign: float, n_leverages: int, limit: int) -> Int32:

@@ -13,17 +13,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from backtest.barrier import entry_maintenance, notional_of
+from backtest.columns import FURTHER, POINT, TIME, axes_fields, event_schema, repeated
 from backtest.config import Config, Data, Entries, Margin, Sweep
-from backtest.engine import Crossings, first_crossings, parts_of
+from backtest.engine import first_crossings, parts_of
+from backtest.entrywise import Crossings, members_of
 from backtest.errors import ConfigError
 from backtest.history import Grid, PriceHistory
+from backtest.positions import fill_price, positions_of
 from backtest.progress import progress
-from backtest.results import SURVIVAL_SCHEMA
-from backtest.rules.tiers import TierTable
 from backtest.runner import folders_for
-from backtest.sources import Source, config_of, grid_for, sources_of, work_of
-from backtest.sweep import Scenario, scenarios_at, scenarios_of
+from backtest.series import Series, held_cost
+from backtest.sources import Source, config_of, grid_for, has_own_leverage, sources_of, with_trades, work_of
+from backtest.sweep import Scenario, scenarios_at, scenarios_of, sides_of
 from backtest.where import Where
 from backtest.work import Work
 
@@ -37,24 +38,6 @@ UNASKED_ROWS = 50_000_000
 EVENT_CHUNK_BARS = 1 << 16
 MOST_CHUNK_BARS = 1 << 22
 ROWS_WRITTEN = 1 << 17
-TIME = pa.timestamp("ms", tz="UTC")
-AXES = [SURVIVAL_SCHEMA.field(i) for i in range(9)]
-EVENT_SCHEMA = pa.schema(
-    [
-        *AXES,
-        ("entry_time", TIME),
-        ("entry_price", pa.float64()),
-        ("rejected", pa.bool_()),
-        ("liquidation_price", pa.float64()),
-        ("bankruptcy_price", pa.float64()),
-        ("margin_call_time", TIME),
-        ("liquidation_time", TIME),
-        ("bars_to_liquidation", pa.int64()),
-        ("fill_price", pa.float64()),
-        ("residual", pa.float64()),
-        ("recovered", pa.bool_()),
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -70,8 +53,8 @@ class Selection:
         if text is None:
             return cls([], [])
         condition = Where(text)
-        condition.require(EVENT_SCHEMA.names)
-        names = {f.name for f in AXES}
+        condition.require(event_schema(FURTHER, lives=True, trades=True).names)
+        names = {field.name for field in (*axes_fields(FURTHER), *POINT)}
         parts = condition.conjuncts()
         return cls([p for p in parts if p.columns <= names], [p for p in parts if not p.columns <= names])
 
@@ -80,10 +63,12 @@ class Selection:
         horizons, leverages = config.sweep.horizon, config.sweep.leverage
         labels = {"symbol": symbol, **scenario.columns()}
         n = len(horizons) * len(leverages)
-        columns = [pa.repeat(pa.scalar(labels[f.name], f.type), n) for f in AXES[:7]]
+        fields = axes_fields(labels)
+        columns = repeated(fields, labels, n)
         columns.append(pa.array([h for h in horizons for _ in leverages], pa.string()))
-        columns.append(pa.array(list(leverages) * len(horizons), pa.float64()))
-        batch = pa.RecordBatch.from_arrays(columns, schema=pa.schema(AXES))
+        shown = [None] if has_own_leverage(config) else list(leverages)
+        columns.append(pa.array(shown * len(horizons), pa.float64()))
+        batch = pa.RecordBatch.from_arrays(columns, schema=pa.schema([*fields, *POINT]))
         out = np.ones(n, dtype=np.bool_)
         for part in self.axes:
             out &= part.mask(batch).to_numpy(zero_copy_only=False)
@@ -129,6 +114,7 @@ def write_events(
         raise ConfigError(f"--out must end in .parquet or .csv; got {target.name!r}")
     if target.exists() and not overwrite:
         raise ConfigError(f"{target}: exists already; choose another file, or ask for --overwrite")
+    config = with_trades(config)
     selection = Selection.parse(where)
     scenarios = scenarios_of(config)
     sources = sources_of(config.data.path or "", config)
@@ -147,7 +133,7 @@ def write_events(
     written = 0
     with folders_for(target):
         try:
-            with _writer(partial, target.suffix) as writer:
+            with _writer(partial, target.suffix, schema_of(config, scenarios)) as writer:
                 for source in sources:
                     work, own = _of_symbol(config, source, scenarios)
                     for table in _coalesced(symbol_events(work, config, own, selection)):
@@ -193,7 +179,7 @@ def events_of(
     for one in sources_of(source, config):
         work, own = _of_symbol(config, one, scenarios)
         batches += symbol_events(work, config, own, selection)
-    frame: pd.DataFrame = pa.Table.from_batches(batches, schema=EVENT_SCHEMA).to_pandas()
+    frame: pd.DataFrame = pa.Table.from_batches(batches, schema=schema_of(config, scenarios)).to_pandas()
     return frame
 
 
@@ -203,23 +189,29 @@ def _of_symbol(config: Config, source: Source, scenarios: list[Scenario]) -> tup
     return work_of(config, grid_for(config, source, own)), own
 
 
-def _writer(path: Path, suffix: str) -> pq.ParquetWriter:
+def schema_of(config: Config, scenarios: Sequence[Scenario]) -> pa.Schema:
+    """Columns of the events of a configuration."""
+    first = scenarios[0]
+    return event_schema(first.columns(), lives=first.policy is not None, trades=config.entries.file is not None)
+
+
+def _writer(path: Path, suffix: str, schema: pa.Schema) -> pq.ParquetWriter:
     if suffix == ".csv":
         from pyarrow.csv import CSVWriter
 
-        return CSVWriter(path, EVENT_SCHEMA)
-    return pq.ParquetWriter(path, EVENT_SCHEMA, compression="zstd")
+        return CSVWriter(path, schema)
+    return pq.ParquetWriter(path, schema, compression="zstd")
 
 
 def count_rows(work: Work, scenarios: list[Scenario]) -> int:
     """Rows of all events of a symbol."""
-    cohorts = sum(int(cohort_mask(work, work.bars, h).sum()) for h in work.horizons)
-    return cohorts * work.leverages.size * len(scenarios)
-
-
-def cohort_mask(work: Work, bars: Int, horizon: int) -> NDArray[np.bool_]:
-    """Entries whose window lies inside the grid, gaps permitting."""
-    return (bars + horizon < work.grid.n_bars) & ~work.excluded(bars, horizon)
+    every = slice(0, work.bars.size)
+    cohorts = 0
+    for scenario in scenarios:
+        for side in sides_of(scenario):
+            weight = work.weights(scenario.weight, every, side.sign)
+            cohorts += int(members_of(work, every, weight).inside.sum())
+    return cohorts * work.leverages.size
 
 
 def symbol_events(
@@ -233,33 +225,53 @@ def symbol_events(
     with progress(f"events of {symbol}", len(scenarios) * len(chunks)) as advance:
         for scenario in scenarios:
             wanted = selection.wanted(symbol, scenario, config)
-            for chunk in (
-                [part for c in chunks for part in parts_of(work, scenario.maintenance, c)] if wanted.any() else ()
-            ):
-                found = first_crossings(work, scenario, chunk)
-                for h in np.flatnonzero(wanted.any(axis=1)):
-                    kept = np.flatnonzero(cohort_mask(work, work.bars[chunk], work.horizons[h]))
-                    window = Window(
-                        config.sweep.horizon[h], work.horizons[h], work.bars[chunk][kept], kept, latest_close
-                    )
-                    for leverage in np.flatnonzero(wanted[h]):
-                        batch = selection.filter(_batch(work, scenario, found, window, int(leverage)))
-                        if batch.num_rows:
-                            yield batch
-                advance(1)
             if not wanted.any():
                 advance(len(chunks))
+                continue
+            for chunk in chunks:
+                for part in parts_of(work, scenario.maintenance, chunk):
+                    for side in sides_of(scenario):
+                        found = first_crossings(work, side, part)
+                        for leverage, window in _windows(work, config, found, part, wanted, latest_close):
+                            batch = selection.filter(_batch(work, side, found, window, leverage))
+                            if batch.num_rows:
+                                yield batch
+                advance(1)
+
+
+def _windows(
+    work: Work, config: Config, found: Crossings, chunk: slice, wanted: NDArray[np.bool_], latest_close: Int
+) -> Iterator[tuple[int, Window]]:
+    """Horizons and leverages that are wanted, each with the cohort of its horizon."""
+    members = members_of(work, chunk, found.series.weight)
+    ascending = {axis: k for k, axis in enumerate(members.axis)}
+    price, until = work.entry_price(chunk), work.until(chunk)
+    for h in np.flatnonzero(wanted.any(axis=1)).tolist():
+        kept = np.flatnonzero(members.inside[ascending[h]])
+        bar = work.bars[chunk][kept]
+        last = np.minimum(bar + work.horizons[h], until[kept])
+        label = config.sweep.horizon[h]
+        window = Window(label, work.horizons[h], bar, last, kept, kept + chunk.start, price[kept], latest_close)
+        for leverage in np.flatnonzero(wanted[h]).tolist():
+            yield leverage, window
 
 
 @dataclass(frozen=True)
 class Window:
-    """The cohort of one horizon in a chunk."""
+    """The cohort of one horizon in a chunk; arrays of (n,)."""
 
     label: str
     bars: int
-    entry_bar: Int  # (n,)
-    kept: Int  # (n,) their places in the chunk
+    entry_bar: Int
+    last: Int  # last bar at risk
+    kept: Int  # places in the chunk
+    place: Int  # places among the entries of the symbol
+    entry_price: Float
     latest_close: Int  # (n_bars,) of `_latest_close`
+
+    def cost(self, series: Series, until: Int) -> Float:
+        """What holding has cost up to these bars: funding, or the growth of a debt."""
+        return held_cost(series, self.entry_bar - series.start, until - series.start)
 
 
 def _coalesced(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
@@ -278,112 +290,59 @@ def _coalesced(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
 
 def _batch(work: Work, scenario: Scenario, found: Crossings, window: Window, leverage: int) -> pa.RecordBatch:
     """Rows of one horizon and leverage."""
-    grid, horizon, bar, kept = work.grid, window.bars, window.entry_bar, window.kept
-    rejected = bool(found.rejected[leverage])
+    grid, terms, bar, kept = work.grid, work.terms, window.entry_bar, window.kept
+    rejected = found.rejected[kept, leverage]
     call, dead = (hits[kept, leverage].astype(np.int64) for hits in (found.margin_call, found.liquidation))
-    call, dead = np.where(call > horizon, 0, call), np.where(dead > horizon, 0, dead)
-    fee = scenario.open_fee if work.terms.fees_from_margin else 0.0
-    position = Positions(scenario, float(work.leverages[leverage]), fee, grid.entry_price[bar])
-    paid = found.series.paid
-    local = bar - found.series.start
-    end = np.where(dead > 0, local + dead, local + horizon)
-    price = position.liquidation_price(paid[end] - paid[local], grid.start_ms + (bar - local + end) * grid.interval_ms)
-    fill = position.fill(price, grid.open[bar + dead], work.terms.liquidation_slippage)
-    left = position.equity(fill, paid[end] - paid[local]) - work.terms.liquidation_fee * position.growth(fill)
-    residual = np.maximum(0.0, left * position.leverage)  # an isolated position never loses more than its margin
-    last = window.latest_close[bar + horizon]
-    held = position.equity(grid.close[last], paid[np.maximum(last - found.series.start, local)] - paid[local])
-    recovered = (dead > 0) & (last > bar) & (held > 1 / position.leverage)
+    call, dead = np.where(call > window.bars, 0, call), np.where(dead > window.bars, 0, dead)
+    fee = scenario.open_fee if terms.fees_from_margin else 0.0
+    own = float(work.leverages[leverage]) * found.series.weight[kept]
+    position = positions_of(scenario, own, fee, window.entry_price)
+    end = np.where(dead > 0, bar + dead, window.last)
+    scale = np.ones(end.size) if grid.scale is None else grid.scale[end]
+    price = position.liquidation_price(window.cost(found.series, end), grid.start_ms + end * grid.interval_ms, scale)
+    fill = fill_price(price, grid.open[bar + dead], scenario.sign, terms.liquidation_slippage)
+    left = position.equity(fill, window.cost(found.series, end)) - terms.liquidation_fee * position.growth(fill)
+    left = left / position.margin
+    residual = np.maximum(0.0, left)  # an isolated position never loses more than its margin
+    insurance = np.minimum(0.0, left)
+    if terms.surplus == "fund":
+        residual, insurance = np.zeros_like(left) + 0 * left, left
+    last = window.latest_close[window.last]
+    held = position.equity(grid.close[last], window.cost(found.series, np.maximum(last, bar)))
+    recovered = (dead > 0) & (last > bar) & (held > position.margin)
     n = kept.size
     labels = {"symbol": grid.symbol, **scenario.columns(), "horizon": window.label}
-    labels["leverage"] = float(work.leverages[leverage])
+    labels["leverage"] = (
+        None if work.trades is not None and work.trades.own_leverage else float(work.leverages[leverage])
+    )
 
     def known(values: Float | Int, mask: NDArray[np.bool_], kind: pa.DataType | None = None) -> pa.Array:
-        return pa.array(values, mask=~mask if not rejected else np.ones(n, np.bool_)).cast(kind or pa.float64())
+        return pa.array(values, mask=~mask | rejected).cast(kind or pa.float64())
 
     def when(offset: Int) -> pa.Array:
         return known(grid.start_ms + (bar + offset) * grid.interval_ms, offset > 0, TIME)
 
     bankruptcy = position.bankruptcy_price()
-    columns = [pa.repeat(pa.scalar(labels[f.name], f.type), n) for f in AXES]
+    closed = (dead > 0) & ~np.isnan(left)
+    schema = event_schema(scenario.columns(), trades=work.trades is not None)
+    columns = repeated([*axes_fields(labels), *POINT], labels, n)
     columns += [
         pa.array(grid.start_ms + (bar + 1) * grid.interval_ms).cast(TIME),
         pa.array(position.entry_price),
-        pa.array(np.full(n, rejected)),
+        pa.array(rejected),
         known(price, price > 0),
         known(bankruptcy, (bankruptcy > 0) & np.isfinite(bankruptcy)),
         when(call),
         when(dead),
         known(dead, dead > 0, pa.int64()),
         known(fill, (dead > 0) & ~np.isnan(fill)),
-        known(residual, (dead > 0) & ~np.isnan(residual)),
-        pa.array(recovered & (not rejected)),
+        known(residual, closed),
+        pa.array(recovered & ~rejected),
+        known(insurance, closed),
     ]
-    return pa.RecordBatch.from_arrays(columns, schema=EVENT_SCHEMA)
-
-
-@dataclass(frozen=True)
-class Positions:
-    """Positions of one scenario and leverage, opened at `entry_price` : (n,); amounts are per unit of notional."""
-
-    scenario: Scenario
-    leverage: float
-    fee: float
-    entry_price: Float
-
-    def worth(self, price: Float) -> Float:
-        """What the position's value moves with: P, for inverse contracts 1/P."""
-        return 1 / price if self.scenario.inverse else price
-
-    def equity(self, price: Float, paid: Float) -> Float:
-        """Margin balance at a price, as a share of the notional; paid : funding since entry, in the unit of worth."""
-        entry = self.worth(self.entry_price)
-        gain = self.scenario.lean * (self.worth(price) - entry) - self.scenario.sign * paid
-        return 1 / self.leverage - self.fee + gain / entry
-
-    def liquidation_price(self, paid: Float, when_ms: Int) -> Float:
-        """Price at which equity equals maintenance, the tier being the one at that price; ≤ 0 where there is none.
-
-        paid, when_ms : (n,) funding since entry, and the open time whose tier table is in force
-        """
-        rule = self.scenario.maintenance
-        dates = [-np.inf if dated.effective_from_ms is None else dated.effective_from_ms for dated in rule.tables]
-        place = np.maximum(0, np.searchsorted(dates, when_ms, side="right") - 1) if dates else np.zeros(len(paid), int)
-        level = np.empty(len(paid))
-        for k in np.unique(place):
-            members = place == k
-            level[members] = self._level(rule.tables[k].table if dates else None, paid[members], members)
-        with np.errstate(divide="ignore"):
-            return np.where(level > 1e-12 * self.worth(self.entry_price), self.worth(level), -1.0)
-
-    def _level(self, table: TierTable | None, paid: Float, members: NDArray[np.bool_]) -> Float:
-        """Worth at which it is liquidated under one tier table, or the flat rate."""
-        lean, entry = self.scenario.lean, self.worth(self.entry_price[members])
-        rule = self.scenario.maintenance
-        notional = notional_of(self.scenario, self.leverage)
-        left = 1 / self.leverage - self.fee - self.scenario.sign * paid / entry
-        if rule.basis == "entry":
-            return entry * (1 + lean * (entry_maintenance(rule, table, notional) - left))
-        mmr, deduction = (np.array([rule.flat]), np.zeros(1)) if table is None else table.lines(notional)
-        slope = mmr + rule.close_reserve - lean
-        roots = (left[:, None] - lean + deduction / notional) / slope
-        worst: Float = roots.max(axis=1) if lean > 0 else roots.min(axis=1)
-        return entry * worst
-
-    def bankruptcy_price(self) -> Float:
-        """Price at which the margin is gone, fees and funding aside; not within (0, ∞) where there is none."""
-        with np.errstate(divide="ignore"):
-            return self.worth(self.worth(self.entry_price) * (1 - self.scenario.lean / self.leverage))
-
-    def growth(self, price: Float) -> Float:
-        """Notional at a price over that at entry."""
-        return self.worth(price) / self.worth(self.entry_price)
-
-    def fill(self, price: Float, trigger_open: Float, slippage: float) -> Float:
-        """The worse of the liquidation price and the bar's open (a gap is not filled at the level), then slipped."""
-        level = np.where(price > 0, price, np.nan)
-        worse = np.fmin(level, trigger_open) if self.scenario.sign > 0 else np.fmax(level, trigger_open)
-        return worse * (1 - self.scenario.sign * slippage)
+    if work.trades is not None:
+        columns.append(pa.array(work.trades.row[window.place]))
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def _latest_close(grid: Grid) -> Int:

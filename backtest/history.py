@@ -221,6 +221,10 @@ class Grid:
         The trigger's, NaN where null; high and low are both there or both NaN.
     charge_bar, charge_rate, charge_price : (n_charges,)
         Funding charged before the extreme of its bar is looked at, with the price it falls on.
+    scale : (n_bars,) float64 or None
+        Multiplier g of the maintenance margin; None where it is 1 at every bar.
+    last_open, last_high, last_low : (n_bars,) float64
+        Traded prices, NaN where null; what a stop-loss on the last price watches.
     """
 
     symbol: str
@@ -235,6 +239,10 @@ class Grid:
     charge_bar: Int
     charge_rate: Float
     charge_price: Float
+    scale: Float | None
+    last_open: Float
+    last_high: Float
+    last_low: Float
 
     @property
     def n_bars(self) -> int:
@@ -264,9 +272,14 @@ class Grid:
 
 
 def grid_of(
-    history: PriceHistory, trigger: Trigger | None = None, start_ms: int | None = None, end_ms: int | None = None
+    history: PriceHistory,
+    trigger: Trigger | None = None,
+    start_ms: int | None = None,
+    end_ms: int | None = None,
+    *,
+    funding: bool = True,
 ) -> Grid:
-    """Cut a history to ``[start_ms, end_ms)`` and choose its series (semantics.md §1).
+    """Cut a history to ``[start_ms, end_ms)`` and choose its series (semantics.md §1); `funding` may be left out.
 
     Raises
     ------
@@ -280,8 +293,6 @@ def grid_of(
         raise DataError(f"{history.symbol}: trigger 'mark' is asked for, but the history has no mark price")
     nothing = np.full(history.n_bars, np.nan)
     column = {name: history.columns.get(name, nothing) for name in COLUMNS}
-    if np.nanmax(np.abs(column["maintenance_scale"] - 1.0), initial=0.0) > 0:
-        raise DataError(f"{history.symbol}: column maintenance_scale other than 1 is not supported by this version")
     entry = column["close"] if "last" in history.series else column["mark_close"]
     # With one of high and low alone a bar has no trigger prices, on either side.
     has_trigger = ~(np.isnan(column[prefix + "low"]) | np.isnan(column[prefix + "high"]))
@@ -298,8 +309,9 @@ def grid_of(
         )
     cut = slice(int(bars[0]), int(bars[-1]) + 1)
     charged = np.flatnonzero(~np.isnan(column["funding_rate"][cut]))
-    charged = charged[charged > 0] + cut.start
+    charged = charged[(charged > 0) & funding] + cut.start
     price = _charge_price(history, column, prefix, charged)
+    scale = np.where(np.isnan(column["maintenance_scale"]), 1.0, column["maintenance_scale"])[cut]
     return Grid(
         history.symbol,
         step,
@@ -313,6 +325,8 @@ def grid_of(
         (charged - cut.start).astype(np.int64),
         column["funding_rate"][charged],
         price,
+        None if (scale == 1.0).all() else scale,
+        *(column[name][cut] for name in ("open", "high", "low")),
     )
 
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from backtest.choose import choose
+from backtest.columns import axes_fields, repeated, survival_schema
 from backtest.errors import DataError
 from backtest.intervals import check_confidence
 from backtest.survival import COUNTS, Estimates, Span, SurvivalTable, estimate
@@ -24,18 +25,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from backtest.plots import Plots
-
-SURVIVAL_SCHEMA = pa.schema(
-    [
-        *((name, pa.string()) for name in ("symbol", "side", "maintenance")),
-        *((name, pa.float64()) for name in ("open_fee", "funding_scale", "funding_shift")),
-        *((name, pa.string()) for name in ("size", "horizon")),
-        ("leverage", pa.float64()),
-        *((name, pa.int64()) for name in COUNTS[:5]),
-        *((name, pa.float64()) for name in ("survival", "survival_low", "survival_high", "survival_km")),
-        ("few_blocks", pa.bool_()),
-    ]
-)
 
 
 @dataclass(frozen=True, repr=False)
@@ -72,10 +61,8 @@ class Result:
 
     def survival(self) -> pd.DataFrame:
         """Survival rates: scenario axes and leverage as index, horizons as columns, in the order of the run."""
-        axes = [
-            name for name in SURVIVAL_SCHEMA.names[: SURVIVAL_SCHEMA.names.index("leverage") + 1] if name != "horizon"
-        ]
-        wide = self.table.set_index([*axes, "horizon"])["survival"].unstack("horizon", sort=False)
+        axes = [field.name for field in axes_fields(self.table.columns)]
+        wide = self.table.set_index([*axes, "leverage", "horizon"])["survival"].unstack("horizon", sort=False)
         return wide[list(self.info["config"]["sweep"]["horizon"])]
 
     def choose(
@@ -206,7 +193,7 @@ def write_blocks(
         ``horizon`` and ``leverage`` of each row of a scenario.
     """
     size = table.counts.shape[-1]
-    columns = list(SURVIVAL_SCHEMA)[1:7]
+    columns = axes_fields(scenarios[0])[1:]
     lists = [pa.field(name, pa.list_(pa.int64(), size)) for name in COUNTS]
     stamp = pa.field("first_block_start", pa.timestamp("ms", tz="UTC"))
     metadata = {"first_block": str(table.first_block), "block_ms": str(block_ms)}
@@ -214,7 +201,7 @@ def write_blocks(
     start = pa.scalar(table.first_block * block_ms, stamp.type)
     with pq.ParquetWriter(file, schema, compression="zstd", write_statistics=False) as writer:
         for i, scenario in enumerate(scenarios):
-            labels = [pa.repeat(pa.scalar(scenario[column.name], column.type), axes.num_rows) for column in columns]
+            labels = repeated(columns, scenario, axes.num_rows)
             values = [pa.FixedSizeListArray.from_arrays(pa.array(table[name][i].reshape(-1)), size) for name in COUNTS]
             arrays = [*labels, *(column.combine_chunks() for column in axes.columns)]
             arrays += [pa.repeat(start, axes.num_rows), *values]
@@ -224,10 +211,11 @@ def write_blocks(
 def axes_of(info: dict[str, Any]) -> pa.Table:
     """``horizon`` and ``leverage`` of the rows of one scenario."""
     horizons, leverages = info["config"]["sweep"]["horizon"], info["config"]["sweep"]["leverage"]
+    shown = [None] if info.get("own_leverage") else list(leverages)
     return pa.table(
         {
             "horizon": pa.array([h for h in horizons for _ in leverages], pa.string()),
-            "leverage": pa.array(list(leverages) * len(horizons), pa.float64()),
+            "leverage": pa.array(shown * len(horizons), pa.float64()),
         }
     )
 
@@ -246,9 +234,8 @@ def survival_rows(folder: Path, info: dict[str, Any], confidence: float) -> Iter
 
 
 def _batch(where: Blocks, axes: pa.Table, found: Estimates) -> pa.RecordBatch:
-    n = axes.num_rows
     labels = {"symbol": where.symbol, **where.scenario}
-    arrays = [pa.repeat(pa.scalar(labels[f.name], f.type), n) for f in list(SURVIVAL_SCHEMA)[:7]]
+    arrays = repeated(axes_fields(labels), labels, axes.num_rows)
     arrays += [column.combine_chunks() for column in axes.columns]
     arrays += [pa.array(found.counts[name].reshape(-1)) for name in COUNTS[:5]]
     arrays += [
@@ -256,4 +243,4 @@ def _batch(where: Blocks, axes: pa.Table, found: Estimates) -> pa.RecordBatch:
         for values in (found.survival, found.low, found.high, found.survival_km)
     ]
     arrays.append(pa.array(found.few_blocks.reshape(-1)))
-    return pa.RecordBatch.from_arrays(arrays, schema=SURVIVAL_SCHEMA)
+    return pa.RecordBatch.from_arrays(arrays, schema=survival_schema(labels))

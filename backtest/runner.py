@@ -19,14 +19,15 @@ from urllib.parse import quote
 import numpy as np
 import pyarrow.parquet as pq
 
+from backtest.columns import survival_schema
 from backtest.config import Config, Data, Entries, Margin, Statistics, Sweep
 from backtest.engine import count_block
 from backtest.errors import ConfigError, DataError
 from backtest.executors.local import map_ordered
 from backtest.history import Grid, PriceHistory
 from backtest.progress import progress
-from backtest.results import SURVIVAL_SCHEMA, Result, axes_of, survival_rows, write_blocks
-from backtest.sources import Source, config_of, grid_for, sources_of, work_of
+from backtest.results import Result, axes_of, survival_rows, write_blocks
+from backtest.sources import Source, config_of, grid_for, has_own_leverage, sources_of, work_of
 from backtest.survival import COUNTS, SurvivalTable
 from backtest.sweep import Scenario, groups_of, horizon_bars, scenarios_at, scenarios_of
 from backtest.units import instant_text
@@ -142,13 +143,15 @@ def _write(
         "versions": _versions(),
         "fingerprint": {},
         "coverage": [],
+        "own_leverage": has_own_leverage(config),
         "verdicts": 0,
         "blocks": [],
     }
     for number, source in enumerate(sources):
         label = f"{source.symbol} ({number + 1}/{len(sources)})" if len(sources) > 1 else source.symbol
         _write_symbol(folder, config, scenarios_at(scenarios, source.symbol), source, info, label, workers)
-    with pq.ParquetWriter(folder / "survival.parquet", SURVIVAL_SCHEMA, compression="zstd") as writer:
+    schema = survival_schema(scenarios[0].columns())
+    with pq.ParquetWriter(folder / "survival.parquet", schema, compression="zstd") as writer:
         for batch in survival_rows(folder, info, config.statistics.confidence):
             writer.write_batch(batch)
     info["wall_seconds"] = round(time.perf_counter() - wall, 3)
@@ -171,7 +174,8 @@ def _write_symbol(
     grid = grid_for(config, source, scenarios)
     work = work_of(config, grid)
     if not work.bars.size:
-        raise DataError(f"{grid.symbol}: no bar is an entry; entries.every is {config.entries.every}")
+        which = config.entries.file or f"entries.every is {config.entries.every}"
+        raise DataError(f"{grid.symbol}: no bar is an entry; {which}")
     info["fingerprint"][grid.symbol] = fingerprint(grid)
     axes = axes_of(info)
     written: dict[int, dict[str, Any]] = {}

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from backtest.barrier import MarginTerms
 from backtest.config import Config, Data, Entries, Margin, Statistics, Sweep, load_config
-from backtest.errors import ConfigError, RuleError
+from backtest.errors import ConfigError, DataError, RuleError
 from backtest.history import Grid, PriceHistory, grid_of
 from backtest.store import read_history, series_of
 from backtest.sweep import Scenario, bars_of, horizon_bars
+from backtest.trades import read_trades, trades_on
 from backtest.units import duration_ms, instant_ms, instant_text
+from backtest.volatility import scale_of
 from backtest.work import Work
 
 
@@ -41,12 +43,30 @@ def config_of(
         given = [name for name, part in {"sweep": sweep, **parts}.items() if part is not None]
         if given:
             raise ConfigError(f"{source} is a whole configuration; put {given[0]} into the file")
-        return load_config(source)
+        return with_trades(load_config(source))
     if sweep is None:
         raise ConfigError("sweep must be given with a history: backtest.Sweep(leverage=…, horizon=…, maintenance=…)")
     if isinstance(source, str | Path):
         parts["data"] = (data or Data()).model_copy(update={"path": str(source)})
-    return Config.model_validate({"sweep": sweep, **{k: v for k, v in parts.items() if v is not None}})
+    return with_trades(Config.model_validate({"sweep": sweep, **{k: v for k, v in parts.items() if v is not None}}))
+
+
+def has_own_leverage(config: Config) -> bool:
+    """Whether the entries are trades with leverages of their own."""
+    return config.entries.file is not None and read_trades(config.entries.file).leverage is not None
+
+
+def with_trades(config: Config) -> Config:
+    """Sides and leverages of a file of trades take the place of those axes; having both is refused."""
+    if config.entries.file is None:
+        return config
+    file = read_trades(config.entries.file)
+    for key, own in (("side", file.sign), ("leverage", file.leverage)):
+        if own is not None and key in config.sweep.model_fields_set:
+            raise ConfigError(f"sweep.{key}: the trades of {file.path} have a column {key} of their own; leave one out")
+    if file.leverage is None:
+        return config
+    return config.model_copy(update={"sweep": config.sweep.model_copy(update={"leverage": (1.0,)})})
 
 
 def sources_of(given: str | Path | PriceHistory | Sequence[PriceHistory], config: Config) -> list[Source]:
@@ -110,31 +130,47 @@ def _histories(given: PriceHistory | Sequence[PriceHistory], data: Data) -> list
 
 def work_of(config: Config, grid: Grid) -> Work:
     """What the blocks of work of one symbol share."""
-    interval = grid.interval_ms
-    every = config.entries.every
-    gap = config.data.max_gap
+    interval, margin = grid.interval_ms, config.margin
+    every, file, gap = config.entries.every, config.entries.file, config.data.max_gap
     bars_of("statistics.block", duration_ms(config.statistics.block), interval)
+    expiry = None if margin.expiry is None else instant_ms(margin.expiry)
+    settled = expiry is not None and grid.start_ms + grid.n_bars * interval >= expiry
+    trades = None if file is None else trades_on(grid, read_trades(file))
+    bars = grid.entry_bars(duration_ms(every) if every else None) if trades is None else trades.bar
+    if settled:  # an entry at the close that settles it has no bar at risk
+        if trades is not None and (bars == grid.n_bars - 1).any():
+            raise DataError(f"{grid.symbol}: a trade of {file} enters in the bar that settles it")
+        bars = bars[bars < grid.n_bars - 1]
     return Work(
         grid,
-        grid.entry_bars(duration_ms(every) if every else None),
+        bars,
         tuple(horizon_bars(config.sweep, interval)),
         np.array(config.sweep.leverage),
         duration_ms(config.statistics.block),
         MarginTerms(
-            config.margin.fees_from_margin,
-            config.margin.margin_call_ratio,
-            config.margin.liquidation_slippage,
-            config.margin.liquidation_fee,
+            margin.fees_from_margin,
+            margin.margin_call_ratio,
+            margin.liquidation_slippage,
+            margin.liquidation_fee,
+            margin.surplus,
         ),
         None if gap is None else duration_ms(gap) // interval,
+        settled,
+        trades,
     )
 
 
 def grid_for(config: Config, source: Source, scenarios: Sequence[Scenario]) -> Grid:
     """Read a symbol's history and cut it; tier tables must be in force from its first bar on."""
-    data = config.data
-    start = instant_ms(data.start) if data.start else None
-    grid = grid_of(source.read(), data.trigger, start, instant_ms(data.end) if data.end else None)
+    data, margin = config.data, config.margin
+    start, end = (instant_ms(text) if text else None for text in (data.start, data.end))
+    if margin.expiry is not None:
+        end = instant_ms(margin.expiry) if end is None else min(end, instant_ms(margin.expiry))
+    grid = grid_of(source.read(), data.trigger, start, end, funding=margin.expiry is None and margin.contract != "spot")
+    if margin.contract == "spot":
+        grid = replace(grid, scale=None)
+    elif margin.maintenance_scale is not None:
+        grid = replace(grid, scale=scale_of(grid, margin.maintenance_scale))
     for maintenance in {id(s.maintenance): s.maintenance for s in scenarios}.values():
         since = maintenance.tables[0].effective_from_ms if maintenance.tables else None
         if since is not None and grid.start_ms < since:
@@ -142,4 +178,6 @@ def grid_for(config: Config, source: Source, scenarios: Sequence[Scenario]) -> G
                 f"{grid.symbol}: the range starts at {instant_text(grid.start_ms)}, before the first date of the tier "
                 f"table {maintenance.label!r}, {instant_text(since)}; cut it with data.start or add an earlier table"
             )
+    if grid.scale is not None and any(s.policy for s in scenarios):
+        raise DataError(f"{grid.symbol}: sweep.policy is not walked under a maintenance_scale other than 1")
     return grid

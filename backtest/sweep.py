@@ -7,20 +7,41 @@ from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
-from backtest.config import Basis, Config, Contract, Funding, Margin, RuleTiers, Side, Size, Sweep
+from backtest.config import Config, Funding, Margin, RuleTiers, Size, Sweep
 from backtest.errors import ConfigError, RuleError
-from backtest.rules.catalog import rule, rules
+from backtest.keys import Basis, Contract, Side
+from backtest.policy import Policy, VolatilityTarget
+from backtest.rules.catalog import Rule, rule, rules
 from backtest.rules.packaged import packaged_symbols, packaged_tables
 from backtest.rules.tiers import DatedTable, read_tier_tables
+from backtest.trades import read_trades
 from backtest.units import duration_ms, duration_text, number_text
 
 
 @dataclass(frozen=True)
+class Spot:
+    """Terms of borrowing: debt over assets at liquidation and at the margin call, interest per hour begun."""
+
+    liquidation_ltv: float
+    margin_call_ltv: float
+    borrow_rate: float
+
+
+@dataclass(frozen=True)
 class Maintenance:
-    """A maintenance rule of the sweep, resolved: a flat rate, or a tier table.
+    """A maintenance rule of the sweep, resolved: a flat rate, one that slopes with size, or a tier table.
 
     `basis` and `close_reserve` come from the rule where it is named, else from ``[margin]``. Tables are in the order
     of their dates.
+
+    Attributes
+    ----------
+    slope, initial_rate : float, float or None
+        What a coin of size adds to the maintenance and the initial rate, and the initial rate of a size of 0.
+    posted_fee : float
+        Taker fee c of a fee to close that is posted on top of the margin (Bybit UTA); 0: none.
+    taker_fee : float or None
+        What a market order pays; None: as much as the opening.
     """
 
     label: str
@@ -30,6 +51,11 @@ class Maintenance:
     flat: float = 0.0
     tables: tuple[DatedTable, ...] = ()
     packaged: str | None = None  # rule whose packaged tables are taken, the symbol's own
+    slope: float = 0.0
+    initial_rate: float | None = None
+    posted_fee: float = 0.0
+    taker_fee: float | None = None
+    spot: Spot | None = None
 
     def of_symbol(self, symbol: str) -> Maintenance:
         """With the symbol's packaged tables, where it stands for a rule and no file was bound."""
@@ -47,6 +73,9 @@ class Scenario:
     open_fee: float
     funding: Funding
     size: Size | None
+    weight: VolatilityTarget | None = None
+    policy: Policy | None = None
+    own_side: bool = False  # trades have their own; `side` is then one of the two that are counted
 
     @property
     def sign(self) -> float:
@@ -71,35 +100,80 @@ class Scenario:
     def columns(self) -> dict[str, str | float | None]:
         """The scenario columns of the results, in their order."""
         return {
-            "side": self.side,
+            "side": None if self.own_side else self.side,
             "maintenance": self.maintenance.label,
             "open_fee": self.open_fee,
             "funding_scale": self.funding.scale,
             "funding_shift": self.funding.shift,
             "size": self.size.label if self.size else None,
+            **({"weight": self.weight.label} if self.weight else {}),
+            **({"policy": self.policy.label} if self.policy else {}),
         }
+
+    @property
+    def extra(self) -> float:
+        """Wallet balance behind the position beside its margin."""
+        return self.size.extra if self.size else 0.0
+
+    @property
+    def taker_fee(self) -> float:
+        """What closing or adding at the market costs, fraction of the notional."""
+        rate = self.maintenance.taker_fee
+        return self.open_fee if rate is None else rate
 
 
 def scenarios_of(config: Config) -> list[Scenario]:
     """The product of the axes but horizon and leverage, in the order of the rows of ``survival.parquet``."""
     sweep = config.sweep
+    maintenance = maintenance_of(config)
+    sizes: Sequence[Size | None] = sweep.size or (None,)
+    weights: Sequence[VolatilityTarget | None] = sweep.weight or (None,)
+    policies: Sequence[Policy | None] = sweep.policy or (None,)
+    own = config.entries.file is not None and read_trades(config.entries.file).sign is not None
+    sides: Sequence[Side] = ("long",) if own else sweep.side
+    axes = product(sides, maintenance, sweep.open_fee, sweep.funding, sizes, weights, policies)
+    scenarios = [Scenario(*point, own_side=own) for point in axes]
+    for scenario in scenarios:
+        _check_policy(scenario, config.margin)
+    return scenarios
+
+
+def sides_of(scenario: Scenario) -> tuple[Scenario, ...]:
+    """The scenario, or both sides of it where trades have their own."""
+    if not scenario.own_side:
+        return (scenario,)
+    return replace(scenario, side="long"), replace(scenario, side="short")
+
+
+def maintenance_of(config: Config) -> list[Maintenance]:
+    """The axis of maintenance rules, resolved; labels are unique."""
+    sweep = config.sweep
+    if config.margin.contract == "spot":
+        return [_spot(config.margin)]
     maintenance = [_maintenance(item, config.margin, bool(sweep.size)) for item in sweep.maintenance]
     labels = [m.label for m in maintenance]
     for i, label in enumerate(labels):
         if label in labels[:i]:
             raise ConfigError(f"sweep.maintenance: two scenarios read {label!r}; rename one of the files")
-    sizes: Sequence[Size | None] = sweep.size or (None,)
-    axes = product(sweep.side, maintenance, sweep.open_fee, sweep.funding, sizes)
-    scenarios = [Scenario(*point) for point in axes]
-    for scenario in scenarios:
-        rule_of = scenario.maintenance
-        if scenario.face is not None and (rule_of.tables or rule_of.packaged):
-            raise ConfigError(
-                f"sweep.size: a notional of {scenario.face:g} with the tier table {rule_of.label!r} of an inverse "
-                "contract: its notional in coin differs by entry, which this version does not sweep; "
-                "size it by margin, in coin"
-            )
-    return scenarios
+    return maintenance
+
+
+def _check_policy(scenario: Scenario, margin: Margin) -> None:
+    """A policy needs what its rules act on."""
+    policy, rule_of = scenario.policy, scenario.maintenance
+    if policy is None:
+        return
+    tiered = bool(rule_of.tables or rule_of.packaged)
+    if policy.ladder and policy.ladder.step is not None and not tiered:
+        raise ConfigError(
+            f"sweep.policy: a ladder of {policy.ladder.step} tier(s) needs a tier table; maintenance "
+            f"{rule_of.label!r} has no tiers"
+        )
+    if policy.ladder and policy.ladder.above and scenario.size is None:
+        raise ConfigError("sweep.policy: ladder.above is an amount of notional and needs the axis sweep.size")
+    if rule_of.slope or rule_of.posted_fee or margin.maintenance_scale:
+        what = "slopes with size" if rule_of.slope else "posts a fee to close" if rule_of.posted_fee else "is scaled"
+        raise ConfigError(f"sweep.policy: not under a maintenance that {what} ({rule_of.label!r})")
 
 
 def scenarios_at(scenarios: Sequence[Scenario], symbol: str) -> list[Scenario]:
@@ -108,52 +182,84 @@ def scenarios_at(scenarios: Sequence[Scenario], symbol: str) -> list[Scenario]:
     return [replace(s, maintenance=found[id(s.maintenance)]) for s in scenarios]
 
 
+def _spot(margin: Margin) -> Maintenance:
+    liquidation, call = margin.liquidation_ltv or 0.0, margin.margin_call_ltv or 0.0
+    terms = Spot(liquidation, call, margin.borrow_rate)
+    return Maintenance(f"ltv={number_text(liquidation)}", "spot", "mark", 0.0, spot=terms)
+
+
 def _maintenance(item: float | str | RuleTiers, margin: Margin, sized: bool) -> Maintenance:
+    plain = Maintenance("", margin.contract, margin.basis, margin.close_reserve, taker_fee=margin.taker_fee)
     if isinstance(item, float | int):
-        return Maintenance(number_text(item), margin.contract, margin.basis, margin.close_reserve, flat=float(item))
-    named = item.rule if isinstance(item, RuleTiers) else item
-    file = Path(item.tiers if isinstance(item, RuleTiers) else item)
-    contract, basis, reserve = margin.contract, margin.basis, margin.close_reserve
+        return replace(plain, label=number_text(item), flat=float(item))
     known = {entry.name for entry in rules()}
-    if isinstance(item, RuleTiers) or named in known:
-        bound = rule(named)
-        contract, basis, reserve = bound.contract, bound.basis, bound.close_reserve
-        _refuse_contradiction(margin, named, {"contract": contract, "basis": basis, "close_reserve": reserve})
-        if bound.slope is not None or bound.fee_to_close == "posted":
-            raise ConfigError(
-                f"sweep.maintenance: rule {named!r} ({bound.contract}, fee {bound.fee_to_close}) is not one that "
-                "this version sweeps; `backtest price` answers for single positions"
-            )
-    packaged = isinstance(item, str) and named in known
-    if packaged and not packaged_symbols(named):
+    named = item.rule if isinstance(item, RuleTiers) else item
+    if isinstance(item, str) and item not in known:
+        return replace(_with_tables(plain, Path(item), sized, sorted(known)), label=Path(item).stem)
+    bound = rule(named)
+    made = _under_rule(bound, margin)
+    if isinstance(item, RuleTiers):
+        file = Path(item.tiers)
+        if bound.slope is not None:
+            raise ConfigError(f"sweep.maintenance: the rates of {named!r} slope with size; it takes no tiers")
+        made = replace(_with_tables(made, file, sized, sorted(known)), label=file.stem)
+        if any(t.table.has_deductions != bound.deductions for t in made.tables):
+            has = "has" if bound.deductions else "has no"
+            raise RuleError(f"{file}: rule {named!r} {has} deductions, the table differs; see `backtest import tiers`")
+        return made
+    if packaged_symbols(named):
+        _need_size(sized, f"tier table {named}")
+        return replace(made, packaged=named)
+    if bound.slope is not None:
+        _need_size(sized, f"rule {named!r}, whose rates slope with size,")
+    if bound.mmr is None:
         raise ConfigError(
             f"sweep.maintenance: no tier table is packaged for {named!r}; bind one with "
             f'{{ rule = "{named}", tiers = "FILE.csv" }}'
         )
-    if not packaged and not file.is_file():
-        raise ConfigError(
-            f"sweep.maintenance: {file} is neither a tier-table file nor a rule name ({', '.join(sorted(known))})"
-        )
-    if not sized:
-        raise ConfigError(
-            f"sweep.maintenance: the tier table {file.name} needs the axis sweep.size, such as "
-            "size = [{ notional = 10000 }]: without it the tier would be a guess"
-        )
-    if packaged:
-        return Maintenance(named, contract, basis, reserve, packaged=named)
-    tables = read_tier_tables(file)
-    if isinstance(item, RuleTiers) and any(t.table.has_deductions != rule(named).deductions for t in tables):
-        has = "has" if rule(named).deductions else "has no"
-        raise RuleError(f"{file}: rule {named!r} {has} deductions, the table differs; see `backtest import tiers`")
-    if len({dated.table.has_deductions for dated in tables}) > 1:
-        raise RuleError(f"{file}: some of its dated tables have deductions and some have none; split the file")
-    return Maintenance(file.stem, contract, basis, reserve, tables=tables)
+    return replace(made, flat=bound.mmr)
 
 
-def _refuse_contradiction(margin: Margin, name: str, fixed: dict[str, str | float]) -> None:
+def _under_rule(bound: Rule, margin: Margin) -> Maintenance:
+    """What a named rule fixes; its own taker fee unless another one is given."""
+    taker = bound.taker_fee if margin.taker_fee is None else margin.taker_fee
+    reserve = (taker or 0.0) if bound.fee_to_close == "maintenance" else bound.close_reserve
+    fixed: dict[str, str | float] = {"contract": bound.contract, "basis": bound.basis, "close_reserve": reserve}
     for key in sorted(margin.model_fields_set & set(fixed)):
         if getattr(margin, key) != fixed[key]:
-            raise ConfigError(f"margin.{key}: rule {name!r} fixes it to {fixed[key]!r}; got {getattr(margin, key)!r}")
+            raise ConfigError(
+                f"margin.{key}: rule {bound.name!r} fixes it to {fixed[key]!r}; got {getattr(margin, key)!r}"
+            )
+    return Maintenance(
+        bound.name,
+        bound.contract,
+        bound.basis,
+        reserve,
+        slope=bound.slope or 0.0,
+        initial_rate=None if bound.slope is None else bound.initial_rate,
+        posted_fee=(taker or 0.0) if bound.fee_to_close == "posted" else 0.0,
+        taker_fee=taker,
+    )
+
+
+def _with_tables(plain: Maintenance, file: Path, sized: bool, known: Sequence[str]) -> Maintenance:
+    if not file.is_file():
+        raise ConfigError(
+            f"sweep.maintenance: {file} is neither a tier-table file nor a rule name ({', '.join(known)})"
+        )
+    _need_size(sized, f"tier table {file.name}")
+    tables = read_tier_tables(file)
+    if len({dated.table.has_deductions for dated in tables}) > 1:
+        raise RuleError(f"{file}: some of its dated tables have deductions and some have none; split the file")
+    return replace(plain, tables=tables)
+
+
+def _need_size(sized: bool, what: str) -> None:
+    if not sized:
+        raise ConfigError(
+            f"sweep.maintenance: the {what} needs the axis sweep.size, such as "
+            "size = [{ notional = 10000 }]: without it the tier would be a guess"
+        )
 
 
 def horizon_bars(sweep: Sweep, interval_ms: int) -> list[int]:

@@ -11,11 +11,16 @@ from numpy.typing import NDArray
 from backtest.barrier import Compiled, MarginTerms
 from backtest.history import Grid
 from backtest.kernels.windows import Runs
+from backtest.policy import VolatilityTarget
 from backtest.sweep import Scenario
+from backtest.trades import Trades
+from backtest.volatility import weights_of
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 
+NEVER = np.iinfo(np.int64).max // 4
+"""A bar that no window reaches."""
 CHUNK_BARS = 1 << 18
 """Bars whose entries are one block of work: arrays of few megabytes, a small halo beside them, seldom a call."""
 
@@ -61,6 +66,10 @@ class Work:
         Scenarios whose lines and thresholds no chunk changes, once they are compiled.
     max_gap_bars : int, optional
         Entries whose window holds a longer part of a gap are excluded.
+    settled : bool
+        The last bar settles the positions (dated futures): windows that reach past it end there.
+    trades : Trades, optional
+        The user's own entries; `bars` are theirs then.
     """
 
     grid: Grid
@@ -70,12 +79,47 @@ class Work:
     block_ms: int
     terms: MarginTerms
     max_gap_bars: int | None = None
+    settled: bool = False
+    trades: Trades | None = None
     too_long: Int = field(init=False, repr=False)
     compiled: dict[Scenario, Compiled] = field(init=False, repr=False, default_factory=dict)
     _cohorts: dict[tuple[int, int], Horizons] = field(init=False, repr=False, default_factory=dict)
+    _weights: dict[str, Float] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "too_long", _bars_past_gap(self.grid, self.max_gap_bars))
+
+    @property
+    def end(self) -> int:
+        """Windows must end before this bar: the end of the grid; any bar where the last one settles."""
+        return self.grid.n_bars + max(self.horizons) if self.settled else self.grid.n_bars
+
+    def entry_price(self, chunk: slice) -> Float:
+        """(n,) price of each entry of a chunk, its own where a trade has one."""
+        price = self.grid.entry_price[self.bars[chunk]]
+        if self.trades is None:
+            return price
+        own = self.trades.price[chunk]
+        return np.where(np.isnan(own), price, own)
+
+    def until(self, chunk: slice) -> Int:
+        """(n,) last bar at risk of each entry of a chunk, as far as its own exit says."""
+        if self.trades is None:
+            return np.full(self.bars[chunk].size, self.grid.n_bars - 1 if self.settled else NEVER)
+        return np.minimum(self.trades.until[chunk], self.grid.n_bars - 1 if self.settled else NEVER)
+
+    def weights(self, target: VolatilityTarget | None, chunk: slice, sign: float) -> Float:
+        """(n,) leverage of each entry over that of the sweep; NaN where it is not entered on this side."""
+        bars = self.bars[chunk]
+        if target is None:
+            out = np.ones(bars.size)
+        else:
+            if target.label not in self._weights:
+                self._weights[target.label] = weights_of(self.grid, target)
+            out = self._weights[target.label][bars]
+        if self.trades is not None:
+            out = np.where(self.trades.sign[chunk] == -sign, np.nan, out * self.trades.leverage[chunk])
+        return out
 
     def chunks(self, size: int | None = None) -> list[slice]:
         """Stretches of `bars`, each within `size` bars of the grid (default `CHUNK_BARS`)."""
@@ -95,8 +139,12 @@ class Work:
 
     def excluded(self, bars: Int, horizon: int) -> NDArray[np.bool_]:
         """Whether the windows of these entries hold more than `max_gap_bars` bars of a gap."""
+        return self.past_gap(bars, np.minimum(bars + horizon, self.grid.n_bars - 1))
+
+    def past_gap(self, bars: Int, ends: Int) -> NDArray[np.bool_]:
+        """Whether more than `max_gap_bars` bars of a gap lie in ``bars + 1 … ends``."""
         following = np.append(self.too_long, np.iinfo(np.int64).max)[np.searchsorted(self.too_long, bars, "right")]
-        return following <= bars + horizon
+        return following <= ends
 
     def blocks(self, bars: Int) -> Int:
         """Calendar block of each bar."""
@@ -127,16 +175,16 @@ def cohort_of(work: Work, chunk: slice, horizon: int, longer: int | None) -> Coh
     reach = [h for h in (horizon, longer) if h is not None]
     ends = [work.first_bars(first + 1, last + 1), work.too_long]
     ends += [work.too_long - h for h in reach]
-    ends.append(np.array([work.grid.n_bars - h for h in reach]))
+    ends.append(np.array([work.end - h for h in reach]))
     edges = np.unique(np.append(np.searchsorted(bars, np.concatenate(ends)), [0, bars.size]))
     start, stop = edges[:-1], edges[1:]
     head = bars[start]  # membership is the same all along a run
     block = work.blocks(head) - first
-    inside = head + horizon < work.grid.n_bars
+    inside = head + horizon < work.end
     out = inside & work.excluded(head, horizon)
     stays = np.zeros(head.size, np.bool_)
     if longer is not None:
-        stays = (head + longer < work.grid.n_bars) & ~work.excluded(head, longer)
+        stays = (head + longer < work.end) & ~work.excluded(head, longer)
 
     def total(mask: NDArray[np.bool_]) -> Int:
         return np.bincount(block[mask], (stop - start)[mask], last - first + 1).astype(np.int64)

@@ -53,8 +53,14 @@ def test_an_inverse_long_is_the_linear_short_of_the_inverse_price() -> None:
             assert inverse[name].tolist() == linear[name].tolist()
 
 
-def test_tiers_in_coin_are_refused_where_the_notional_in_coin_differs_by_entry(tmp_path: Path) -> None:
-    (tmp_path / "coin.csv").write_text("floor,cap,mmr,deduction,max_leverage\n0,,0.01,0,50\n")
-    sweep = bt.Sweep(horizon=["1h"], maintenance=[str(tmp_path / "coin.csv")], size=[bt.Size(notional=1_000.0)])
-    with pytest.raises(bt.ConfigError, match="size it by margin, in coin"):
-        bt.run(one_move(90.0), sweep, margin=INVERSE)
+def test_tiers_in_coin_are_chosen_by_what_the_face_value_is_worth_at_entry(tmp_path: Path) -> None:
+    # 1,000 of face at 100 are 10 coin: tier 2, at most 20×; sold at 101 they are 9.9 coin: tier 1, at most 50×.
+    (tmp_path / "coin.csv").write_text("floor,cap,mmr,max_leverage\n0,9.95,0.01,50\n9.95,,0.02,20\n")
+    sweep = bt.Sweep(
+        side=["long"], leverage=[25], horizon=["1h"], maintenance=[str(tmp_path / "coin.csv")],
+        size=[bt.Size(notional=1_000.0)],
+    )  # fmt: skip
+    price = np.array([100.0, 101.0, 101.0])
+    history = PriceHistory("COIN", HOUR, 0, {"high": price, "low": price, "close": price})
+    row = bt.run(history, sweep, margin=INVERSE).table.iloc[0]
+    assert (row["entries"], row["rejected"]) == (1, 1)

@@ -54,10 +54,11 @@ def tiers(label: str) -> tuple[oracle.Tier, ...] | oracle.Dated:
 
 def scenario_of(row: pd.Series, margin: bt.Margin) -> oracle.Scenario:
     """A row of the results as the oracle's scenario."""
-    size = {} if row["size"] is None else {str(row["size"]).split("=")[0]: float(str(row["size"]).split("=")[1])}
+    words = [] if row["size"] is None else [word.split("=") for word in str(row["size"]).split()]
+    size = {name: float(value) for name, value in words}
     label = row["maintenance"]
     return oracle.Scenario(
-        side=1 if row["side"] == "long" else -1,
+        side=-1 if row["side"] == "short" else 1,
         leverage=row["leverage"],
         maintenance=tiers(label) if label.endswith(("with", "without")) else float(label),
         basis=margin.basis,
@@ -70,6 +71,7 @@ def scenario_of(row: pd.Series, margin: bt.Margin) -> oracle.Scenario:
         contract=margin.contract,
         liquidation_slippage=margin.liquidation_slippage,
         liquidation_fee=margin.liquidation_fee,
+        surplus=margin.surplus,
         **size,
     )
 

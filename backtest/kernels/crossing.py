@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from backtest.kernels.jit import Float, Int, Int32, kernel
-from backtest.kernels.windows import Entries
+from backtest.kernels.windows import LOWEST, Entries
 
 FAN = 16
 """Children of a node of the block-maximum tree."""
@@ -125,3 +125,24 @@ def crossings_by_tree(
             known = out[j, column[k]]
             if known == 0 or at - bar < known:
                 out[j, column[k]] = at - bar
+
+
+@kernel
+def largest_in_tree(tree: Tree, start: Int, stop: Int, out: Float) -> None:
+    """Maximum over bars ``start[i] … stop[i] − 1``; `LOWEST` where there are none.
+
+    start, stop : (n,); out : (n,) written
+    """
+    top = tree.level.size - 2
+    for i in range(start.size):
+        best = LOWEST
+        t = start[i]
+        while t < stop[i]:
+            level = 0
+            span = 1
+            while level < top and t % (span * FAN) == 0 and t + span * FAN <= stop[i]:
+                span *= FAN
+                level += 1
+            best = max(best, tree.value[tree.level[level] + t // span])
+            t += span
+        out[i] = best

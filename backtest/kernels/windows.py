@@ -271,3 +271,26 @@ def raise_tile(
     for t in range(np.uint64(start), np.uint64(stop)):
         top = max(max(head[line, f + t], tail[line, z + t]), inner)
         x[t] = max(x[t], weight * ((top - offset[e + t]) * scale[e + t]) + shift)
+
+
+@kernel
+def window_maxima(windows: Windows, line: int, bar: Int, out: Float) -> None:
+    """The maximum of one line over the window after each bar.
+
+    bar : (n_entries,) entries whose windows end inside the series; of the others anything comes out
+    out : (n_entries,) written
+    """
+    head, tail, reach = windows.head, windows.tail, windows.reach
+    whole_tiles = reach // TILE
+    last = head.shape[1] - 1
+    for i in range(bar.size):
+        first = min(bar[i] + 1, last)
+        end = min(first + reach, last)
+        top = max(head[line, first], tail[line, end])
+        tile = first // TILE
+        inner = end // TILE - tile - 1  # whole tiles inside: whole_tiles or one less
+        if whole_tiles > 1 and inner >= whole_tiles - 1:
+            top = max(top, windows.between[line, tile + 1])
+        if inner == whole_tiles and inner > 0:
+            top = max(top, windows.whole[line, tile + whole_tiles])
+        out[i] = top

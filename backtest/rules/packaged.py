@@ -49,7 +49,7 @@ def packaged_tables(rule: str, symbol: str) -> tuple[DatedTable, ...]:
     """
     found = _symbols(rule)
     if not found:
-        raise RuleError(f"no tier table is packaged for rule {rule!r}; some are for {', '.join(_folders())}")
+        raise RuleError(f"no tier table is packaged for rule {rule!r}; some are for {', '.join(packaged_rules())}")
     if symbol not in found:
         close = difflib.get_close_matches(symbol, found, n=3)
         hint = f" (did you mean {' or '.join(repr(match) for match in close)}?)" if close else ""
@@ -71,14 +71,21 @@ def packaged_symbols(rule: str) -> tuple[str, ...]:
 
 
 @cache
-def _folders() -> tuple[str, ...]:
+def packaged_rules() -> tuple[str, ...]:
+    """Rules with packaged tables, in the order of names.
+
+    Examples
+    --------
+    >>> "binance-usdm" in packaged_rules()
+    True
+    """
     folders = resources.files(__package__).joinpath("tables").iterdir()
     return tuple(sorted(folder.name for folder in folders if folder.is_dir()))
 
 
 @cache
 def _symbols(rule: str) -> tuple[str, ...]:
-    if rule not in _folders():  # a name, never a path
+    if rule not in packaged_rules():  # a name, never a path
         return ()
     files = resources.files(__package__).joinpath("tables", rule).iterdir()
     return tuple(sorted(file.name.removesuffix(SUFFIX) for file in files if file.name.endswith(SUFFIX)))

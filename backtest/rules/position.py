@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeVar, get_args
 
@@ -125,15 +125,12 @@ class Position:
     initial_rate: float | None = None
 
     def __post_init__(self) -> None:
-        for key, (allowed, holds) in ALLOWED.items():
-            value = getattr(self, key)
-            if value is not None and not (math.isfinite(value) and holds(value)):
-                raise ConfigError(f"{key} must be {allowed}; got {number_text(value)}")
+        check_numbers(self, ALLOWED)
         choice("side", self.side, SIDES)
         choice("contract", self.contract, CONTRACTS)
         choice("basis", self.basis, BASES)
-        self._exactly_one("leverage", "margin", "wallet")
-        self._exactly_one("tiers", "mmr")
+        exactly_one(self, "leverage", "margin", "wallet")
+        exactly_one(self, "tiers", "mmr")
         if self.mmr is None and self.deduction:
             raise ConfigError(f"deduction goes with mmr, tiers have their own; got {number_text(self.deduction)}")
         for key in ("other_maintenance", "other_unrealized"):
@@ -149,11 +146,6 @@ class Position:
         if not math.isfinite(self.notional + self.posted_margin + self.size_at(self.price_now)):
             raise ConfigError("quantity · price and the margin must be finite amounts; they overflow")
         self._check_limits()
-
-    def _exactly_one(self, *keys: str) -> None:
-        given = [key for key in keys if getattr(self, key) is not None]
-        if len(given) != 1:
-            raise ConfigError(f"a position has exactly one of {', '.join(keys)}; got {' and '.join(given) or 'none'}")
 
     def _check_limits(self) -> None:
         most, whose = math.inf if self.max_leverage is None else self.max_leverage, "max_leverage"
@@ -236,6 +228,21 @@ class Position:
         if self.tiers is not None:
             return self.tiers.lines(self.notional)
         return np.array([self.mmr], dtype=np.float64), np.array([self.deduction])
+
+
+def check_numbers(position: object, allowed: Mapping[str, tuple[str, Callable[[float], bool]]]) -> None:
+    """Refuse an attribute that is given (not None) and not finite, or not what it is allowed to be."""
+    for key, (words, holds) in allowed.items():
+        value = getattr(position, key)
+        if value is not None and not (math.isfinite(value) and holds(value)):
+            raise ConfigError(f"{key} must be {words}; got {number_text(value)}")
+
+
+def exactly_one(position: object, *keys: str) -> None:
+    """Refuse a position of which not exactly one of these attributes is given (not None)."""
+    given = [key for key in keys if getattr(position, key) is not None]
+    if len(given) != 1:
+        raise ConfigError(f"a position has exactly one of {', '.join(keys)}; got {' and '.join(given) or 'none'}")
 
 
 def choice(key: str, value: object, allowed: tuple[T, ...]) -> T:

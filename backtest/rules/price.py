@@ -11,6 +11,7 @@ import numpy as np
 from backtest.rules.catalog import Basis, Contract
 from backtest.rules.position import Position, Side, worth
 from backtest.rules.reading import read_position
+from backtest.rules.spot import SpotPosition, bankruptcy_prices, owed_and_owned, prices_at_ltv
 from backtest.rules.tiers import Float
 
 ZERO = 1e-12  # share of the worth at entry: a root this near to 0 is a 0 that was rounded
@@ -21,7 +22,7 @@ class PriceAnswer(TypedDict):
 
     `initial_margin` is null with a wallet and no initial rate, which do not say what the position had to post;
     `liquidation_price` and `bankruptcy_price` are null where there is none above 0; `margin_ratio` is null where
-    nothing of the margin balance is left.
+    nothing of the margin balance is left; `tier` is null under spot margin, which has none.
     """
 
     initial_margin: float | None
@@ -29,7 +30,7 @@ class PriceAnswer(TypedDict):
     margin_ratio: float | None
     liquidation_price: float | None
     bankruptcy_price: float | None
-    tier: int
+    tier: int | None
     fee_to_close: float
 
 
@@ -45,12 +46,12 @@ def price_position(document: Mapping[str, object]) -> PriceAnswer:
     return price(read_position(document))
 
 
-def price(position: Position) -> PriceAnswer:
+def price(position: Position | SpotPosition) -> PriceAnswer:
     """Margins, liquidation and bankruptcy price of a position.
 
     Parameters
     ----------
-    position : Position
+    position : Position or SpotPosition
 
     Returns
     -------
@@ -68,12 +69,17 @@ def price(position: Position) -> PriceAnswer:
     positions included) is lost, fees and funding aside: where nothing but the initial margin is, ``p·(1 − s/L)``,
     inverse ``p/(1 + s/L)``.
 
+    Of a `SpotPosition` the initial margin is the own funds; the maintenance margin is ``(1 − liquidation_ltv)·assets``,
+    which equity, assets less debt, reaches where the debt is that share of the assets; there is no fee to close.
+
     Examples
     --------
     >>> classic = Position(side="long", entry_price=20_000.0, quantity=1.0, leverage=50.0, mmr=0.005, basis="entry")
     >>> [price(classic)[key] for key in ("initial_margin", "maintenance_margin", "liquidation_price")]
     [400.0, 100.0, 19700.0]
     """
+    if isinstance(position, SpotPosition):
+        return _price_of_spot(position)
     now, entry = (worth(position.contract, at) for at in (position.price_now, position.entry_price))
     at = position.entry_price if position.basis == "entry" else position.price_now
     size = position.size_at(at)
@@ -93,6 +99,23 @@ def price(position: Position) -> PriceAnswer:
         ),
         tier=_tier(position, size),
         fee_to_close=fee,
+    )
+
+
+def _price_of_spot(position: SpotPosition) -> PriceAnswer:
+    debt, assets = position.loan
+    owed, owned = owed_and_owned(position.side, position.price_now, debt, assets, position.growth)
+    equity, maintenance = float(owned - owed), float(owned - position.liquidation_ltv * owned)
+    level = float(prices_at_ltv(position.side, debt, assets, position.liquidation_ltv, position.growth))
+    bankrupt = float(bankruptcy_prices(position.side, debt, assets))
+    return PriceAnswer(
+        initial_margin=position.own_funds,
+        maintenance_margin=maintenance,
+        margin_ratio=maintenance / equity if equity > 0 else None,
+        liquidation_price=level if ZERO < level / position.entry_price < math.inf else None,
+        bankruptcy_price=bankrupt if ZERO < bankrupt / position.entry_price < math.inf else None,
+        tier=None,
+        fee_to_close=0.0,
     )
 
 
@@ -207,5 +230,6 @@ def liquidation_prices(
 def _root(constant: Float, linear: float | Float, square: float | Float) -> Float:
     """v of ``linear·v − square·v² = constant``, the one that is ``constant/linear`` where square is 0; else inf."""
     inside = linear * linear - 4 * square * constant
-    root = 2 * constant / (linear + np.sqrt(np.maximum(inside, 0.0)))
+    with np.errstate(divide="ignore", invalid="ignore"):  # a rate above the whole notional: no price is the level
+        root = 2 * constant / (linear + np.sqrt(np.maximum(inside, 0.0)))
     return np.asarray(np.where(inside >= 0, root, np.inf))

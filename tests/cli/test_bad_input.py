@@ -173,7 +173,7 @@ KEYS = [
     # unknown keys, at every level
     ("", "[strategy]\nx = 1", "strategy: is not a known key"),
     ("[data]", "[data]\npth = 'x'", "data.pth: is not a known key; got 'x'"),
-    ("", "[entries]\nfile = 'trades.parquet'", "entries.file: is not a known key; got 'trades.parquet'"),
+    ("", "[entries]\nfile = 'trades.parquet'", "trades.parquet cannot be read (No such file or directory)"),
     ("[sweep]", "[sweep]\nlevrage = [3]", "sweep.levrage: is not a known key; got [3]"),
     ("", "[margin]\nmode = 'cross'", "margin.mode: is not a known key; got 'cross'"),
     ("", "[statistics]\nlevel = 0.9", "statistics.level: is not a known key; got 0.9"),
@@ -218,7 +218,7 @@ KEYS = [
     ("[sweep]", "[sweep]\nopen_fee = [-0.1]", "sweep.open_fee[0]: must be greater than or equal to -0.01; got -0.1"),
     ("[sweep]", '[sweep]\nside = ["both"]', "sweep.side[0]: must be 'long' or 'short'; got 'both'"),
     ("[sweep]", "[sweep]\nsize = [{ notional = 1, margin = 2 }]", "sweep.size[0]: exactly one of notional and margin"),
-    ("", '[margin]\ncontract = "square"', "margin.contract: must be 'linear' or 'inverse'; got 'square'"),
+    ("", '[margin]\ncontract = "square"', "margin.contract: must be 'linear', 'inverse' or 'spot'; got 'square'"),
     ("", "[margin]\nmargin_call_ratio = 1.5", "margin.margin_call_ratio: must be less than or equal to 1; got 1.5"),
     ("", "[statistics]\nconfidence = 95", "statistics.confidence: must be less than 1; got 95"),
     ("", "[statistics]\nconfidence = 0.97", "confidence must be one of the tabulated levels 0.5, 0.8, 0.9, 0.95"),

@@ -22,7 +22,7 @@ SURVIVAL = (
 EVENTS = (
     *SURVIVAL[:9],
     *("entry_time", "entry_price", "rejected", "liquidation_price", "bankruptcy_price", "margin_call_time"),
-    *("liquidation_time", "bars_to_liquidation", "fill_price", "residual", "recovered"),
+    *("liquidation_time", "bars_to_liquidation", "fill_price", "residual", "recovered", "insurance"),
 )
 
 

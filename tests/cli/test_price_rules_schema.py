@@ -9,6 +9,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from backtest.rules.reading import KEYS as INPUTS
 from tests.cli.conftest import spawned, typed
 from tests.cli.test_path import EXAMPLE, silent
 
@@ -55,6 +56,34 @@ def test_price_reads_tiers_as_option_and_in_json() -> None:
     assert f"{answer['liquidation_price']}" in silent(typed("price", *options(position)))
 
 
+def test_price_takes_the_packaged_table_of_a_symbol() -> None:
+    """By hand, the table of 2025-12-05: 0.0065·2,000,000 − 1500 = 11,500 in its third tier."""
+    position = {"rules": "binance-usdm", "symbol": "BTCUSDT", "side": "short", "entry_price": 50_000, "quantity": 40}
+    answer = json.loads(silent(typed("price", "--json", json.dumps(position | {"leverage": 75}))))
+    assert (answer["maintenance_margin"], answer["tier"]) == (11_500.0, 3)
+    lines = dict(line.split() for line in silent(typed("price", *options(position | {"leverage": 75}))).splitlines())
+    assert lines == {key: str(value) for key, value in answer.items()}
+
+
+def test_price_of_spot_margin() -> None:
+    """By hand: 150 owed and 2 % of it, on 2 base: 153/(0.9·2) = 85; a mark of 90: 18/(180 − 153)."""
+    terms = {"liquidation_ltv": 0.9, "margin_call_ltv": 0.8, "interest": 0.02, "mark_price": 90}
+    position = {"contract": "spot", "side": "long", "entry_price": 100, "quantity": 2, "leverage": 4, **terms}
+    answer = json.loads(silent(typed("price", "--json", json.dumps(position))))
+    assert set(answer) == KEYS
+    assert answer["liquidation_price"] == pytest.approx(85, rel=1e-12)
+    assert answer["margin_ratio"] == pytest.approx(18 / 27, rel=1e-12)
+    assert (answer["initial_margin"], answer["bankruptcy_price"], answer["tier"]) == (50.0, 75.0, None)
+    lines = dict(line.split() for line in silent(typed("price", *options(position))).splitlines())
+    assert lines == {key: "—" if value is None else str(value) for key, value in answer.items()}
+
+
+def test_every_key_of_a_position_is_an_option() -> None:
+    text = silent(typed("price", "--help"))
+    for key in INPUTS:
+        assert f"--{key.replace('_', '-')} " in text
+
+
 def test_price_shows_null_where_there_is_no_liquidation_price() -> None:
     """A long at leverage 1 whose coins cover all of it: 100 + (P − 100) = 0.01·P only at P = 0."""
     position = {**POSITION, "leverage": 1, "mmr": 0.01}
@@ -69,6 +98,8 @@ def test_price_shows_null_where_there_is_no_liquidation_price() -> None:
         (["--leverage", "nan"], "leverage must be > 0; got nan"),
         (["--leverage", "5", "--margin", "3"], "exactly one of leverage, margin, wallet; got leverage and margin"),
         ([], "exactly one of leverage, margin, wallet; got none"),
+        (["--leverage", "5", "--liquidation-ltv", "0.9"], "liquidation_ltv is not read under the contract and basis"),
+        (["--leverage", "5", "--symbol", "BTCUSDT"], "symbol takes the packaged tier table, which excludes mmr"),
         (["--leverage", "5", "--side", "up"], "side must be 'long' or 'short'; got 'up'"),
         (["--leverage", "ten"], "'ten' is not a valid float"),
         (["--leverage", "5", "--tiers", "[[0,"], "--tiers is not JSON"),
@@ -125,11 +156,22 @@ def test_schema_names_every_key() -> None:
     assert named == {
         "": {"data", "entries", "sweep", "margin", "statistics"},
         "Data": {"path", "interval", "symbols", "start", "end", "trigger", "max_gap"},
-        "Entries": {"every"},
-        "Sweep": {"side", "leverage", "horizon", "maintenance", "open_fee", "funding", "size"},
+        "Entries": {"every", "file"},
+        "Sweep": {
+            *("side", "leverage", "horizon", "maintenance", "open_fee", "funding", "size"),
+            *("weight", "policy", "portfolio"),
+        },
         "LeverageRange": {"from", "to", "step"},
         "Funding": {"scale", "shift"},
-        "Size": {"notional", "margin"},
+        "Size": {"notional", "margin", "extra"},
+        "VolatilityTarget": {"target", "window", "cap"},
+        "VolatilityScale": {"window", "reference", "cap"},
+        "Policy": {"confirm_bars", "ladder", "top_up", "deleverage", "stop_loss", "take_profit", "scale_in"},
+        "Ladder": {"step", "fraction", "above"},
+        "TopUp": {"target_ratio", "reserve", "max_times", "delay_bars"},
+        "Deleverage": {"fraction", "max_times", "delay_bars"},
+        "Exit": {"distance", "of", "on", "slippage"},
+        "ScaleIn": {"distance", "multiple"},
         "RuleTiers": {"rule", "tiers"},
         "Margin": {
             "contract",
@@ -139,6 +181,13 @@ def test_schema_names_every_key() -> None:
             "margin_call_ratio",
             "liquidation_slippage",
             "liquidation_fee",
+            "surplus",
+            "taker_fee",
+            "expiry",
+            "maintenance_scale",
+            "liquidation_ltv",
+            "margin_call_ltv",
+            "borrow_rate",
         },
         "Statistics": {"confidence", "block", "replications", "seed"},
     }

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backtest.barrier import Lines
-from backtest.engine import Series, nested_windows
+from backtest.engine import fill_line
 from backtest.kernels import crossing, windows
 from backtest.kernels.windows import LOWEST, TILE, Entries, Runs
+from backtest.series import Series, nested_windows
 
 HORIZONS = [1, 2, 7, 63, 255, 256, 257, 300, 511, 512, 513, 1000, 1024, 1500]
 
@@ -21,7 +22,8 @@ def series_of(seed: int, n: int, missing: float) -> Series:
     price[rng.random(n) < missing] = np.nan
     paid = np.cumsum(rng.normal(0, 0.001, n))
     bar = np.arange(n)
-    return Series(0, n, price, paid, Entries(bar, -paid, 1 / np.abs(rng.normal(100, 5, n))))
+    worth = np.abs(rng.normal(100, 5, n))
+    return Series(0, n, price, paid, Entries(bar, -paid, 1 / worth), worth, np.ones(n), bar + n, None, False)
 
 
 def naive_adverse(series: Series, rate: float, side: float) -> np.ndarray:
@@ -57,7 +59,10 @@ def test_counts_equal_windows_written_out(stride, n_lines) -> None:
     entries = Entries(bar, series.entries.offset[bar], series.entries.scale[bar])
     thresholds = np.unique(np.concatenate([1 / np.arange(1.0, 126.0), 1 / np.arange(1.0, 126.0) - 0.0005]))
     levels = windows.levels_of(thresholds)
-    for horizon, window in zip(HORIZONS, nested_windows(lines, series, -1.0, HORIZONS), strict=True):
+    adverse = np.empty((n_lines, 4_000))
+    for k in range(n_lines):
+        fill_line(lines, k, series, -1.0, adverse[k])
+    for horizon, window in zip(HORIZONS, nested_windows(adverse.copy(), HORIZONS), strict=True):
         stop = int(np.searchsorted(bar, 4_000 - horizon))
         cuts = np.array([0, stop // 3, stop // 3 + 1, stop])  # runs that start and end anywhere in a tile
         counts = np.zeros((2, thresholds.size + 1), np.int64)
@@ -67,6 +72,10 @@ def test_counts_equal_windows_written_out(stride, n_lines) -> None:
         want = np.bincount(np.searchsorted(thresholds, x, side="right"), minlength=thresholds.size + 1)
         assert counts.sum(axis=0).tolist() == want.tolist(), horizon
         assert counts[1].sum() == 1
+        found = np.empty(stop)
+        for k in range(n_lines):
+            windows.window_maxima(window, k, bar[:stop], found)
+            assert (found == [adverse[k, b + 1 : b + 1 + horizon].max() for b in bar[:stop]]).all(), horizon
 
 
 @settings(max_examples=60, deadline=None)
@@ -108,6 +117,18 @@ def test_first_crossings_equal_a_scan(stride) -> None:
     assert (want > 0).any() and (want == 0).any()
     assert (found[0] == want).all()
     assert (found[1] == want).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(n=st.integers(1, 700), seed=st.integers(0, 99))
+def test_largest_in_a_tree_is_the_largest_of_the_range(n, seed) -> None:
+    rng = np.random.default_rng(seed)
+    values = rng.normal(0, 1, n)
+    start = rng.integers(0, n + 1, 50)
+    stop = np.minimum(start + rng.integers(0, n + 1, 50), n)
+    found = np.empty(50)
+    crossing.largest_in_tree(crossing.tree_of(values), start, stop, found)
+    assert found.tolist() == [values[a:b].max(initial=LOWEST) for a, b in zip(start, stop, strict=True)]
 
 
 def test_tree_of_one_bar_and_of_whole_levels() -> None:

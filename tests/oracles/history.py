@@ -1,7 +1,7 @@
 """§1 of semantics.md: the rows of a history, and the regular grid that is made of them."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 Column = list[float | None] | None
@@ -39,6 +39,7 @@ class Grid:
     funding_rate: list[float | None]
     funding_price: list[float | None]
     scale: list[float]
+    settled: bool = False  # §4, dated futures: the last bar is the settlement bar e
 
     def has_trigger(self, t: int) -> bool:
         """§1: a bar has trigger prices when low and high of the trigger are both non-null."""
@@ -47,6 +48,16 @@ class Grid:
     def is_entry(self, t: int) -> bool:
         """§1: a bar without an entry price is no entry, nor is one without trigger prices."""
         return self.entry_price[t] is not None and self.has_trigger(t)
+
+    def last_bar(self, i: int, horizon_bars: int) -> int | None:
+        """§2, §4: the last bar at risk of an entry at i; None where the window is censored or holds no bar.
+
+        A window that reaches past the settlement bar is cut there; any other may not reach past the grid.
+        """
+        last = len(self.open_time_ms) - 1
+        if i + horizon_bars <= last:
+            return i + horizon_bars
+        return last if self.settled and i < last else None
 
 
 def at(column: Column, row: int | None) -> float | None:
@@ -94,9 +105,16 @@ def grid_of(
     trigger: str | None = None,
     start_ms: int | None = None,
     end_ms: int | None = None,
+    expiry_ms: int | None = None,
 ) -> Grid:
-    """§1: choose the series once per history, cut to [start, end), then put every bar in its place."""
+    """§1: choose the series once per history, cut to [start, end), then put every bar in its place.
+
+    §4, dated futures: with an expiry the history is cut to the bars that open before it, and no funding is read.
+    """
     check(rows)
+    if expiry_ms is not None:
+        end_ms = expiry_ms if end_ms is None else min(end_ms, expiry_ms)
+        rows = replace(rows, funding_rate=None)
     if trigger is None:
         has_mark = has_value(rows.mark_open, rows.mark_high, rows.mark_low, rows.mark_close)
         trigger = "mark" if has_mark else "last"
@@ -145,4 +163,5 @@ def grid_of(
         funding_rate=rate,
         funding_price=price,
         scale=[1.0 if g is None else g for g in scales],
+        settled=expiry_ms is not None and times[-1] + rows.interval_ms >= expiry_ms,
     )

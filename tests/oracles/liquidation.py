@@ -13,8 +13,9 @@ def linear_liquidation_price(position: Position, paid: float, g: float) -> float
         price = p + paid + (needed - position.M + position.fee) / (s * q)
         return price if price > 0 else None
     roots: list[float] = []
-    for mmr, deduction in position.lines:
+    for flat, deduction in position.lines:
         # M − fee + s·q·(P − p) − s·q·paid = g·(mmr·q·P − D) + reserve·q·P
+        mmr = flat + position.slope * q  # choices: the size in coin is q at any price
         slope = q * (g * mmr + reserve - s)
         if slope == 0:
             continue
@@ -29,6 +30,19 @@ def linear_liquidation_price(position: Position, paid: float, g: float) -> float
     return min(roots) if roots else None
 
 
+def sloped_sizes(a: float, b: float, c: float) -> list[float]:
+    """choices, inverse with a slope: the sizes n = Q·u > 0 where c − s·n = g·(mmr_0 + slope·n)·n + reserve·n.
+
+    That is a·n² + b·n = c with a = g·slope and b = g·mmr_0 + reserve + s, solved without cancellation.
+    """
+    root = b * b + 4 * a * c
+    if root < 0:
+        return []
+    half = -(b + math.copysign(math.sqrt(root), b)) / 2
+    sizes = [half / a, -c / half] if half else [0.0]
+    return [n for n in sizes if n > 0]
+
+
 def inverse_liquidation_price(position: Position, paid: float, g: float) -> float | None:
     """§4, §6: solved in u = 1/P; None where P is not in (0, ∞)."""
     s, face, reserve = position.s, position.q, position.close_reserve
@@ -37,6 +51,11 @@ def inverse_liquidation_price(position: Position, paid: float, g: float) -> floa
     roots: list[float] = []
     if position.basis == "entry":  # MM does not move with u: at_zero − s·Q·u = MM
         roots.append((at_zero - position.maintenance_of(position.N, g)) / (s * face))
+    elif position.slope and g:
+        rate = g * position.lines[0][0] + reserve + s
+        sizes = sloped_sizes(g * position.slope, rate, at_zero)
+        # A short's level is the smaller size, that of a rise; alone, a root is that of a fall, which no high reaches.
+        roots.extend(n / face for n in sizes if s > 0 or len(sizes) > 1)
     else:
         for mmr, deduction in position.lines:
             # at_zero − s·Q·u = g·(mmr·Q·u − D) + reserve·Q·u
@@ -60,12 +79,15 @@ def liquidation_price(position: Position, paid: float, g: float) -> float | None
     return linear_liquidation_price(position, paid, g)
 
 
-def bankruptcy_price(scenario: Scenario, p: float) -> float | None:
-    """§6: p·(1 − s/L), inverse p/(1 + s/L), fees and funding aside; None outside (0, ∞)."""
-    if scenario.contract == "inverse":
-        divisor = 1 + scenario.side / scenario.leverage
-        return p / divisor if divisor > 0 and p / divisor < math.inf else None
-    price = p * (1 - scenario.side / scenario.leverage)
+def bankruptcy_price(position: Position) -> float | None:
+    """§6: the P at which E = 0, fees and funding aside: p·(1 − s·M/N), inverse p/(1 + s·M/N); None outside (0, ∞).
+
+    Without extra margin M/N is 1/L. The posted fee to close pays for closing there and leaves it where it is.
+    """
+    share = position.s * position.M / position.N
+    if position.contract == "inverse":
+        return position.p / (1 + share) if 1 + share > 0 and position.p / (1 + share) < math.inf else None
+    price = position.p * (1 - share)
     return price if 0 < price < math.inf else None
 
 

@@ -1,4 +1,7 @@
-"""§2, §4, §5 of semantics.md: the terms of a trade, the tier table of a bar, a position and its entry test."""
+"""§2, §4, §5 of semantics.md: the terms of a trade, the tier table of a bar, a position and its entry test.
+
+Spot margin shares the terms (`Scenario`); its position is in spot.py. "choices" is the page that completes §2–§8.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -49,7 +52,12 @@ class Dated:
 
 @dataclass(frozen=True)
 class Scenario:
-    """§2: the terms under which positions are opened; inverse: notional in quote, margin and tiers in coin."""
+    """§2: the terms under which positions are opened; inverse: notional in quote, margin and tiers in coin.
+
+    §5: posted_fee is the taker fee c of a rule that posts the fee to close on top (Bybit UTA); slope and
+    initial_rate are Deribit's, the maintenance being mmr_0. choices: extra is A, in the margin currency; surplus says
+    whose what is left at a liquidation is ("trader" or "fund"). §4: the last three are those of contract "spot".
+    """
 
     side: int
     leverage: float
@@ -66,6 +74,14 @@ class Scenario:
     liquidation_slippage: float = 0.0
     liquidation_fee: float = 0.0
     contract: str = "linear"
+    posted_fee: float = 0.0
+    slope: float = 0.0
+    initial_rate: float | None = None
+    extra: float = 0.0
+    surplus: str = "trader"
+    liquidation_ltv: float | None = None
+    margin_call_ltv: float | None = None
+    borrow_rate: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -73,6 +89,7 @@ class Position:
     """§2: side s, entry price p, quantity q, entry notional N, posted margin M, the lines (mmr_k, D_k) in force.
 
     §4, inverse: q is Q, the face value in quote; N, M, the fee and D are in coin, and so are E and MM.
+    M is N/L + A; the posted fee to close f is not in it. tie is what E − MM may be at most: 1e-9 of the margin.
     """
 
     s: int
@@ -84,7 +101,10 @@ class Position:
     lines: tuple[tuple[float, float], ...]
     basis: str
     close_reserve: float
-    contract: str = "linear"
+    contract: str
+    tie: float
+    posted: float = 0.0
+    slope: float = 0.0
 
     def notional(self, price: float) -> float:
         """§2, §4: what the position is worth at a price: q·P, inverse Q·u."""
@@ -100,13 +120,27 @@ class Position:
         """§2: n, the notional that maintenance is taken of."""
         return self.notional(price) if self.basis == "mark" else self.N
 
+    def coins(self, n: float) -> float:
+        """choices: the size in coin that a rate slopes with: q, whatever it is worth; inverse n itself."""
+        return n if self.contract == "inverse" else self.q
+
     def maintenance_of(self, n: float, g: float) -> float:
-        """§2: MM at size n: g times the largest of the tiers' lines, plus the close reserve."""
-        return g * max(mmr * n - d for mmr, d in self.lines) + self.close_reserve * n
+        """§2: MM at size n: g times the largest of the tiers' lines (with the slope), plus the close reserve."""
+        sloped = self.slope * self.coins(n) if self.slope else 0.0
+        return g * max((mmr + sloped) * n - d for mmr, d in self.lines) + self.close_reserve * n
 
     def maintenance(self, price: float, g: float) -> float:
         """§2: MM at a trigger price."""
         return self.maintenance_of(self.size(price), g)
+
+    def is_liquidated(self, price: float, paid: float, g: float) -> bool:
+        """§2: E − MM ≤ 1e-9·M. The posted fee to close stands in both E and MM (§5) and cancels."""
+        return self.equity(price, paid) - self.maintenance(price, g) <= self.tie
+
+    def is_called(self, price: float, paid: float, g: float, ratio: float) -> bool:
+        """§2, §5: E + f − (MM + f)/ratio ≤ 1e-9·M."""
+        balance = self.equity(price, paid) + self.posted
+        return balance - (self.maintenance(price, g) + self.posted) / ratio <= self.tie
 
 
 # ---------------------------------------------------------------- the table in force
@@ -157,20 +191,45 @@ def under_table(scenario: Scenario, position: Position, time_ms: int) -> Positio
 # ---------------------------------------------------------------- opening
 
 
-def size_of(scenario: Scenario, p: float) -> tuple[float, float, float]:
-    """§2, §4: q (inverse Q), N and M; N is the configured number, M·L or Q/p, never recomputed from q."""
-    leverage, inverse = scenario.leverage, scenario.contract == "inverse"
+def check(scenario: Scenario) -> None:
+    """Refuse what no rule describes."""
+    if scenario.basis not in ("mark", "entry") or scenario.side not in (1, -1):
+        raise ValueError(f"basis {scenario.basis!r}, side {scenario.side!r}")
+    if scenario.contract not in ("linear", "inverse", "spot"):
+        raise ValueError(f"contract {scenario.contract!r}")
+    if scenario.surplus not in ("trader", "fund"):
+        raise ValueError(f"surplus {scenario.surplus!r}")
     if scenario.notional is not None and scenario.margin is not None:
         raise ValueError("size is notional or margin, not both")
+    if scenario.extra < 0:
+        raise ValueError(f"extra {scenario.extra}")
+    tabled = isinstance(scenario.maintenance, tuple | Dated)
+    if scenario.slope and (tabled or scenario.basis == "entry"):
+        raise ValueError("a slope goes with one rate, on mark basis")
+    sized = scenario.notional is not None or scenario.margin is not None
+    if not sized and scenario.contract != "spot" and (tabled or scenario.slope or scenario.extra):
+        raise ValueError("a tier table, a slope or extra margin needs a size")
+
+
+def counted_extra(scenario: Scenario) -> float:
+    """choices: what the extra margin A counts as: A, with a posted fee A/(1 − s·c), inverse A/(1 + s·c)."""
+    lean = -scenario.side if scenario.contract == "inverse" else scenario.side
+    return scenario.extra / (1 - lean * scenario.posted_fee)
+
+
+def fee_to_close(scenario: Scenario, notional: float) -> float:
+    """§5: f = N·(1 − s/L)·c, inverse N·(1 + s/L)·c; negative for a long below 1× (inverse: a short)."""
+    lean = -scenario.side if scenario.contract == "inverse" else scenario.side
+    return notional * (1 - lean / scenario.leverage) * scenario.posted_fee
+
+
+def size_of(scenario: Scenario, p: float) -> tuple[float, float, float]:
+    """§2, §4: q (inverse Q), N and N/L; N is the configured number, M·L or Q/p, never recomputed from q."""
+    leverage, inverse = scenario.leverage, scenario.contract == "inverse"
     if scenario.margin is not None:
         n = scenario.margin * leverage
         return n * p if inverse else n / p, n, scenario.margin
-    if scenario.notional is not None:
-        face = scenario.notional
-    elif isinstance(scenario.maintenance, tuple | Dated):
-        raise ValueError("a tier table needs a size")
-    else:  # any size: flat verdicts do not depend on it
-        face = p
+    face = p if scenario.notional is None else scenario.notional  # any size: flat verdicts do not depend on it
     if inverse:
         n = face / p
         return face, n, n / leverage
@@ -179,11 +238,11 @@ def size_of(scenario: Scenario, p: float) -> tuple[float, float, float]:
 
 def open_position(scenario: Scenario, p: float, time_ms: int | None = None) -> Position:
     """§2: a position opened at price p in the bar with this open_time, under that bar's table."""
-    if scenario.basis not in ("mark", "entry") or scenario.side not in (1, -1):
-        raise ValueError(f"basis {scenario.basis!r}, side {scenario.side!r}")
-    if scenario.contract not in ("linear", "inverse"):
-        raise ValueError(f"contract {scenario.contract!r}")
-    quantity, notional, margin = size_of(scenario, p)
+    check(scenario)
+    if scenario.contract == "spot":
+        raise ValueError("contract 'spot' has its own position")
+    quantity, notional, initial = size_of(scenario, p)
+    margin = initial + counted_extra(scenario)
     return Position(
         s=scenario.side,
         p=p,
@@ -195,17 +254,29 @@ def open_position(scenario: Scenario, p: float, time_ms: int | None = None) -> P
         basis=scenario.basis,
         close_reserve=scenario.close_reserve,
         contract=scenario.contract,
+        tie=TIE * (initial if scenario.posted_fee else margin),  # §5: with a posted fee M in 1e-9·M is N/L
+        posted=fee_to_close(scenario, notional),
+        slope=scenario.slope,
     )
 
 
-def is_rejected(scenario: Scenario, position: Position, g: float, time_ms: int | None = None) -> bool:
-    """§2: leverage above its tier's maximum, N above a finite last cap, or under water at p, by bar i's table."""
+def is_rejected(
+    scenario: Scenario, position: Position, g: float, time_ms: int | None = None, slack: float = 0.0
+) -> bool:
+    """§2: leverage above its tier's maximum, N above a finite last cap, or under water at p, by bar i's table.
+
+    choices: where leverage is weighted per entry or given by a trade, the maximum is read with a slack of 1e-9.
+    """
     table = table_of(scenario, time_ms)
     if isinstance(table, tuple):
-        if scenario.leverage > tier_holding(table, position.N).max_leverage:
+        if scenario.leverage > tier_holding(table, position.N).max_leverage * (1 + slack):
             return True
         if table[-1].cap * (1 + TIE) < position.N:
             return True
-    # At entry n is N itself, on both bases.
+    if scenario.initial_rate is not None:  # choices: the initial rate slopes with the size at entry
+        rate = scenario.initial_rate + scenario.slope * position.coins(position.N)
+        if scenario.leverage * rate > 1 + TIE:
+            return True
+    # At entry n is N itself, on both bases. A posted fee is in E and MM here as well.
     balance = position.equity(position.p, 0.0)
-    return balance - position.maintenance_of(position.N, g) <= TIE * position.M
+    return balance - position.maintenance_of(position.N, g) <= position.tie

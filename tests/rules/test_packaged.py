@@ -12,7 +12,7 @@ import pytest
 
 from backtest.errors import RuleError
 from backtest.rules import packaged
-from backtest.rules.packaged import packaged_symbols, packaged_tables
+from backtest.rules.packaged import packaged_rules, packaged_symbols, packaged_tables
 from backtest.rules.tiers import DatedTable, TierTable, table_at
 from backtest.units import instant_ms
 
@@ -77,6 +77,11 @@ def test_the_sidecar_names_repository_and_day_of_every_table() -> None:
         for each in packaged_tables(BINANCE, symbol)
     }
     assert named == shipped
+
+
+def test_the_rules_with_tables_are_listed() -> None:
+    assert BINANCE in packaged_rules()
+    assert all(packaged_symbols(rule) for rule in packaged_rules())
 
 
 def test_the_files_are_small() -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from backtest.errors import BacktestError, ConfigError, RuleError
+from backtest.rules.packaged import packaged_tables
 from backtest.rules.position import Position
 from backtest.rules.price import price_position
 from backtest.rules.reading import read_position
@@ -78,6 +79,19 @@ def test_the_tier_is_the_one_at_the_liquidation_price() -> None:
     short = price_position({**position, "tiers": TIERS, "side": "short", "leverage": 1})
     assert short["tier"] == 3
     assert short["liquidation_price"] == pytest.approx(120360 / 1.01, rel=1e-12)
+
+
+def test_a_symbol_takes_the_latest_packaged_table() -> None:
+    # of 2025-12-05; its first four tiers are those above. At 75× the first notional above 3,000,000 is refused.
+    position = {"rules": "binance-usdm", "symbol": "BTCUSDT", "side": "long", "entry_price": 60000, "leverage": 20}
+    answer = price_position({**position, "quantity": 100 / 3})
+    assert answer["liquidation_price"] == pytest.approx(57327.63, abs=0.005)
+    assert answer["tier"] == 3
+    assert answer["maintenance_margin"] == pytest.approx(11_500)  # 0.0065·2,000,000 − 1500
+    latest = packaged_tables("binance-usdm", "BTCUSDT")[-1].table
+    assert answer == price_position({**position, "symbol": None, "tiers": latest, "quantity": 100 / 3})
+    with pytest.raises(RuleError, match=r"leverage must be at most 50 \(BTCUSDT, notional 3,060,000\); got 75"):
+        price_position({**position, "quantity": 51, "leverage": 75})
 
 
 def test_without_deductions_the_tier_of_the_entry_decides() -> None:
@@ -166,14 +180,32 @@ def test_a_short_without_any_safe_price_has_no_level_and_no_ratio() -> None:
         ({"rules": None}, ConfigError, "rules .* or contract, basis and close_reserve; got neither"),
         ({"basis": "entry"}, RuleError, "basis is 'mark' under binance-usdm; got 'entry'"),
         ({"close_reserve": 0.1}, RuleError, "close_reserve is 0.0 under binance-usdm; got 0.1"),
-        ({"rules": None, "contract": "spot"}, ConfigError, "contract must be 'linear' or 'inverse'; got 'spot'"),
+        ({"rules": None, "contract": "s"}, ConfigError, "contract must be 'linear' or 'inverse' or 'spot'; got 's'"),
+        ({"rules": None, "contract": "spot"}, RuleError, "mmr is not read under contract 'spot'"),
         ({"rules": None, "contract": "linear", "basis": "index"}, ConfigError, "basis must be 'mark' or 'entry'"),
         (
             {"rules": None, "contract": "linear", "close_reserve": 0.99},
             RuleError,
             r"mmr \+ close_reserve must be below 1, the whole notional; got 0.01 \+ 0.99",
         ),
-        ({"symbol": "BTCUSDT"}, RuleError, "symbol is not read under binance-usdm: no tier table"),
+        ({"symbol": "BTCUSDT"}, ConfigError, "symbol takes the packaged tier table, which excludes mmr; got symbol"),
+        ({"symbol": "BTCUSDT", "mmr": None, "deduction": 0}, ConfigError, "symbol .* excludes deduction"),
+        ({"symbol": 5, "mmr": None}, ConfigError, "symbol must be a name, such as 'BTCUSDT'; got 5"),
+        (
+            {"symbol": "BTCUSD", "mmr": None},
+            RuleError,
+            r"no tier table of 'BTCUSD' is packaged .* \(did you mean 'BTCUSD.*; packaged are 1000BONKUSDT.*ZECUSDT",
+        ),
+        (
+            {"symbol": "BTCUSDT", "mmr": None, "rules": "okx-linear"},
+            RuleError,
+            "no tier table is packaged for rule 'okx-linear'; some are for binance-usdm",
+        ),
+        (
+            {"symbol": "BTCUSDT", "mmr": None, "rules": None, "contract": "linear"},
+            RuleError,
+            r"no rule is named; got symbol 'BTCUSDT': give rules \(binance-usdm\), or tiers or mmr",
+        ),
         ({"slope": 0.1}, RuleError, "slope is not read under binance-usdm"),
         ({"initial_rate": 0.2}, RuleError, r"leverage must be at most 5 \(initial rate 0.2\); got 10"),
         ({"initial_rate": 0}, ConfigError, "initial_rate must be .*above 0 and below 1; got 0"),

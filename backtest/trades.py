@@ -1,0 +1,208 @@
+"""The user's own trades: a file of entries, and where they fall on the bars of a symbol."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from backtest.errors import ConfigError, DataError
+from backtest.history import Grid
+from backtest.units import instant_text, number_text
+
+Float = NDArray[np.float64]
+Int = NDArray[np.int64]
+Bool = NDArray[np.bool_]
+
+COLUMNS = ("entry_time", "exit_time", "side", "leverage", "entry_price", "symbol")
+OPEN_END = np.iinfo(np.int64).max // 4
+MOST_LEVERAGE = 1000.0
+
+
+@dataclass(frozen=True)
+class TradeFile:
+    """The rows of a file, in its order.
+
+    Attributes
+    ----------
+    entry_ms, exit_ms : (n,) int64
+        UTC milliseconds; `OPEN_END` where there is no exit.
+    sign : (n,) int64 or None
+        +1 long, −1 short; None: the file has no sides.
+    leverage : (n,) float64 or None
+    price : (n,) float64
+        Entry price, NaN where the file has none.
+    symbol : tuple of str or None
+    """
+
+    path: str
+    entry_ms: Int
+    exit_ms: Int
+    sign: Int | None
+    leverage: Float | None
+    price: Float
+    symbol: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class Trades:
+    """Trades of one symbol on its grid, in the order of their bars; arrays of (n,).
+
+    Attributes
+    ----------
+    bar, until : int64
+        Entry bar, and last bar at risk.
+    sign : int64
+        0 where the side is that of the scenario.
+    leverage : float64
+        1 where it is that of the sweep.
+    price : float64
+        NaN where the entry price is that of the bar.
+    row : int64
+        Row of the file, from 0.
+    own_leverage : bool
+    """
+
+    bar: Int
+    until: Int
+    sign: Int
+    leverage: Float
+    price: Float
+    row: Int
+    own_leverage: bool
+
+
+@lru_cache(maxsize=4)
+def _read(path: str, stamp: tuple[int, int]) -> TradeFile:
+    table = _table(Path(path))
+    unknown = sorted(set(table.column_names) - set(COLUMNS))
+    if unknown:
+        raise ConfigError(f"{path}: unknown column {unknown[0]!r}; trades have {', '.join(COLUMNS)}")
+    if "entry_time" not in table.column_names:
+        raise ConfigError(f"{path}: column entry_time is missing; trades have {', '.join(COLUMNS)}")
+    if not table.num_rows:
+        raise ConfigError(f"{path}: holds no trade")
+    entry, exits = _times(path, table, "entry_time"), _times(path, table, "exit_time")
+    if (entry == OPEN_END).any():
+        raise ConfigError(f"{path}: row {int(np.argmax(entry == OPEN_END))}: entry_time is missing")
+    sign, symbol = None, None
+    if "side" in table.column_names:
+        names = table["side"].to_pylist()
+        for row, name in enumerate(names):
+            if name not in ("long", "short"):
+                raise ConfigError(f"{path}: row {row}: side must be 'long' or 'short'; got {name!r}")
+        sign = np.array([1 if name == "long" else -1 for name in names], np.int64)
+    if "symbol" in table.column_names:
+        symbol = tuple(str(name) for name in table["symbol"].to_pylist())
+    leverage = _numbers(path, table, "leverage", MOST_LEVERAGE)
+    if leverage is not None and np.isnan(leverage).any():
+        raise ConfigError(f"{path}: row {int(np.argmax(np.isnan(leverage)))}: leverage is missing")
+    price = _numbers(path, table, "entry_price", np.inf)
+    return TradeFile(
+        path, entry, exits, sign, leverage, np.full(entry.size, np.nan) if price is None else price, symbol
+    )
+
+
+def read_trades(path: str | Path) -> TradeFile:
+    """Read a file of trades, Parquet or CSV.
+
+    Parameters
+    ----------
+    path : path
+        Columns ``entry_time`` [, ``exit_time``, ``side``, ``leverage``, ``entry_price``, ``symbol``]; times are
+        time stamps, UTC where they name no zone.
+
+    Raises
+    ------
+    ConfigError
+        With row, column and value.
+    """
+    file = Path(path)
+    try:
+        stat = file.stat()
+    except OSError as error:
+        raise ConfigError(f"entries.file: {file} cannot be read ({error.strerror})") from None
+    return _read(str(file), (stat.st_mtime_ns, stat.st_size))
+
+
+def _table(file: Path) -> pa.Table:
+    try:
+        return pa.csv.read_csv(file) if file.suffix == ".csv" else pq.read_table(file, partitioning=None)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise ConfigError(f"{file}: is no table of trades, Parquet or CSV ({error})") from None
+
+
+def _times(path: str, table: pa.Table, name: str) -> Int:
+    """UTC milliseconds, rounded up: a trade in the last microsecond of a bar is one of that bar."""
+    if name not in table.column_names:
+        return np.full(table.num_rows, OPEN_END)
+    column = table[name]
+    if pa.types.is_null(column.type):
+        return np.full(table.num_rows, OPEN_END)
+    if not pa.types.is_timestamp(column.type):
+        raise ConfigError(f"{path}: {name} must hold time stamps, such as 2024-05-01T12:00:00Z; got {column.type}")
+    ns = pc.cast(pc.cast(column, pa.timestamp("ns", column.type.tz)), pa.int64())
+    known = ns.to_numpy(zero_copy_only=False) if not ns.null_count else ns.fill_null(-1).to_numpy()
+    ms = -(-known.astype(np.int64) // 1_000_000)
+    return np.where(np.asarray(column.is_null()), OPEN_END, ms)
+
+
+def _numbers(path: str, table: pa.Table, name: str, most: float) -> Float | None:
+    if name not in table.column_names:
+        return None
+    try:
+        values = np.asarray(pc.cast(table[name], pa.float64()).to_numpy(zero_copy_only=False), np.float64)
+    except pa.ArrowInvalid as error:
+        raise ConfigError(f"{path}: {name} must hold numbers ({error})") from None
+    bad = ~np.isnan(values) & ~((values > 0) & (values <= most) & np.isfinite(values))
+    if bad.any():
+        row = int(np.argmax(bad))
+        limit = "> 0" if np.isinf(most) else f"within 0…{number_text(most)}"
+        raise ConfigError(f"{path}: row {row}: {name} must be {limit}; got {number_text(values[row])}")
+    return values
+
+
+def trades_on(grid: Grid, file: TradeFile) -> Trades:
+    """The trades of the grid's symbol, on its bars.
+
+    Raises
+    ------
+    DataError
+        Naming the row, if a trade enters outside the grid or where no price is known, or its exit leaves no bar at
+        risk.
+    """
+    rows = np.arange(file.entry_ms.size)
+    if file.symbol is not None:
+        rows = rows[np.array(file.symbol) == grid.symbol]
+    step = grid.interval_ms
+    bar = -((grid.start_ms - file.entry_ms[rows]) // step) - 1
+    until = np.where(file.exit_ms[rows] == OPEN_END, OPEN_END, -((grid.start_ms - file.exit_ms[rows]) // step) - 1)
+    price = file.price[rows]
+
+    def refuse(bad: Bool, why: str) -> None:
+        if bad.any():
+            row = int(rows[np.argmax(bad)])
+            when = instant_text(int(file.entry_ms[row]))
+            raise DataError(
+                f"{file.path}: row {row}, {grid.symbol} entered {when}: {why} ({int(bad.sum())} such trades)"
+            )
+
+    last = instant_text(grid.start_ms + grid.n_bars * step)
+    span = f"{instant_text(grid.start_ms)} … {last}"
+    refuse((bar < 0) | (bar >= grid.n_bars), f"lies outside the history, {span}")
+    ready = grid.has_trigger & ~np.isnan(grid.entry_price)
+    refuse(np.isnan(price) & ~ready[bar], "the bar has no price to enter at; give entry_price")
+    refuse(until <= bar, "the exit leaves no bar at risk")
+    order = np.argsort(bar, kind="stable")
+    sign = np.zeros(rows.size, np.int64) if file.sign is None else file.sign[rows]
+    leverage = np.ones(rows.size) if file.leverage is None else file.leverage[rows]
+    return Trades(
+        bar[order], until[order], sign[order], leverage[order], price[order], rows[order], file.leverage is not None
+    )
