@@ -147,7 +147,7 @@ class Balance:
 def balance_of(scenario: Scenario, ratio: float) -> Balance:
     """The terms of a scenario, for liquidation (ratio 1) or the margin call."""
     c, kappa = scenario.maintenance.posted_fee, 1 / ratio - 1
-    held = scenario.extra / (1 - scenario.lean * c) if c else scenario.extra * (1 - TIE)
+    held = scenario.counted_extra if c else scenario.extra * (1 - TIE)
     return Balance(1 - TIE + scenario.lean * c * kappa, held, c * kappa)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -46,7 +46,8 @@ def choose(
     DataFrame
         Scenario columns, ``horizon, leverage`` (NaN where no leverage meets the target), its ``survival,
         survival_low, survival_high, few_blocks``, and ``attainable``, the largest ``survival_low`` that the history
-        can show at all.
+        can show at all. Where trades have leverages of their own there is none to choose: it is NaN, and the survival
+        columns are those of the trades.
 
     Raises
     ------
@@ -62,16 +63,11 @@ def choose(
         table = table[[duration_ms(text) == wanted for text in table["horizon"]]]
         if table.empty:
             raise ConfigError(f"horizon must be one of {', '.join(known)} in this run; got {horizon!r}")
-    if table["leverage"].isna().all():
-        raise ConfigError("the trades have leverages of their own, so there is none to choose; see their survival")
     axes = [*(field.name for field in axes_fields(table.columns)), "horizon"]
     rows = []
     for key, part in table.groupby(axes, sort=False, dropna=False):
         ordered = part.sort_values("leverage")
-        meets = ((ordered["survival_low"] >= survival) & (ordered["entries"] > 0)).to_numpy()
-        count = int(meets.size if meets.all() else np.argmin(meets))
-        best = ordered.iloc[count - 1] if count else None
-        most = ordered.iloc[int(ordered["entries"].to_numpy().argmax())]
+        best, most = _best(ordered, survival), ordered.iloc[int(ordered["entries"].to_numpy().argmax())]
         attainable = attainable_low(
             int(most["entries"]),
             duration_ms(str(most["horizon"])) // interval_ms,
@@ -88,3 +84,12 @@ def choose(
     out = pd.DataFrame(rows)
     out.attrs = {"survival": survival, "confidence": confidence}
     return out
+
+
+def _best(ordered: pd.DataFrame, survival: float) -> pd.Series[Any] | None:
+    """The row of the largest leverage that meets the target with all lower ones; the only row of trades' own."""
+    if ordered["leverage"].isna().all():
+        return ordered.iloc[0]
+    meets = ((ordered["survival_low"] >= survival) & (ordered["entries"] > 0)).to_numpy()
+    count = int(meets.size if meets.all() else np.argmin(meets))
+    return ordered.iloc[count - 1] if count else None

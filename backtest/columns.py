@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import pyarrow as pa
 
-from backtest.survival import COUNTS
+from backtest.survival import COUNTS, OUTCOMES
 
 TIME = pa.timestamp("ms", tz="UTC")
 SCENARIO = (
@@ -38,6 +38,21 @@ def survival_schema(present: Iterable[str] = ()) -> pa.Schema:
     )
 
 
+def outcome_schema(present: Iterable[str] = ()) -> pa.Schema:
+    """Columns of ``outcomes.parquet``: positions and events, then amounts in initial margins, totals over entries."""
+    whole = (*OUTCOMES[: OUTCOMES.index("equity")],)
+    return pa.schema(
+        [
+            *axes_fields(present),
+            *POINT,
+            *((name, pa.int64()) for name in ("entries", "liquidations", "survived", *whole)),
+            *((name, pa.float64()) for name in OUTCOMES[len(whole) :]),
+            ("return_mean", pa.float64()),
+            ("policy_cost", pa.float64()),
+        ]
+    )
+
+
 def event_schema(present: Iterable[str] = (), *, lives: bool = False, trades: bool = False) -> pa.Schema:
     """Columns of the events; of path-dependent policies how they ended, of the user's trades the row in the file."""
     return pa.schema(
@@ -57,16 +72,17 @@ def event_schema(present: Iterable[str] = (), *, lives: bool = False, trades: bo
             ("recovered", pa.bool_()),
             ("insurance", pa.float64()),
             *(LIFE_FIELDS if lives else ()),
-            *((("trade", pa.int64()),) if trades else ()),
+            *((("trade", pa.int64()), ("critical_leverage", pa.float64())) if trades else ()),
         ]
     )
 
 
+LIFE_COUNTS = ("partial_liquidations", "top_ups", "deleverages", "scale_ins")
 LIFE_FIELDS = (
     pa.field("outcome", pa.string()),
     pa.field("end_time", TIME),
     *(pa.field(name, pa.float64()) for name in ("equity", "fees", "added")),
-    *(pa.field(name, pa.int64()) for name in ("partial_liquidations", "top_ups", "deleverages", "scale_ins")),
+    *(pa.field(name, pa.int64()) for name in LIFE_COUNTS),
 )
 
 

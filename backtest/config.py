@@ -252,7 +252,7 @@ class Margin(Model):
         spot = self.contract == "spot"
         named = ("liquidation_ltv", "margin_call_ltv", "borrow_rate")
         if not spot and (given := sorted(set(named) & self.model_fields_set)):
-            raise ValueError(f"{given[0]} goes with contract 'spot'")
+            raise ValueError(f"{given[0]} goes with contract 'spot'; got {getattr(self, given[0])!r}")
         if not spot:
             return self
         if self.liquidation_ltv is None or self.margin_call_ltv is None:
@@ -261,7 +261,7 @@ class Margin(Model):
             raise ValueError(f"margin_call_ltv must be at most liquidation_ltv; got {self.margin_call_ltv:g}")
         perpetual = ("expiry", "basis", "close_reserve", "margin_call_ratio", "taker_fee", "maintenance_scale")
         if given := sorted(set(perpetual) & self.model_fields_set):
-            raise ValueError(f"{given[0]} has no meaning for contract 'spot'")
+            raise ValueError(f"{given[0]} has no meaning for contract 'spot'; got {getattr(self, given[0])!r}")
         return self
 
 
@@ -274,6 +274,9 @@ class Statistics(Model):
         1000, description="Bootstrap, where an interval has no closed form."
     )
     seed: Annotated[int, Field(strict=True, ge=0)] = 0
+    outcomes: Annotated[bool, Field(strict=True)] = Field(
+        False, description="Also what became of positions in money; always with policies."
+    )
 
 
 class Config(Model):
@@ -304,9 +307,23 @@ class Config(Model):
                     f"sweep.policy: top_up.target_ratio must lie below margin.margin_call_ratio "
                     f"{margin.margin_call_ratio:g}, or the call stands; got {policy.top_up.target_ratio:g}"
                 )
+        if margin.expiry is not None:
+            self._check_expiry(margin.expiry)
         if sweep.portfolio:
             self._check_portfolio()
         return self
+
+    def _check_expiry(self, expiry: str) -> None:
+        """Dated futures begin before they expire, and pay no funding."""
+        start = self.data.start
+        if start is not None and instant_ms(expiry) <= instant_ms(start):
+            raise ValueError(f"margin.expiry must lie after data.start, {start}; got {expiry}")
+        for funding in self.sweep.funding:
+            if funding.shift or funding.scale not in (0, 1):
+                raise ValueError(
+                    f"sweep.funding has no meaning with margin.expiry: dated futures pay none; got scale = "
+                    f"{number_text(funding.scale)}, shift = {number_text(funding.shift)}"
+                )
 
     def _check_portfolio(self) -> None:
         """A portfolio has its own sides and symbols, and one wallet in one currency."""
@@ -318,6 +335,7 @@ class Config(Model):
             ("entries.file", self.entries.file),
             ("margin.expiry", self.margin.expiry),
             ("margin.maintenance_scale", self.margin.maintenance_scale),
+            ("statistics.outcomes", self.statistics.outcomes or None),
         ):
             if given is not None:
                 raise ValueError(f"{name} has no place beside sweep.portfolio")

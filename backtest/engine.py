@@ -15,7 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backtest.barrier import Barrier, Compiled, Lines, Period, compile_scenario
-from backtest.entrywise import SPARSE, Crossings, count_entrywise, crossings_entrywise
+from backtest.entrywise import (
+    SPARSE,
+    Crossings,
+    count_entrywise,
+    crossings_entrywise,
+    members_of,
+    rates_by_horizon,
+)
 from backtest.kernels.crossing import crossings_by_stack, crossings_by_tree, tree_of
 from backtest.kernels.windows import (
     LOWEST,
@@ -24,7 +31,7 @@ from backtest.kernels.windows import (
     levels_of,
 )
 from backtest.rates import Part, parts_of_scenario
-from backtest.series import Series, nested_windows, series_of
+from backtest.series import Series, nested_windows, series_of, table_bars
 from backtest.survival import COUNTS, SurvivalTable
 from backtest.sweep import Maintenance, Scenario, sides_of
 from backtest.work import Horizons, Work
@@ -50,7 +57,7 @@ def periods_of(work: Work, series: Series, maintenance: Maintenance) -> tuple[Pe
     """Tier tables in force over the bars of a chunk, from that of its first entry on."""
     if not maintenance.tables:
         return ALWAYS
-    first = table_bars(work, maintenance)
+    first = table_bars(work.grid, maintenance)
     own = int(np.searchsorted(first, series.start, side="right")) - 1
     bars = np.clip([*first[own:], series.stop], series.start, series.stop) - series.start
     tables = (dated.table for dated in maintenance.tables[own:])
@@ -70,18 +77,11 @@ def compiled(work: Work, series: Series, scenario: Scenario) -> Compiled:
     return made
 
 
-def table_bars(work: Work, maintenance: Maintenance) -> Int:
-    """First bar of each dated table: the first whose open time is not before the date."""
-    grid = work.grid
-    dates = [grid.start_ms if d.effective_from_ms is None else d.effective_from_ms for d in maintenance.tables]
-    return -((grid.start_ms - np.array(dates, dtype=np.int64)) // grid.interval_ms)
-
-
 def parts_of(work: Work, maintenance: Maintenance, chunk: slice) -> list[slice]:
     """A chunk, cut where entries come under another tier table: rejection is judged by the entry's own."""
     if len(maintenance.tables) < 2:
         return [chunk]
-    cuts = np.searchsorted(work.bars, table_bars(work, maintenance)[1:])
+    cuts = np.searchsorted(work.bars, table_bars(work.grid, maintenance)[1:])
     inside = {int(c) for c in cuts if chunk.start < c < chunk.stop}  # two dates may have no entry between them
     edges = [chunk.start, *sorted(inside), chunk.stop]
     return [slice(a, b) for a, b in pairwise(edges)]
@@ -155,6 +155,23 @@ def is_entrywise(work: Work, scenario: Scenario) -> bool:
 def _parts(work: Work, series: Series, scenario: Scenario) -> list[Part]:
     periods = periods_of(work, series, scenario.maintenance)
     return parts_of_scenario(scenario, work.leverages, work.terms, series, periods)
+
+
+def critical_leverages(work: Work, scenario: Scenario, chunk: slice) -> Float:
+    """(n_horizons, n_entries) leverage from which each entry of a chunk is liquidated within each horizon.
+
+    Horizons as in the work; where an entry has a leverage of its own, it is that one that is scaled. NaN where each
+    leverage has tiers of its own (a fixed margin and tiers that stay as they were at entry).
+    """
+    series = series_of(work, chunk, scenario)
+    parts = _parts(work, series, scenario)
+    members = members_of(work, chunk, series.weight)
+    out = np.full((len(work.horizons), series.worth.size), np.nan)
+    if len(parts) == 1:
+        for h, rate in zip(members.axis, rates_by_horizon(work, series, parts[0].liquidation, members), strict=True):
+            with np.errstate(divide="ignore", invalid="ignore"):
+                out[h] = np.where(rate > 0, series.weight / rate, np.inf)
+    return out
 
 
 def _count_entrywise(work: Work, scenarios: Sequence[Scenario], chunk: slice) -> SurvivalTable:

@@ -13,16 +13,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from backtest.columns import FURTHER, POINT, TIME, axes_fields, event_schema, repeated
+from backtest.closings import Closings, Window, closings_of, latest_closes, windows_of
+from backtest.columns import FURTHER, LIFE_COUNTS, POINT, TIME, axes_fields, event_schema, repeated
 from backtest.config import Config, Data, Entries, Margin, Sweep
-from backtest.engine import first_crossings, parts_of
-from backtest.entrywise import Crossings, members_of
+from backtest.engine import critical_leverages, first_crossings, parts_of
+from backtest.entrywise import members_of
 from backtest.errors import ConfigError
-from backtest.history import Grid, PriceHistory
-from backtest.positions import fill_price, positions_of
+from backtest.history import PriceHistory
+from backtest.outcomes import closed_lives, lives_by_leverage
 from backtest.progress import progress
 from backtest.runner import folders_for
-from backtest.series import Series, held_cost
 from backtest.sources import Source, config_of, grid_for, has_own_leverage, sources_of, with_trades, work_of
 from backtest.sweep import Scenario, scenarios_at, scenarios_of, sides_of
 from backtest.where import Where
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Float = NDArray[np.float64]
+Labels = dict[str, str | float | None]
 Int = NDArray[np.int64]
 
 UNASKED_ROWS = 50_000_000
@@ -115,6 +116,7 @@ def write_events(
     if target.exists() and not overwrite:
         raise ConfigError(f"{target}: exists already; choose another file, or ask for --overwrite")
     config = with_trades(config)
+    _refuse_portfolio(config)
     selection = Selection.parse(where)
     scenarios = scenarios_of(config)
     sources = sources_of(config.data.path or "", config)
@@ -174,6 +176,7 @@ def events_of(
     [2, 1]
     """
     config = config_of(source, sweep, data, entries, margin)
+    _refuse_portfolio(config)
     selection, scenarios = Selection.parse(where), scenarios_of(config)
     batches: list[pa.RecordBatch] = []
     for one in sources_of(source, config):
@@ -181,6 +184,11 @@ def events_of(
         batches += symbol_events(work, config, own, selection)
     frame: pd.DataFrame = pa.Table.from_batches(batches, schema=schema_of(config, scenarios)).to_pandas()
     return frame
+
+
+def _refuse_portfolio(config: Config) -> None:
+    if config.sweep.portfolio:
+        raise ConfigError("sweep.portfolio: events are those of single positions; run it for its survival and band")
 
 
 def _of_symbol(config: Config, source: Source, scenarios: list[Scenario]) -> tuple[Work, list[Scenario]]:
@@ -220,7 +228,7 @@ def symbol_events(
     """Events of one symbol: scenario by scenario, stretch by stretch, horizon by horizon, leverage by leverage."""
     per_entry = -(-work.grid.n_bars // max(1, work.bars.size))
     chunks = work.chunks(min(EVENT_CHUNK_BARS * per_entry, MOST_CHUNK_BARS))
-    latest_close = _latest_close(work.grid)
+    latest_close = latest_closes(work.grid)
     symbol = work.grid.symbol
     with progress(f"events of {symbol}", len(scenarios) * len(chunks)) as advance:
         for scenario in scenarios:
@@ -231,47 +239,11 @@ def symbol_events(
             for chunk in chunks:
                 for part in parts_of(work, scenario.maintenance, chunk):
                     for side in sides_of(scenario):
-                        found = first_crossings(work, side, part)
-                        for leverage, window in _windows(work, config, found, part, wanted, latest_close):
-                            batch = selection.filter(_batch(work, side, found, window, leverage))
-                            if batch.num_rows:
-                                yield batch
+                        for batch in _batches(work, config, side, part, wanted, latest_close):
+                            rows = selection.filter(batch)
+                            if rows.num_rows:
+                                yield rows
                 advance(1)
-
-
-def _windows(
-    work: Work, config: Config, found: Crossings, chunk: slice, wanted: NDArray[np.bool_], latest_close: Int
-) -> Iterator[tuple[int, Window]]:
-    """Horizons and leverages that are wanted, each with the cohort of its horizon."""
-    members = members_of(work, chunk, found.series.weight)
-    ascending = {axis: k for k, axis in enumerate(members.axis)}
-    price, until = work.entry_price(chunk), work.until(chunk)
-    for h in np.flatnonzero(wanted.any(axis=1)).tolist():
-        kept = np.flatnonzero(members.inside[ascending[h]])
-        bar = work.bars[chunk][kept]
-        last = np.minimum(bar + work.horizons[h], until[kept])
-        label = config.sweep.horizon[h]
-        window = Window(label, work.horizons[h], bar, last, kept, kept + chunk.start, price[kept], latest_close)
-        for leverage in np.flatnonzero(wanted[h]).tolist():
-            yield leverage, window
-
-
-@dataclass(frozen=True)
-class Window:
-    """The cohort of one horizon in a chunk; arrays of (n,)."""
-
-    label: str
-    bars: int
-    entry_bar: Int
-    last: Int  # last bar at risk
-    kept: Int  # places in the chunk
-    place: Int  # places among the entries of the symbol
-    entry_price: Float
-    latest_close: Int  # (n_bars,) of `_latest_close`
-
-    def cost(self, series: Series, until: Int) -> Float:
-        """What holding has cost up to these bars: funding, or the growth of a debt."""
-        return held_cost(series, self.entry_bar - series.start, until - series.start)
 
 
 def _coalesced(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
@@ -288,64 +260,98 @@ def _coalesced(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(waiting)
 
 
-def _batch(work: Work, scenario: Scenario, found: Crossings, window: Window, leverage: int) -> pa.RecordBatch:
-    """Rows of one horizon and leverage."""
-    grid, terms, bar, kept = work.grid, work.terms, window.entry_bar, window.kept
-    rejected = found.rejected[kept, leverage]
-    call, dead = (hits[kept, leverage].astype(np.int64) for hits in (found.margin_call, found.liquidation))
-    call, dead = np.where(call > window.bars, 0, call), np.where(dead > window.bars, 0, dead)
-    fee = scenario.open_fee if terms.fees_from_margin else 0.0
-    own = float(work.leverages[leverage]) * found.series.weight[kept]
-    position = positions_of(scenario, own, fee, window.entry_price)
-    end = np.where(dead > 0, bar + dead, window.last)
-    scale = np.ones(end.size) if grid.scale is None else grid.scale[end]
-    price = position.liquidation_price(window.cost(found.series, end), grid.start_ms + end * grid.interval_ms, scale)
-    fill = fill_price(price, grid.open[bar + dead], scenario.sign, terms.liquidation_slippage)
-    left = position.equity(fill, window.cost(found.series, end)) - terms.liquidation_fee * position.growth(fill)
-    left = left / position.margin
-    residual = np.maximum(0.0, left)  # an isolated position never loses more than its margin
-    insurance = np.minimum(0.0, left)
-    if terms.surplus == "fund":
-        residual, insurance = np.zeros_like(left) + 0 * left, left
-    last = window.latest_close[window.last]
-    held = position.equity(grid.close[last], window.cost(found.series, np.maximum(last, bar)))
-    recovered = (dead > 0) & (last > bar) & (held > position.margin)
-    n = kept.size
-    labels = {"symbol": grid.symbol, **scenario.columns(), "horizon": window.label}
-    labels["leverage"] = (
-        None if work.trades is not None and work.trades.own_leverage else float(work.leverages[leverage])
-    )
+def _batches(
+    work: Work, config: Config, scenario: Scenario, chunk: slice, wanted: NDArray[np.bool_], latest_close: Int
+) -> Iterator[pa.RecordBatch]:
+    """Rows of a chunk: horizon by horizon, leverage by leverage."""
+    if scenario.policy is not None:
+        yield from _life_batches(work, config, scenario, chunk, wanted)
+        return
+    found = first_crossings(work, scenario, chunk)
+    critical = None if work.trades is None else critical_leverages(work, scenario, chunk)
+    for window in windows_of(work, chunk, found.series.weight, latest_close):
+        for leverage in np.flatnonzero(wanted[window.horizon]).tolist():
+            labels = labels_of(work, config, scenario, window.horizon, leverage)
+            further = _trade_columns(work, window, critical)
+            yield _batch(work, labels, window, closings_of(work, scenario, found, window, leverage), further)
+
+
+def _trade_columns(work: Work, window: Window, critical: Float | None) -> list[pa.Array]:
+    """The row of each trade in its file, and the leverage from which it would have been liquidated."""
+    if work.trades is None:
+        return []
+    found = np.full(window.kept.size, np.nan) if critical is None else critical[window.horizon, window.kept]
+    return [pa.array(work.trades.row[window.place]), pa.array(found, mask=~np.isfinite(found))]
+
+
+def _life_batches(
+    work: Work, config: Config, scenario: Scenario, chunk: slice, wanted: NDArray[np.bool_]
+) -> Iterator[pa.RecordBatch]:
+    """Rows of a policy: leverage by leverage, horizon by horizon."""
+    weight = work.weights(scenario.weight, chunk, scenario.sign)
+    windows = list(windows_of(work, chunk, weight, np.empty(0, np.int64)))
+    for leverage, (kept, lives) in enumerate(lives_by_leverage(work, scenario, chunk)):
+        for window in windows:
+            if wanted[window.horizon, leverage]:
+                who, h = np.searchsorted(kept, window.kept), window.horizon
+                labels = labels_of(work, config, scenario, h, leverage)
+                own = float(work.leverages[leverage]) * weight[window.kept]
+                closed = closed_lives(work, scenario, lives, who, h, own, window.entry_price)
+                end = lives.end[who, h].astype(np.int64)
+                when = work.grid.start_ms + (window.entry_bar + end) * work.grid.interval_ms
+                names = np.array(["survived", "liquidated", "stopped", "took_profit"])
+                further = [
+                    pa.array(names[lives.outcome[who, h]], mask=closed.rejected),
+                    pa.array(when, mask=closed.rejected | (end == 0)).cast(TIME),
+                    *(pa.array(getattr(lives, n)[who, h], mask=closed.rejected) for n in ("equity", "fees", "added")),
+                    *(pa.array(getattr(lives, n)[who, h].astype(np.int64)) for n in LIFE_COUNTS),
+                    *_trade_columns(work, window, None),
+                ]
+                yield _batch(work, labels, window, closed, further)
+
+
+def labels_of(work: Work, config: Config, scenario: Scenario, horizon: int, leverage: int) -> Labels:
+    """The columns that are the same in all rows of a scenario, horizon and leverage."""
+    own = work.trades is not None and work.trades.own_leverage
+    return {
+        "symbol": work.grid.symbol,
+        **scenario.columns(),
+        "horizon": config.sweep.horizon[horizon],
+        "leverage": None if own else float(work.leverages[leverage]),
+    }
+
+
+def _batch(
+    work: Work, labels: Labels, window: Window, closed: Closings, further: Sequence[pa.Array] = ()
+) -> pa.RecordBatch:
+    """Rows of one horizon and leverage; `further` are the columns of a policy and of trades."""
+    grid, bar, n = work.grid, window.entry_bar, window.kept.size
+    call, dead, price, fill = closed.margin_call, closed.liquidation, closed.liquidation_price, closed.fill_price
 
     def known(values: Float | Int, mask: NDArray[np.bool_], kind: pa.DataType | None = None) -> pa.Array:
-        return pa.array(values, mask=~mask | rejected).cast(kind or pa.float64())
+        return pa.array(values, mask=~mask | closed.rejected).cast(kind or pa.float64())
 
     def when(offset: Int) -> pa.Array:
         return known(grid.start_ms + (bar + offset) * grid.interval_ms, offset > 0, TIME)
 
-    bankruptcy = position.bankruptcy_price()
-    closed = (dead > 0) & ~np.isnan(left)
-    schema = event_schema(scenario.columns(), trades=work.trades is not None)
+    bankruptcy = closed.bankruptcy_price
+    paid = (dead > 0) & ~np.isnan(closed.left)
+    owed = paid | (~np.isnan(closed.left) & ("policy" in labels))  # a stop-loss that a gap overruns leaves a loss too
     columns = repeated([*axes_fields(labels), *POINT], labels, n)
     columns += [
         pa.array(grid.start_ms + (bar + 1) * grid.interval_ms).cast(TIME),
-        pa.array(position.entry_price),
-        pa.array(rejected),
+        pa.array(window.entry_price),
+        pa.array(closed.rejected),
         known(price, price > 0),
         known(bankruptcy, (bankruptcy > 0) & np.isfinite(bankruptcy)),
         when(call),
         when(dead),
         known(dead, dead > 0, pa.int64()),
-        known(fill, (dead > 0) & ~np.isnan(fill)),
-        known(residual, closed),
-        pa.array(recovered & ~rejected),
-        known(insurance, closed),
+        known(fill, ~np.isnan(fill) & ((dead > 0) | ("policy" in labels))),
+        known(closed.residual, paid),
+        pa.array(closed.recovered & ~closed.rejected),
+        known(closed.insurance, owed),
     ]
-    if work.trades is not None:
-        columns.append(pa.array(work.trades.row[window.place]))
+    columns += further
+    schema = event_schema(labels, lives="policy" in labels, trades=work.trades is not None)
     return pa.RecordBatch.from_arrays(columns, schema=schema)
-
-
-def _latest_close(grid: Grid) -> Int:
-    """(n_bars,) the latest bar with a trigger close, the bar itself included."""
-    out: Int = np.maximum.accumulate(np.where(np.isnan(grid.close), 0, np.arange(grid.n_bars)))
-    return out

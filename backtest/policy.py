@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -23,6 +24,8 @@ class Ladder(Model):
             raise ValueError("exactly one of step and fraction must be given")
         if self.above and self.step is not None:
             raise ValueError(f"above goes with fraction, not with step; got {self.above:g}")
+        if self.fraction is not None and not self.above:
+            raise ValueError("above must be > 0 with fraction: cut by cut, what a gap has ruined would never be gone")
         return self
 
 
@@ -84,10 +87,11 @@ class Policy(Model):
     def _consistent(self) -> Self:
         if self.top_up and self.deleverage:
             raise ValueError("top_up and deleverage both answer a margin call; give one of them")
-        stop = self.stop_loss
-        if stop and stop.of == "price" and self.scale_in and self.scale_in.distance[-1] >= stop.distance:
-            far = self.scale_in.distance[-1]
-            raise ValueError(f"scale_in at {far:g} lies beyond stop_loss at {stop.distance:g}: it is never reached")
+        if self.stop_loss and self.scale_in and (far := _never_added(self.scale_in, self.stop_loss)):
+            raise ValueError(
+                f"scale_in at {far:g} lies beyond stop_loss at {self.stop_loss.distance:g} from the average entry: it "
+                "is never reached"
+            )
         if self.take_profit and self.take_profit.slippage:
             raise ValueError("take_profit is filled at its level; slippage goes with stop_loss")
         return self
@@ -96,6 +100,26 @@ class Policy(Model):
     def label(self) -> str:
         """As in the results: ``confirm_bars=3 stop_loss(distance=0.05)``; ``none`` where nothing is done."""
         return " ".join(_words(self)) or "none"
+
+
+def _never_added(ladder: ScaleIn, stop: Exit) -> float | None:
+    """The first distance that lies beyond a stop-loss on every side and contract; None where each can be reached.
+
+    An addition moves the average entry, and the stop with it. A stop of margin lies where the leverage says, and one on
+    the last price watches another series: neither is known here.
+    """
+    if stop.of == "margin" or stop.on == "last":
+        return None
+    reached = []
+    for side, power in product((1.0, -1.0), (1, -1)):  # the average is that of prices, of inverse contracts of 1/P
+        quantity, value, n = 1.0, 1.0, 0
+        for distance, multiple in zip(ladder.distance, ladder.multiple, strict=True):
+            price = 1 - side * distance
+            if side * (price - (value / quantity) ** power * (1 - side * stop.distance)) <= 0:
+                break
+            quantity, value, n = quantity + multiple, value + multiple * price**power, n + 1
+        reached.append(n)
+    return (*ladder.distance, None)[max(reached)]
 
 
 def _words(part: Model) -> list[str]:
@@ -128,6 +152,8 @@ class VolatilityTarget(Model):
     def _whole(self) -> Self:
         if (self.target is None) != (self.window is None):
             raise ValueError("target and window go together")
+        if self.target is None and self.cap != 1:
+            raise ValueError(f"cap goes with target and window; got {self.cap:g} alone")
         return self
 
     @property

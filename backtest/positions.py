@@ -55,7 +55,7 @@ class Positions:
     @property
     def margin(self) -> Float:
         """(n,) what stands against losses: the posted margin, and wallet balance beside it."""
-        extra = self.scenario.extra / (1 - self.scenario.lean * self.scenario.maintenance.posted_fee)
+        extra = self.scenario.counted_extra
         return 1 / self.leverage + (extra / self.notional if extra else 0.0)
 
     def equity(self, price: Float, cost: Float) -> Float:

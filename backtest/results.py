@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,10 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from backtest.choose import choose
-from backtest.columns import axes_fields, repeated, survival_schema
-from backtest.errors import DataError
+from backtest.columns import axes_fields, outcome_schema, repeated, survival_schema
+from backtest.errors import ConfigError, DataError
 from backtest.intervals import check_confidence
-from backtest.survival import COUNTS, Estimates, Span, SurvivalTable, estimate
+from backtest.plots.words import noted
+from backtest.survival import COUNTS, OUTCOMES, Estimates, Span, SurvivalTable, estimate
 from backtest.units import duration_ms
 
 if TYPE_CHECKING:
@@ -57,7 +58,25 @@ class Result:
             frame: pd.DataFrame = pq.read_table(file).to_pandas()
         except (OSError, pa.ArrowInvalid) as error:
             raise DataError(f"{file}: cannot be read ({error}); run again") from None
-        return frame
+        return noted(frame, self.info)
+
+    @cached_property
+    def outcomes(self) -> pd.DataFrame:
+        """``outcomes.parquet`` as a DataFrame: how positions ended and what came of them in money.
+
+        Totals over the entries, amounts in initial margins; ``return_mean`` is per entry and net of fees and funding,
+        ``policy_cost`` what a policy took from it.
+        """
+        file = self.path / "outcomes.parquet"
+        if not self.has_outcomes:
+            raise ConfigError(f"{self.path}: outcomes were not counted; ask for them with statistics.outcomes = true")
+        frame: pd.DataFrame = pq.read_table(file).to_pandas()
+        return noted(frame, self.info)
+
+    @property
+    def has_outcomes(self) -> bool:
+        """Whether the run followed positions to what became of them in money."""
+        return (self.path / "outcomes.parquet").is_file()
 
     def survival(self) -> pd.DataFrame:
         """Survival rates: scenario axes and leverage as index, horizons as columns, in the order of the run."""
@@ -102,7 +121,7 @@ class Result:
         """Plots of the table: ``plot.leverage()``, ``plot.heatmap()``, ``plot.curves()``."""
         from backtest.plots import Plots
 
-        return Plots(self.table)
+        return Plots(self.table, self.outcomes if self.has_outcomes else None)
 
     def report(self, survival: float = 0.95, path: str | Path | None = None) -> Path:
         """Write the run as one self-contained HTML page.
@@ -116,7 +135,8 @@ class Result:
         """
         from backtest.report import write_report
 
-        return write_report(self.table, self.info, self.choose(survival), path or self.path / "report.html")
+        counted = self.outcomes if self.has_outcomes else None
+        return write_report(self.table, self.info, self.choose(survival), path or self.path / "report.html", counted)
 
     def __repr__(self) -> str:
         symbols = ", ".join(entry["symbol"] for entry in self.info["coverage"])
@@ -178,8 +198,12 @@ def read_blocks(folder: Path, where: Blocks, n_horizons: int, n_leverages: int) 
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(f"{folder / 'blocks' / where.file}: cannot be read ({error}); run again") from None
     first = int(file.schema_arrow.metadata[b"first_block"])
-    counts = [group[name].combine_chunks().values.to_numpy(zero_copy_only=False) for name in COUNTS]
-    return SurvivalTable(np.stack(counts).reshape(len(COUNTS), 1, n_horizons, n_leverages, -1), first)
+
+    def read(names: Sequence[str]) -> np.ndarray:
+        values = [group[name].combine_chunks().values.to_numpy(zero_copy_only=False) for name in names]
+        return np.stack(values).reshape(len(names), 1, n_horizons, n_leverages, -1)
+
+    return SurvivalTable(read(COUNTS), first, read(OUTCOMES) if OUTCOMES[0] in group.column_names else None)
 
 
 def write_blocks(
@@ -194,7 +218,10 @@ def write_blocks(
     """
     size = table.counts.shape[-1]
     columns = axes_fields(scenarios[0])[1:]
-    lists = [pa.field(name, pa.list_(pa.int64(), size)) for name in COUNTS]
+    cells = dict(zip(COUNTS, table.counts, strict=True))
+    if table.outcomes is not None:
+        cells |= zip(OUTCOMES, table.outcomes, strict=True)
+    lists = [pa.field(name, pa.list_(pa.from_numpy_dtype(values.dtype), size)) for name, values in cells.items()]
     stamp = pa.field("first_block_start", pa.timestamp("ms", tz="UTC"))
     metadata = {"first_block": str(table.first_block), "block_ms": str(block_ms)}
     schema = pa.schema([*columns, *axes.schema, stamp, *lists], metadata)
@@ -202,7 +229,7 @@ def write_blocks(
     with pq.ParquetWriter(file, schema, compression="zstd", write_statistics=False) as writer:
         for i, scenario in enumerate(scenarios):
             labels = repeated(columns, scenario, axes.num_rows)
-            values = [pa.FixedSizeListArray.from_arrays(pa.array(table[name][i].reshape(-1)), size) for name in COUNTS]
+            values = [pa.FixedSizeListArray.from_arrays(pa.array(v[i].reshape(-1)), size) for v in cells.values()]
             arrays = [*labels, *(column.combine_chunks() for column in axes.columns)]
             arrays += [pa.repeat(start, axes.num_rows), *values]
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
@@ -231,6 +258,50 @@ def survival_rows(folder: Path, info: dict[str, Any], confidence: float) -> Iter
         table = read_blocks(folder, where, len(horizons), len(sweep["leverage"]))
         found = estimate(table, Span(horizons, block, present[where.symbol]), confidence)
         yield _batch(where, axes, found)
+
+
+def outcome_rows(folder: Path, info: dict[str, Any]) -> Iterator[pa.RecordBatch]:
+    """Rows of ``outcomes.parquet``, scenario by scenario, from ``blocks/``.
+
+    What a policy cost is the mean return without it (policy ``none``, where the axis holds it) less that with it.
+    """
+    axes, sweep = axes_of(info), info["config"]["sweep"]
+    size = len(sweep["horizon"]), len(sweep["leverage"])
+    plain: dict[tuple[object, ...], np.ndarray] = {}
+    for bare in (True, False):  # first those that the others are compared with
+        for where in blocks_of(info):
+            key = (where.symbol, *(value for name, value in where.scenario.items() if name != "policy"))
+            if bare:
+                if where.scenario.get("policy") == "none":
+                    plain[key] = _mean_return(read_blocks(folder, where, *size))
+                continue
+            yield _outcome_batch(where, axes, read_blocks(folder, where, *size), plain.get(key))
+
+
+def _mean_return(table: SurvivalTable) -> np.ndarray:
+    """(n_horizons · n_leverages,) mean of what was left, less what was put in, over the initial margin."""
+    assert table.outcomes is not None
+    total = dict(zip(OUTCOMES, table.outcomes.sum(axis=-1)[:, 0], strict=True))
+    entries = table["entries"].sum(axis=-1)[0]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(((total["equity"] - total["added"]) / entries - 1).reshape(-1))
+
+
+def _outcome_batch(where: Blocks, axes: pa.Table, table: SurvivalTable, plain: np.ndarray | None) -> pa.RecordBatch:
+    labels = {"symbol": where.symbol, **where.scenario}
+    schema = outcome_schema(labels)
+    assert table.outcomes is not None
+    cells: dict[str, np.ndarray] = {n: table[n].sum(axis=-1).reshape(-1) for n in ("entries", "liquidations")}
+    cells |= {n: v.sum(axis=-1).reshape(-1) for n, v in zip(OUTCOMES, table.outcomes, strict=True)}
+    cells["survived"] = cells["entries"] - cells["liquidations"] - cells["stopped"] - cells["took_profit"]
+    cells["return_mean"] = _mean_return(table)
+    cells["policy_cost"] = np.full(axes.num_rows, np.nan) if plain is None else plain - cells["return_mean"]
+    arrays = repeated(axes_fields(labels), labels, axes.num_rows)
+    arrays += [column.combine_chunks() for column in axes.columns]
+    for column in list(schema)[len(arrays) :]:
+        values = cells[column.name].astype(column.type.to_pandas_dtype())
+        arrays.append(pa.array(values, mask=np.isnan(values)))
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def _batch(where: Blocks, axes: pa.Table, found: Estimates) -> pa.RecordBatch:

@@ -19,22 +19,18 @@ from urllib.parse import quote
 import numpy as np
 import pyarrow.parquet as pq
 
-from backtest.columns import survival_schema
+from backtest.columns import outcome_schema, survival_schema
 from backtest.config import Config, Data, Entries, Margin, Statistics, Sweep
-from backtest.engine import count_block
-from backtest.errors import ConfigError, DataError
+from backtest.errors import ConfigError
 from backtest.executors.local import map_ordered
 from backtest.history import Grid, PriceHistory
+from backtest.jobs import Job, jobs_of, scenario_columns, wants_outcomes
 from backtest.progress import progress
-from backtest.results import Result, axes_of, survival_rows, write_blocks
-from backtest.sources import Source, config_of, grid_for, has_own_leverage, sources_of, work_of
-from backtest.survival import COUNTS, SurvivalTable
-from backtest.sweep import Scenario, groups_of, horizon_bars, scenarios_at, scenarios_of
+from backtest.results import Result, axes_of, outcome_rows, survival_rows, write_blocks
+from backtest.sources import Source, config_of, has_own_leverage, sources_of
+from backtest.survival import SurvivalTable
+from backtest.sweep import horizon_bars
 from backtest.units import instant_text
-from backtest.work import Work
-
-CELLS_PER_TASK = 2_000_000
-"""Scenarios × horizons × leverages × blocks that are merged in memory at once; more scenarios make more tasks."""
 
 
 def run(
@@ -96,13 +92,13 @@ def run(
     threads = workers if workers is not None else os.cpu_count() or 1
     if threads < 1:
         raise ConfigError(f"workers must be ≥ 1; got {threads}")
-    scenarios = scenarios_of(config)
+    scenario_columns(config)  # refuses what is impossible before anything is made
     sources = sources_of(source, config)
     partial = target.parent / f".{target.name}.{os.getpid()}.partial"
     with folders_for(target):
         try:
             (partial / "blocks").mkdir(parents=True)
-            info = _write(partial, config, scenarios, sources, threads)
+            info = _write(partial, config, sources, threads)
             _commit(partial, target)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -128,9 +124,7 @@ def default_directory(config: str | Path) -> Path:
     return Path("runs") / f"{Path(config).stem}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
 
 
-def _write(
-    folder: Path, config: Config, scenarios: list[Scenario], sources: list[Source], workers: int
-) -> dict[str, Any]:
+def _write(folder: Path, config: Config, sources: list[Source], workers: int) -> dict[str, Any]:
     """Do the work and fill a run directory; return what stands in its run.json."""
     from backtest.intervals import check_confidence
 
@@ -147,13 +141,19 @@ def _write(
         "verdicts": 0,
         "blocks": [],
     }
-    for number, source in enumerate(sources):
-        label = f"{source.symbol} ({number + 1}/{len(sources)})" if len(sources) > 1 else source.symbol
-        _write_symbol(folder, config, scenarios_at(scenarios, source.symbol), source, info, label, workers)
-    schema = survival_schema(scenarios[0].columns())
-    with pq.ParquetWriter(folder / "survival.parquet", schema, compression="zstd") as writer:
+    jobs = list(jobs_of(config, sources))
+    for number, (name, begin) in enumerate(jobs):
+        _write_job(
+            folder, config, begin(), info, f"{name} ({number + 1}/{len(jobs)})" if len(jobs) > 1 else name, workers
+        )
+    labels = scenario_columns(config)
+    with pq.ParquetWriter(folder / "survival.parquet", survival_schema(labels), compression="zstd") as writer:
         for batch in survival_rows(folder, info, config.statistics.confidence):
             writer.write_batch(batch)
+    if wants_outcomes(config):
+        with pq.ParquetWriter(folder / "outcomes.parquet", outcome_schema(labels), compression="zstd") as writer:
+            for batch in outcome_rows(folder, info):
+                writer.write_batch(batch)
     info["wall_seconds"] = round(time.perf_counter() - wall, 3)
     info["cpu_seconds"] = round(time.process_time() - cpu, 3)
     info["workers"] = workers
@@ -161,65 +161,36 @@ def _write(
     return info
 
 
-def _write_symbol(
-    folder: Path,
-    config: Config,
-    scenarios: list[Scenario],
-    source: Source,
-    info: dict[str, Any],
-    label: str,
-    workers: int,
-) -> None:
-    """Count one symbol and write its blocks, a file per group of scenarios; its history is held no longer."""
-    grid = grid_for(config, source, scenarios)
-    work = work_of(config, grid)
-    if not work.bars.size:
-        which = config.entries.file or f"entries.every is {config.entries.every}"
-        raise DataError(f"{grid.symbol}: no bar is an entry; {which}")
-    info["fingerprint"][grid.symbol] = fingerprint(grid)
+def _write_job(folder: Path, config: Config, job: Job, info: dict[str, Any], label: str, workers: int) -> None:
+    """Count one job and write its blocks, a file per group of scenarios."""
+    for grid in job.grids:
+        info["fingerprint"][grid.symbol] = fingerprint(grid)
     axes = axes_of(info)
     written: dict[int, dict[str, Any]] = {}
     first: SurvivalTable | None = None
-    groups = list(_slices(scenarios, work))
-    with progress(f"sweeping {label}", len(groups) * len(work.chunks())) as advance:
-        for n, (members, table) in enumerate(
-            zip(groups, _tables(scenarios, groups, work, workers, advance), strict=True)
-        ):
+    with progress(f"sweeping {label}", len(job.groups) * len(job.work.chunks())) as advance:
+        for n, (members, table) in enumerate(zip(job.groups, _tables(job, workers, advance), strict=True)):
             first = first or table
-            name = f"{quote(work.grid.symbol, safe='')}-{n:05d}.parquet"
-            columns = [scenarios[i].columns() for i in members]
-            write_blocks(folder / "blocks" / name, table, columns, axes, work.block_ms)
+            name = f"{quote(job.symbol, safe='')}-{n:05d}.parquet"
+            columns = [job.scenarios[i] for i in members]
+            write_blocks(folder / "blocks" / name, table, columns, axes, job.work.block_ms)
             info["verdicts"] += int(table["entries"].sum() + table["rejected"].sum())
             for row, i in enumerate(members):
-                place = {"symbol": work.grid.symbol, "scenario": columns[row], "file": name, "row_group": row}
-                written[i] = place
-    info["blocks"] += [written[i] for i in range(len(scenarios))]
+                written[i] = {"symbol": job.symbol, "scenario": columns[row], "file": name, "row_group": row}
+    info["blocks"] += [written[i] for i in range(len(job.scenarios))]
     assert first is not None
-    info["coverage"].append(_coverage(config, work, first))
+    info["coverage"].append(_coverage(config, job, first))
 
 
-def _slices(scenarios: list[Scenario], work: Work) -> Iterator[list[int]]:
-    """Groups of scenarios that share an adverse series, cut so that their tables fit `CELLS_PER_TASK`."""
-    bars = work.bars
-    n_blocks = int(work.blocks(bars[-1:])[0] - work.blocks(bars[:1])[0]) + 1
-    cells = len(work.horizons) * work.leverages.size * n_blocks * len(COUNTS)
-    size = max(1, CELLS_PER_TASK // cells)
-    for members in groups_of(scenarios):
-        for i in range(0, len(members), size):
-            yield members[i : i + size]
-
-
-def _tables(
-    scenarios: list[Scenario], groups: list[list[int]], work: Work, workers: int, advance: Callable[[int], None]
-) -> Iterator[SurvivalTable]:
+def _tables(job: Job, workers: int, advance: Callable[[int], None]) -> Iterator[SurvivalTable]:
     """The merged table of each group, in order."""
-    chunks = work.chunks()
+    chunks = job.work.chunks()
 
     def count(task: tuple[list[int], slice]) -> SurvivalTable:
-        return count_block(work, [scenarios[i] for i in task[0]], task[1])
+        return job.count(*task)
 
-    parts = map_ordered(count, ((members, chunk) for members in groups for chunk in chunks), workers)
-    for _ in groups:
+    parts = map_ordered(count, ((members, chunk) for members in job.groups for chunk in chunks), workers)
+    for _ in job.groups:
         total = next(parts)
         advance(1)
         for _ in chunks[1:]:
@@ -228,13 +199,13 @@ def _tables(
         yield total
 
 
-def _coverage(config: Config, work: Work, table: SurvivalTable) -> dict[str, Any]:
-    """What a reader must know of a symbol's data."""
-    grid = work.grid
+def _coverage(config: Config, job: Job, table: SurvivalTable) -> dict[str, Any]:
+    """What a reader must know of a job's data."""
+    grid = job.work.grid
     present = int(grid.has_trigger.sum())
     excluded = table["excluded"][0, :, 0].sum(axis=-1)
     return {
-        "symbol": grid.symbol,
+        "symbol": job.symbol,
         "first": instant_text(grid.start_ms),
         "last": instant_text(grid.start_ms + (grid.n_bars - 1) * grid.interval_ms),
         "bars": grid.n_bars,
@@ -242,9 +213,10 @@ def _coverage(config: Config, work: Work, table: SurvivalTable) -> dict[str, Any
         "missing_bars": grid.n_bars - present,
         "longest_gap_bars": grid.longest_gap(),
         "trigger": grid.trigger,
-        "funding_charges": int(grid.charge_bar.size),
-        "entries": int(work.bars.size),
+        "funding_charges": sum(int(one.charge_bar.size) for one in job.grids),
+        "entries": int(job.work.bars.size),
         "excluded": dict(zip(config.sweep.horizon, (int(x) for x in excluded), strict=True)),
+        **({"cut": {symbol: list(bars) for symbol, bars in job.cut.items()}} if job.cut else {}),
     }
 
 
@@ -255,6 +227,7 @@ def fingerprint(grid: Grid) -> str:
     arrays: Iterable[np.ndarray] = (
         grid.entry_price, grid.open, grid.high, grid.low, grid.close,
         grid.charge_bar, grid.charge_rate, grid.charge_price,
+        *(() if grid.scale is None else (grid.scale,)), grid.last_open, grid.last_high, grid.last_low,
     )  # fmt: skip
     for values in arrays:
         digest.update(np.ascontiguousarray(values).data)

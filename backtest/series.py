@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from backtest.history import Grid
 from backtest.kernels.windows import TILE, Entries, Windows, tile_maxima, widen
-from backtest.sweep import Scenario
+from backtest.sweep import Maintenance, Scenario
 from backtest.work import Work
 
 Float = NDArray[np.float64]
@@ -107,6 +108,12 @@ def funding_paid(work: Work, scenario: Scenario, start: int, stop: int) -> Float
     amount = rate / grid.charge_price[charged] if scenario.inverse else rate * grid.charge_price[charged]
     steps = np.diff(grid.charge_bar[charged] - start, prepend=0, append=stop - start)
     return np.repeat(np.cumsum(np.append(0.0, amount)), steps)
+
+
+def table_bars(grid: Grid, maintenance: Maintenance) -> Int:
+    """First bar of each dated table: the first whose open time is not before the date."""
+    dates = [grid.start_ms if d.effective_from_ms is None else d.effective_from_ms for d in maintenance.tables]
+    return -((grid.start_ms - np.array(dates, dtype=np.int64)) // grid.interval_ms)
 
 
 def debt_growth(work: Work, borrow_rate: float, start: int, stop: int) -> Float:

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from backtest.barrier import MarginTerms
-from backtest.config import Config, Data, Entries, Margin, Statistics, Sweep, load_config
+from backtest.config import Config, Data, Entries, Funding, Margin, RuleTiers, Statistics, Sweep, load_config
 from backtest.errors import ConfigError, DataError, RuleError
 from backtest.history import Grid, PriceHistory, grid_of
 from backtest.store import read_history, series_of
-from backtest.sweep import Scenario, bars_of, horizon_bars
+from backtest.sweep import Scenario, bars_of, horizon_bars, maintenance_of, scenarios_at, scenarios_of
 from backtest.trades import read_trades, trades_on
-from backtest.units import duration_ms, instant_ms, instant_text
-from backtest.volatility import scale_of
+from backtest.units import duration_ms, instant_ms, instant_text, number_text
+from backtest.volatility import scale_of, window_bars
 from backtest.work import Work
 
 
@@ -48,7 +48,7 @@ def config_of(
         raise ConfigError("sweep must be given with a history: backtest.Sweep(leverage=…, horizon=…, maintenance=…)")
     if isinstance(source, str | Path):
         parts["data"] = (data or Data()).model_copy(update={"path": str(source)})
-    return with_trades(Config.model_validate({"sweep": sweep, **{k: v for k, v in parts.items() if v is not None}}))
+    return with_trades(Config(sweep=sweep, **{k: v for k, v in parts.items() if v is not None}))
 
 
 def has_own_leverage(config: Config) -> bool:
@@ -70,7 +70,77 @@ def with_trades(config: Config) -> Config:
 
 
 def sources_of(given: str | Path | PriceHistory | Sequence[PriceHistory], config: Config) -> list[Source]:
-    """The symbols of a run, in order; each history on disk is read when its turn comes."""
+    """The symbols of a run, in order; each history on disk is read when its turn comes.
+
+    Raises
+    ------
+    ConfigError, RuleError, DataError
+        Also where a symbol lacks what the configuration needs of each, so that no work is done in vain.
+    """
+    sources = _found(given, config)
+    if config.sweep.portfolio:
+        return sources
+    sources = _entered(config, sources)
+    _refuse_unopenable(config, sources)
+    if len(sources) > 1 and _asks_of_histories(config):
+        scenarios = scenarios_of(config)
+        for source in sources:
+            work_of(config, grid_for(config, source, scenarios_at(scenarios, source.symbol)))
+    return sources
+
+
+def _entered(config: Config, sources: list[Source]) -> list[Source]:
+    """The symbols that trades name, where they name any."""
+    if config.entries.file is None:
+        return sources
+    file, there = read_trades(config.entries.file), [source.symbol for source in sources]
+    if file.symbol is None:
+        if len(there) > 1 and not np.isnan(file.price).all():
+            raise ConfigError(
+                f"{file.path}: entry_price is that of one symbol, and there are {', '.join(there)}; add a column "
+                "symbol, or name one with data.symbols"
+            )
+        return sources
+    for row, symbol in enumerate(file.symbol):
+        if config.data.symbols is None and symbol not in there:
+            raise ConfigError(f"{file.path}: row {row}: symbol must be one of {', '.join(there)}; got {symbol!r}")
+    found = [source for source in sources if source.symbol in file.symbol]
+    if not found:
+        raise ConfigError(f"data.symbols: {file.path} holds no trade of {', '.join(there)}")
+    return found
+
+
+def _refuse_unopenable(config: Config, sources: Sequence[Source]) -> None:
+    """An axis of leverages that are all above every tier's maximum would be rejected throughout, at any size."""
+    if any(weight.target is not None for weight in config.sweep.weight) or has_own_leverage(config):
+        return  # the leverage is then each entry's own
+    asked = config.sweep.leverage
+    for rule in maintenance_of(config):
+        tables = [dated.table for source in sources for dated in rule.of_symbol(source.symbol).tables]
+        limits = [float(table.max_leverage.max()) for table in tables]
+        if rule.initial_rate:  # rates that slope with size have no tiers: a size of 0 may have most
+            limits = [1 / rule.initial_rate]
+        if limits and min(asked) > max(limits) * (1 + 1e-9):
+            raise ConfigError(
+                f"sweep.leverage: no tier of {rule.label!r} allows {number_text(min(asked))}"
+                f"{' or more' if len(asked) > 1 else ''}; the largest leverage allowed is {number_text(max(limits))}"
+            )
+
+
+def _asks_of_histories(config: Config) -> bool:
+    """Whether some histories may be refused that are sound: each is then looked at before the first is swept."""
+    sweep, margin = config.sweep, config.margin
+    asked = (config.entries.file, config.data.trigger, margin.expiry, margin.maintenance_scale)
+    tiers = any(isinstance(item, str | RuleTiers) for item in sweep.maintenance)
+    return any(x is not None for x in asked) or tiers or bool(sweep.weight or sweep.policy or _moved(sweep.funding))
+
+
+def _moved(funding: Sequence[Funding]) -> list[Funding]:
+    """Fundings that are neither the charges as they were nor none."""
+    return [each for each in funding if each.shift or each.scale not in (0, 1)]
+
+
+def _found(given: str | Path | PriceHistory | Sequence[PriceHistory], config: Config) -> list[Source]:
     data = config.data
     if not isinstance(given, str | Path):
         return _histories(given, data)
@@ -133,6 +203,9 @@ def work_of(config: Config, grid: Grid) -> Work:
     interval, margin = grid.interval_ms, config.margin
     every, file, gap = config.entries.every, config.entries.file, config.data.max_gap
     bars_of("statistics.block", duration_ms(config.statistics.block), interval)
+    for weight in config.sweep.weight:
+        if weight.window is not None:
+            window_bars("sweep.weight", weight.window, grid)
     expiry = None if margin.expiry is None else instant_ms(margin.expiry)
     settled = expiry is not None and grid.start_ms + grid.n_bars * interval >= expiry
     trades = None if file is None else trades_on(grid, read_trades(file))
@@ -166,7 +239,9 @@ def grid_for(config: Config, source: Source, scenarios: Sequence[Scenario]) -> G
     start, end = (instant_ms(text) if text else None for text in (data.start, data.end))
     if margin.expiry is not None:
         end = instant_ms(margin.expiry) if end is None else min(end, instant_ms(margin.expiry))
-    grid = grid_of(source.read(), data.trigger, start, end, funding=margin.expiry is None and margin.contract != "spot")
+    history = source.read()
+    _refuse_lacking(config, history)
+    grid = grid_of(history, data.trigger, start, end, funding=margin.expiry is None and margin.contract != "spot")
     if margin.contract == "spot":
         grid = replace(grid, scale=None)
     elif margin.maintenance_scale is not None:
@@ -181,3 +256,38 @@ def grid_for(config: Config, source: Source, scenarios: Sequence[Scenario]) -> G
     if grid.scale is not None and any(s.policy for s in scenarios):
         raise DataError(f"{grid.symbol}: sweep.policy is not walked under a maintenance_scale other than 1")
     return grid
+
+
+def _refuse_lacking(config: Config, history: PriceHistory) -> None:
+    """A rule that needs what the history lacks would leave every verdict as it is without it."""
+    data, margin, symbol = config.data, config.margin, history.symbol
+    cut = data.start is not None or data.end is not None  # what lies outside the range was not read
+
+    def lacks(*names: str) -> bool:
+        columns = [history.columns.get(name) for name in names]
+        return any(values is None or (not cut and bool(np.isnan(values).all())) for values in columns)
+
+    if data.trigger == "last" and lacks("high", "low"):
+        raise DataError(
+            f"{symbol}: data.trigger: trigger 'last' is asked for, but the history has no last high and low; "
+            "import traded prices, or take 'mark'"
+        )
+    for policy in config.sweep.policy:
+        for key, leave in (("stop_loss", policy.stop_loss), ("take_profit", policy.take_profit)):
+            if leave is not None and leave.on == "last" and lacks("high", "low"):
+                raise DataError(
+                    f"{symbol}: sweep.policy: {key} watches on = 'last', but the history has no last high and low; "
+                    "import traded prices, or watch on = 'trigger'"
+                )
+    for each in _moved(config.sweep.funding):
+        if lacks("funding_rate"):
+            raise DataError(
+                f"{symbol}: sweep.funding: scale = {number_text(each.scale)}, shift = {number_text(each.shift)} needs "
+                "funding rates, but the history has none; import them (`backtest import generic --funding …`), or take "
+                "scale = 0"
+            )
+    if margin.expiry is not None and instant_ms(margin.expiry) <= history.start_ms:
+        raise DataError(
+            f"{symbol}: margin.expiry must lie after the history begins, {instant_text(history.start_ms)}; "
+            f"got {margin.expiry}"
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,15 @@ COUNTS: tuple[Count, ...] = (
 )
 
 
+Outcome = Literal[
+    "stopped", "took_profit", "recovered", "partial_liquidations", "top_ups", "deleverages", "scale_ins",
+    "equity", "residual", "insurance_loss", "insurance_gain", "fees", "added",
+]  # fmt: skip
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+"""How positions ended and what came of them, summed over entries: numbers of positions and of events first, then
+amounts as fractions of the initial margin."""
+
+
 @dataclass(frozen=True)
 class SurvivalTable:
     """Counts of scenarios × horizons × leverages × calendar blocks; tables of other entries are added with ``+``.
@@ -35,6 +44,8 @@ class SurvivalTable:
         ``prior_liquidations`` those of them that were liquidated by the next shorter horizon (for Kaplan–Meier).
     first_block : int
         Calendar block of column 0: open time of the entry bar over the block length, rounded down.
+    outcomes : (13, n_scenarios, n_horizons, n_leverages, n_blocks) float64, optional
+        In the order of `OUTCOMES`, over the entries that were not rejected.
 
     Examples
     --------
@@ -46,6 +57,7 @@ class SurvivalTable:
 
     counts: Int
     first_block: int
+    outcomes: Float | None = None
 
     def __getitem__(self, name: Count) -> Int:
         """(n_scenarios, n_horizons, n_leverages, n_blocks) of one of `COUNTS`."""
@@ -66,9 +78,14 @@ class SurvivalTable:
         first = min(self.first_block, other.first_block)
         last = max(self.last_block, other.last_block)
         counts = np.zeros((*self.counts.shape[:-1], last - first), np.int64)
+        both = self.outcomes is not None and other.outcomes is not None
+        outcomes = np.zeros((len(OUTCOMES), *counts.shape[1:])) if both else None
         for table in (self, other):
-            counts[..., table.first_block - first : table.last_block - first] += table.counts
-        return SurvivalTable(counts, first)
+            span = slice(table.first_block - first, table.last_block - first)
+            counts[..., span] += table.counts
+            if outcomes is not None:
+                outcomes[..., span] += table.outcomes
+        return SurvivalTable(counts, first, outcomes)
 
     def __radd__(self, other: int) -> Self:
         """So that ``sum(tables)`` works."""

@@ -116,6 +116,11 @@ class Scenario:
         return self.size.extra if self.size else 0.0
 
     @property
+    def counted_extra(self) -> float:
+        """`extra` as it counts in every margin: ``A/(1 − lean·c)`` under a posted fee of rate c (semantics.md §5)."""
+        return self.extra / (1 - self.lean * self.maintenance.posted_fee)
+
+    @property
     def taker_fee(self) -> float:
         """What closing or adding at the market costs, fraction of the notional."""
         rate = self.maintenance.taker_fee
@@ -171,8 +176,8 @@ def _check_policy(scenario: Scenario, margin: Margin) -> None:
         )
     if policy.ladder and policy.ladder.above and scenario.size is None:
         raise ConfigError("sweep.policy: ladder.above is an amount of notional and needs the axis sweep.size")
-    if rule_of.slope or rule_of.posted_fee or margin.maintenance_scale:
-        what = "slopes with size" if rule_of.slope else "posts a fee to close" if rule_of.posted_fee else "is scaled"
+    if rule_of.slope or margin.maintenance_scale:
+        what = "slopes with size" if rule_of.slope else "is scaled"
         raise ConfigError(f"sweep.policy: not under a maintenance that {what} ({rule_of.label!r})")
 
 

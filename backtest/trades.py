@@ -87,6 +87,9 @@ def _read(path: str, stamp: tuple[int, int]) -> TradeFile:
         raise ConfigError(f"{path}: unknown column {unknown[0]!r}; trades have {', '.join(COLUMNS)}")
     if "entry_time" not in table.column_names:
         raise ConfigError(f"{path}: column entry_time is missing; trades have {', '.join(COLUMNS)}")
+    for name in table.column_names:
+        if table.column_names.count(name) > 1:
+            raise ConfigError(f"{path}: column {name!r} stands there twice")
     if not table.num_rows:
         raise ConfigError(f"{path}: holds no trade")
     entry, exits = _times(path, table, "entry_time"), _times(path, table, "exit_time")
@@ -100,7 +103,10 @@ def _read(path: str, stamp: tuple[int, int]) -> TradeFile:
                 raise ConfigError(f"{path}: row {row}: side must be 'long' or 'short'; got {name!r}")
         sign = np.array([1 if name == "long" else -1 for name in names], np.int64)
     if "symbol" in table.column_names:
-        symbol = tuple(str(name) for name in table["symbol"].to_pylist())
+        names = table["symbol"].to_pylist()
+        if None in names:
+            raise ConfigError(f"{path}: row {names.index(None)}: symbol is missing")
+        symbol = tuple(str(name) for name in names)
     leverage = _numbers(path, table, "leverage", MOST_LEVERAGE)
     if leverage is not None and np.isnan(leverage).any():
         raise ConfigError(f"{path}: row {int(np.argmax(np.isnan(leverage)))}: leverage is missing")
@@ -148,7 +154,10 @@ def _times(path: str, table: pa.Table, name: str) -> Int:
         return np.full(table.num_rows, OPEN_END)
     if not pa.types.is_timestamp(column.type):
         raise ConfigError(f"{path}: {name} must hold time stamps, such as 2024-05-01T12:00:00Z; got {column.type}")
-    ns = pc.cast(pc.cast(column, pa.timestamp("ns", column.type.tz)), pa.int64())
+    try:
+        ns = pc.cast(pc.cast(column, pa.timestamp("ns", column.type.tz)), pa.int64())
+    except pa.ArrowInvalid as error:
+        raise ConfigError(f"{path}: {name} must lie between 1678 and 2262 ({error})") from None
     known = ns.to_numpy(zero_copy_only=False) if not ns.null_count else ns.fill_null(-1).to_numpy()
     ms = -(-known.astype(np.int64) // 1_000_000)
     return np.where(np.asarray(column.is_null()), OPEN_END, ms)
@@ -157,11 +166,14 @@ def _times(path: str, table: pa.Table, name: str) -> Int:
 def _numbers(path: str, table: pa.Table, name: str, most: float) -> Float | None:
     if name not in table.column_names:
         return None
-    try:
-        values = np.asarray(pc.cast(table[name], pa.float64()).to_numpy(zero_copy_only=False), np.float64)
-    except pa.ArrowInvalid as error:
-        raise ConfigError(f"{path}: {name} must hold numbers ({error})") from None
-    bad = ~np.isnan(values) & ~((values > 0) & (values <= most) & np.isfinite(values))
+    kind = table[name].type
+    known = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_null)
+    if not any(is_kind(kind) for is_kind in known):
+        raise ConfigError(f"{path}: {name} must hold numbers; got {kind}")
+    column = pc.cast(table[name], pa.float64())
+    values = np.asarray(column.to_numpy(zero_copy_only=False), np.float64)
+    null = np.asarray(column.is_null())
+    bad = ~null & ~((values > 0) & (values <= most) & np.isfinite(values))
     if bad.any():
         row = int(np.argmax(bad))
         limit = "> 0" if np.isinf(most) else f"within 0…{number_text(most)}"
@@ -186,12 +198,13 @@ def trades_on(grid: Grid, file: TradeFile) -> Trades:
     until = np.where(file.exit_ms[rows] == OPEN_END, OPEN_END, -((grid.start_ms - file.exit_ms[rows]) // step) - 1)
     price = file.price[rows]
 
-    def refuse(bad: Bool, why: str) -> None:
+    def refuse(bad: Bool, why: str, exits: bool = False) -> None:
         if bad.any():
             row = int(rows[np.argmax(bad)])
             when = instant_text(int(file.entry_ms[row]))
+            left = f" and left {instant_text(int(file.exit_ms[row]))}" if exits else ""
             raise DataError(
-                f"{file.path}: row {row}, {grid.symbol} entered {when}: {why} ({int(bad.sum())} such trades)"
+                f"{file.path}: row {row}, {grid.symbol} entered {when}{left}: {why} ({int(bad.sum())} such trades)"
             )
 
     last = instant_text(grid.start_ms + grid.n_bars * step)
@@ -199,7 +212,7 @@ def trades_on(grid: Grid, file: TradeFile) -> Trades:
     refuse((bar < 0) | (bar >= grid.n_bars), f"lies outside the history, {span}")
     ready = grid.has_trigger & ~np.isnan(grid.entry_price)
     refuse(np.isnan(price) & ~ready[bar], "the bar has no price to enter at; give entry_price")
-    refuse(until <= bar, "the exit leaves no bar at risk")
+    refuse(until <= bar, "that leaves no bar at risk; exit_time must lie after the entry's bar", exits=True)
     order = np.argsort(bar, kind="stable")
     sign = np.zeros(rows.size, np.int64) if file.sign is None else file.sign[rows]
     leverage = np.ones(rows.size) if file.leverage is None else file.leverage[rows]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from backtest.errors import ConfigError
 from backtest.history import Grid
 from backtest.policy import VolatilityScale, VolatilityTarget
-from backtest.units import duration_ms
+from backtest.units import duration_ms, duration_text
 
 Float = NDArray[np.float64]
 
@@ -51,10 +51,18 @@ def realised_volatility(close: Float, window_bars: int, interval_ms: int) -> Flo
     return out
 
 
-def _window(key: str, text: str, grid: Grid) -> int:
+def window_bars(key: str, text: str, grid: Grid) -> int:
+    """A window in bars; `key` names it in the error where it is not whole bars, or as long as the history."""
     bars, rest = divmod(duration_ms(text), grid.interval_ms)
     if rest:
-        raise ConfigError(f"{key}: window must be a multiple of the bars' length; got {text!r}")
+        step = duration_text(grid.interval_ms)
+        raise ConfigError(f"{key}: window must be a multiple of the bars' {step}; got {text!r}")
+    if bars >= grid.n_bars:
+        span = duration_text(grid.n_bars * grid.interval_ms)
+        raise ConfigError(
+            f"{key}: window must be shorter than the history of {grid.symbol}, {span} from first to last bar; "
+            f"got {text!r}"
+        )
     return bars
 
 
@@ -62,14 +70,14 @@ def weights_of(grid: Grid, target: VolatilityTarget) -> Float:
     """(n_bars,) weight of an entry at each bar; NaN where the volatility is not known (such a bar is no entry)."""
     if target.target is None or target.window is None:
         return np.ones(grid.n_bars)
-    found = realised_volatility(grid.entry_price, _window("sweep.weight", target.window, grid), grid.interval_ms)
+    found = realised_volatility(grid.entry_price, window_bars("sweep.weight", target.window, grid), grid.interval_ms)
     with np.errstate(divide="ignore"):
         return np.where(np.isnan(found), np.nan, np.minimum(target.cap, target.target / found))
 
 
 def scale_of(grid: Grid, rule: VolatilityScale) -> Float:
     """(n_bars,) multiplier of the maintenance margin, from the volatility known before each bar."""
-    window = _window("margin.maintenance_scale", rule.window, grid)
+    window = window_bars("margin.maintenance_scale", rule.window, grid)
     found = realised_volatility(grid.entry_price, window, grid.interval_ms)
     before = np.append(np.nan, found[:-1])
     raised = np.clip(before / rule.reference, 1.0, rule.cap)

@@ -161,7 +161,7 @@ def _bars_past_gap(grid: Grid, max_gap_bars: int | None) -> Int:
     """Bars at which a gap becomes longer than allowed: its ``max_gap_bars + 1``-th bar."""
     if max_gap_bars is None:
         return np.empty(0, np.int64)
-    present = np.flatnonzero(grid.has_trigger)
+    present = np.append(np.flatnonzero(grid.has_trigger), grid.n_bars)  # that of a portfolio may end in a gap
     return (present[:-1] + 1 + max_gap_bars)[np.diff(present) > max_gap_bars + 1].astype(np.int64)
 
 

@@ -121,9 +121,11 @@ def assert_same_events(mine: pd.DataFrame, verdicts: list[oracle.Verdict], grid:
 
 
 def sweep_of(data: st.DataObject, **axes: object) -> bt.Sweep:
+    leverages = st.lists(st.sampled_from(LEVERAGES), min_size=1, max_size=3, unique=True)
     drawn: dict[str, object] = {
         "side": [data.draw(st.sampled_from(["long", "short"]))],
-        "leverage": data.draw(st.lists(st.sampled_from(LEVERAGES), min_size=1, max_size=3, unique=True)),
+        # One that the tables allow: what no tier allows at all is refused.
+        "leverage": data.draw(leverages.filter(lambda drawn: min(drawn) <= 33)),
         "horizon": data.draw(st.sampled_from([["1h"], ["7h", "2h"], ["3h", "30h"]])),
         "open_fee": [data.draw(st.sampled_from([0.0, 0.002]))],
     }
@@ -146,9 +148,12 @@ many = settings(
 
 
 def entered(made: oracle.Rows, case: Case) -> oracle.Grid | None:
-    """The grid, where the run has an entry at all."""
+    """The grid, where the run has an entry at all, and each window of volatility a beginning."""
     grid = grid_or_none(made, case.data.trigger)
-    return grid if grid is not None and any(map(grid.is_entry, range(len(grid.open_time_ms)))) else None
+    if grid is None or not any(map(grid.is_entry, range(len(grid.open_time_ms)))):
+        return None
+    longest = max((bt_duration(each.window) // HOUR for each in case.sweep.weight if each.window), default=0)
+    return grid if len(grid.open_time_ms) > longest else None
 
 
 @many
@@ -305,6 +310,23 @@ def test_trades_of_the_user(tables, tmp_path, data) -> None:
         bt.Entries(file=str(path)), trades=trades,
     )  # fmt: skip
     assert_equals_walk(case, made, grid)
+
+
+def test_the_critical_leverage_of_a_trade_is_where_its_liquidation_begins(tmp_path) -> None:
+    history = history_of(random_rows(2, 300))
+    moments = pd.to_datetime([40 * HOUR, 41 * HOUR - 5, 41 * HOUR, 120 * HOUR], unit="ms", utc=True)
+    pd.DataFrame({"entry_time": moments, "side": ["long", "long", "short", "short"]}).to_csv(tmp_path / "t.csv")
+    frame = pd.read_csv(tmp_path / "t.csv", index_col=0)
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    entries = bt.Entries(file=str(tmp_path / "t.csv"))
+    sweep = bt.Sweep(leverage=[1], horizon=["100h"], maintenance=[0.01], open_fee=[0.001])
+    events = bt.events_of(history, sweep, entries=entries).sort_values("trade")
+    assert events["trade"].tolist() == [0, 1, 2, 3] and events["side"].isna().all()
+    for row in events.itertuples():
+        for factor, dead in ((0.999_999, False), (1.000_001, True)):
+            near = sweep.model_copy(update={"leverage": (row.critical_leverage * factor,)})
+            again = bt.events_of(history, near, entries=entries).set_index("trade").loc[row.trade]
+            assert (not pd.isna(again["liquidation_time"])) == dead
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -105,7 +105,7 @@ def test_threads_and_symbol_order_change_nothing(monkeypatch) -> None:
 def test_slicing_scenarios_to_bound_memory_changes_nothing(monkeypatch) -> None:
     history = history_of(random_rows(8, 500))
     whole = bt.run(history, SWEEP).table
-    monkeypatch.setattr("backtest.runner.CELLS_PER_TASK", 1)
+    monkeypatch.setattr("backtest.jobs.CELLS_PER_TASK", 1)
     pd.testing.assert_frame_equal(bt.run(history, SWEEP).table, whole, check_exact=True)
 
 

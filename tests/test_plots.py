@@ -12,8 +12,17 @@ import pytest
 from matplotlib.figure import Figure
 
 from backtest.errors import ConfigError
-from backtest.plots import Plots, plot_curves, plot_heatmap, plot_leverage, scenario_words, select
-from backtest.plots.scenario import percent_text, rate_text, times_text, usual_leverages
+from backtest.plots import (
+    Plots,
+    plot_band,
+    plot_curves,
+    plot_heatmap,
+    plot_leverage,
+    plot_policies,
+    scenario_words,
+    select,
+)
+from backtest.plots.scenario import usual_leverages
 
 HORIZONS = {"1d": 24, "8h": 8, "7d": 168}  # not in order of time, as a config may have them
 LEVERAGES = [1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 75, 90, 100, 125]
@@ -42,6 +51,36 @@ def survival_table(symbol: str = "BTCUSDT", size: str | None = None) -> pd.DataF
     return pd.DataFrame(rows, columns=columns.split())
 
 
+def portfolio_table() -> pd.DataFrame:
+    """One portfolio under both verdicts; at the close more survives."""
+    one = survival_table("BTCUSDT=0.6 ETHUSDT=-0.4").query("side == 'long' and maintenance == '0.004'")
+    one = one.query("funding_scale == 1").assign(side=None)
+    one.insert(7, "verdict", "worst")
+    better = {name: (one[name] + 0.04).clip(upper=1.0) for name in ("survival", "survival_low", "survival_high")}
+    return pd.concat([one, one.assign(verdict="close", **better)], ignore_index=True)
+
+
+def outcomes_table() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Survival and outcomes of two policies at two leverages: the stop-loss halves the liquidations."""
+    table = survival_table().query("side == 'long' and maintenance == '0.004' and funding_scale == 1")
+    table = table.query("leverage in (2, 5)").assign(entries=100, liquidations=20)
+    table.insert(7, "policy", "none")
+    stopped = table.assign(policy="stop_loss(distance=0.05)", liquidations=10)
+    rows = pd.concat([table, stopped], ignore_index=True)
+    bare = rows["policy"] == "none"
+    outcomes = rows[[*rows.columns[: rows.columns.get_loc("entries") + 1], "liquidations"]].assign(
+        survived=np.where(bare, 80, 70),
+        stopped=np.where(bare, 0, 20),
+        took_profit=0,
+        insurance_loss=0.0,
+        insurance_gain=0.0,
+        fees=0.0,
+        return_mean=np.where(bare, 0.02, 0.03),
+        policy_cost=np.where(bare, 0.0, -0.01),
+    )
+    return rows, outcomes
+
+
 @pytest.fixture(scope="module")
 def table() -> pd.DataFrame:
     return survival_table()
@@ -64,8 +103,23 @@ def test_the_first_value_of_each_axis_is_chosen_unless_named(table):
 
 def test_size_and_axes_of_later_features_are_said_in_words():
     table = survival_table(size="notional=10000")
-    table.insert(7, "policy", "top-up")
-    assert scenario_words(select(table, size="notional=10000")).endswith("· notional 10,000 · policy top-up")
+    table.insert(7, "policy", "stop_loss(distance=0.05)")
+    table.insert(7, "weight", "target=0.6 window=30d cap=2")
+    assert scenario_words(select(table, size="notional=10000")).endswith(
+        "· notional 10,000 · leverage × 60 % / volatility of 30d, at most × 2 · policy stop-loss 5 %"
+    )
+
+
+def test_later_axes_are_picked_by_their_label():
+    table = survival_table()
+    tables = [table.assign(policy=policy, verdict=verdict) for policy in ("a", "b") for verdict in ("worst", "close")]
+    table = pd.concat(tables)
+    table = table[[*table.columns[:7], "policy", "verdict", *table.columns[7:-2]]]
+    assert set(select(table)["policy"]) == {"a"}
+    assert set(select(table, policy="b")["policy"]) == {"b"}
+    assert set(select(table, policy="b", every=("verdict",))["verdict"]) == {"worst", "close"}
+    title = Plots(table).heatmap(policy="b", verdict="close").get_title(loc="left")
+    assert "policy b · verdict close" in title.replace("\n", " ")
 
 
 @pytest.mark.parametrize(
@@ -77,6 +131,7 @@ def test_size_and_axes_of_later_features_are_said_in_words():
         ({"funding": 3.0}, r"funding_scale must be one of 1, 2 .*got 3"),
         ({"funding": {"rate": 1.0}}, r"funding must .*'scale' and 'shift'; got 'rate'"),
         ({"size": "margin=1"}, r"size must be one of null .*got 'margin=1'"),
+        ({"policy": "none"}, r"policy is no axis of this run; got 'none'"),
     ],
 )
 def test_unknown_selections_are_refused_with_the_choices(table, selection, message):
@@ -178,7 +233,7 @@ def test_trades_with_their_own_leverage_and_side_have_curves_only(table):
     own = select(table).query("leverage == 10").assign(leverage=np.nan, side=None)
     ax = plot_curves(own)
     assert "each its own" in texts(ax)
-    assert ax.get_title(loc="left").startswith("BTCUSDT sides of the trades")
+    assert ax.get_title(loc="left").startswith("trades on BTCUSDT")
     with pytest.raises(ConfigError, match="leverage must be an axis"):
         plot_leverage(own)
 
@@ -204,19 +259,6 @@ def test_usual_leverages_fall_back_to_an_even_choice(table):
     assert usual_leverages(rows[rows["leverage"] > 50]) == [60, 75, 90, 100, 125]
 
 
-@pytest.mark.parametrize(
-    ("share", "text"),
-    [(0.992, "99.2 %"), (0.99987, "99.99 %"), (0.9999999, "99.99 %"), (1.0, "100 %"), (0.0, "0 %"), (1e-9, "0.01 %")],
-)
-def test_shares_near_an_end_never_read_as_the_end(share, text):
-    assert percent_text(share) == text
-
-
-def test_rates_and_multiples_keep_the_digits_they_have():
-    assert (rate_text(0.0002), rate_text(0.95), rate_text(-0.0001)) == ("0.02 %", "95 %", "−0.01 %")
-    assert (times_text(12.0), times_text(2.5)) == ("12×", "2.5×")
-
-
 def test_required_margin_is_survival_read_at_one_over_leverage(table):
     ax = Plots(table).required_margin(horizon="7d")
     line = ax.get_lines()[0]
@@ -226,3 +268,73 @@ def test_required_margin_is_survival_read_at_one_over_leverage(table):
     np.testing.assert_array_equal(line.get_ydata(), rows["survival"])
     assert ax.xaxis_inverted()
     assert ax.get_xlabel() == "initial margin rate"
+
+
+def test_the_band_lies_between_the_verdicts_with_worst_as_the_line():
+    table = portfolio_table()
+    ax = plot_band(table, horizon="7d")
+    worst, close = (
+        table[(table["verdict"] == name) & (table["horizon"] == "7d")]["survival"].to_numpy()
+        for name in ("worst", "close")
+    )
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), worst)
+    np.testing.assert_array_equal(ax.lines[1].get_ydata(), close)
+    low, high = (f(ax.collections[0].get_paths()[0].vertices[:, 1]) for f in (np.min, np.max))
+    assert (low, high) == (np.nanmin(worst), np.nanmax(close))
+    assert "verdict" not in ax.get_title(loc="left")
+    assert ax.get_legend().get_texts()[0].get_text() == "each leg at its own worst price at once"
+    assert len(Plots(table).band().figure.axes) == 1
+
+
+def test_a_band_needs_both_verdicts(table):
+    with pytest.raises(ConfigError, match=r"those of portfolios do \(sweep.portfolio\)"):
+        plot_band(table)
+    with pytest.raises(ConfigError, match=r"none can be chosen; got 'close'"):
+        plot_band(portfolio_table(), verdict="close")
+
+
+def test_policies_have_a_curve_each_in_survival_and_in_returns():
+    rows, outcomes = outcomes_table()
+    ax = Plots(rows, outcomes).policies(horizon="1d")
+    above, below = ax.figure.axes
+    assert ax is above
+    assert [line.get_ydata().tolist() for line in above.lines] == [[0.8, 0.8], [0.9, 0.9]]
+    assert [line.get_ydata().tolist() for line in below.lines[:2]] == [[0.02, 0.02], [0.03, 0.03]]
+    assert [text.get_text() for text in below.get_legend().get_texts()] == ["none", "stop-loss 5 %"]
+    assert len({(line.get_color(), line.get_marker()) for line in above.lines}) == 2
+    assert ax.get_title(loc="left").endswith("held 1d")
+    assert len(plot_policies(outcomes, policy="none").lines) == 1
+
+
+def test_policies_need_outcomes(table):
+    with pytest.raises(ConfigError, match=r"statistics\.outcomes = true"):
+        Plots(table).policies()
+    with pytest.raises(ConfigError, match=r"survival\.parquet knows of no returns"):
+        plot_policies(table)
+
+
+def test_outcomes_of_static_rules_are_one_curve():
+    _, outcomes = outcomes_table()
+    one = outcomes[outcomes["policy"] == "none"].drop(columns="policy")
+    assert plot_policies(one).figure.axes[1].get_legend() is None
+
+
+def test_many_policies_stay_apart():
+    _, outcomes = outcomes_table()
+    one = outcomes[outcomes["policy"] == "none"]
+    many = pd.concat([one.assign(policy=f"confirm_bars={k}") for k in range(1, 10)])
+    lines = plot_policies(many).lines
+    assert len({(line.get_color(), line.get_linestyle(), line.get_marker()) for line in lines}) == 9
+    plot_policies(many).figure.canvas.draw()
+
+
+def test_an_unknown_axis_is_refused_by_name(table):
+    with pytest.raises(TypeError, match="'leg' is no axis of a run"):
+        Plots(table).heatmap(leg="BTCUSDT")
+
+
+def test_a_long_title_breaks_between_legs_and_parts():
+    legs = " ".join(f"COIN{k}USDT=0.125" for k in range(8))
+    title = plot_band(portfolio_table().assign(symbol=legs)).get_title(loc="left")
+    assert all(line.endswith((",", " ·")) for line in title.split("\n")[:-1])
+    assert max(map(len, title.split("\n"))) < 85

@@ -9,10 +9,24 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from backtest.choose import choose
 from backtest.errors import ConfigError
+from backtest.policy import Policy
 from backtest.report import write_report
-from tests.test_plots import survival_table
+from backtest.report.assumptions import assumptions
+from tests.test_plots import outcomes_table, portfolio_table, survival_table
+from tests.test_words import LABELS
 
+ENDS = ("survived", "liquidated", "stopped")
+POLICIES = [
+    {},
+    {"confirm_bars": 3},
+    {"ladder": {"fraction": 0.2, "above": 100000.0}},
+    {"ladder": {"step": 1}, "stop_loss": {"distance": 0.5, "of": "margin", "on": "last", "slippage": 0.001}},
+    {"top_up": {"target_ratio": 0.4, "reserve": 1.0, "max_times": 2, "delay_bars": 1}},
+    {"deleverage": {"fraction": 0.5}, "take_profit": {"distance": 0.1}},
+    {"scale_in": {"distance": [0.05, 0.1], "multiple": [1.0, 2.0]}},
+]
 VOID = {"meta", "link", "br", "img", "hr", "input", "path", "use", "rect", "image", "line"}
 INFO = {
     "config": {
@@ -147,7 +161,7 @@ def test_assumptions_coverage_and_origin_are_in_it(tmp_path):
     for sentence in (
         "the low for a long, the high for a short",
         "worst mark price within each bar",
-        "A closing fee of 0.05 % is kept inside the maintenance margin.",
+        "A closing fee of 0.05 % is kept inside the maintenance margin of a rate or tier table.",
         "A margin call is counted where maintenance reaches 80 % of the margin balance.",
         "a gap longer than 6h are left out",
         "43,848",
@@ -184,8 +198,12 @@ def test_few_blocks_null_survival_and_missing_choices_are_shown(tmp_path):
 
 def test_trades_with_their_own_leverage_are_reported(tmp_path):
     table = survival_table().query("leverage == 10").assign(leverage=np.nan)
-    text = words(written(tmp_path, table))
-    assert "survived at the leverage each trade had" in text
+    choices = choose(table, {"BTCUSDT": 40_000}, 3_600_000)
+    text = words(written(tmp_path, table, choices))
+    assert "Which trades survived?" in text
+    assert "% survived at the leverage each trade had (95 % interval" in text
+    assert "Survival of every scenario" in text
+    assert "largest leverage" not in text.lower()
 
 
 def test_what_the_run_did_not_record_is_not_invented(tmp_path):
@@ -229,3 +247,130 @@ def test_choices_without_their_target_are_refused(tmp_path):
     choices.attrs = {}
     with pytest.raises(ConfigError, match=r"choices.attrs must hold 'survival' and 'confidence'"):
         write_report(table, INFO, choices, tmp_path / "report.html")
+
+
+def test_a_portfolio_leads_with_worst_and_shows_the_band(tmp_path):
+    table = portfolio_table()
+    choices = choose(table, {table["symbol"].iloc[0]: 40_000}, 3_600_000)
+    page = written(tmp_path, table, choices)
+    text = words(page)
+    worst, close = choices.query("horizon == '1d'")["leverage"]
+    assert worst < close
+    assert "How much leverage could a portfolio have carried" in text
+    sentence = f"Portfolio BTCUSDT 60 % long, ETHUSDT 40 % short held 1d: up to {worst:g}× would have survived"
+    assert sentence in text
+    assert f"Judged at the closes alone: up to {close:g}×." in text
+    assert "At this bar length the truth lies between the two." in text
+    assert "under the verdict “worst”" in text
+    assert balanced(page).labels[0].startswith("Band chart: survival against leverage for portfolio BTCUSDT 60 % long")
+
+
+def test_outcomes_are_tabled_and_pictured_per_policy(tmp_path):
+    table, outcomes = outcomes_table()
+    path = write_report(table, INFO, choices_of(table), tmp_path / "report.html", outcomes)
+    page = path.read_text(encoding="utf-8")
+    assert "What came of BTCUSDT long, held 7d" in words(page)
+    part = page[page.index("What came of") :].replace("&#39;", "'")
+    heads = re.findall(r"<th scope=\"col\"[^>]*>([^<]*)", part[: part.index("</thead>")])
+    assert heads == ["leverage", "policy", *ENDS, "mean return", "cost of policy", "fund's loss"]
+    row = re.search(r"<th[^>]*>2×</th><th[^>]*>stop-loss 5 %</th>(.*)", part)
+    assert row
+    cells = re.findall(r"<td>([^<]*)", row[1])
+    assert cells == ["70.0 %", "10.0 %", "20.0 %", "+3.00 %", "−1.00 %", "0 %"]
+    label = balanced(page).labels[-1]
+    assert "one curve per policy, held 7d" in label
+    assert "none: 80.0 %, +2.00 %; stop-loss 5 %: 90.0 %, +3.00 %" in label
+
+
+def test_outcomes_at_a_horizon_with_enough_blocks(tmp_path):
+    table, outcomes = outcomes_table()
+    table["few_blocks"] = table["horizon"] == "7d"
+    path = write_report(table, INFO, choices_of(table), tmp_path / "report.html", outcomes)
+    assert "What came of BTCUSDT long, held 1d" in words(path.read_text(encoding="utf-8"))
+
+
+def said(**parts: dict[str, object]) -> str:
+    """The assumptions of a configuration that differs from `INFO` in these keys."""
+    config = {name: {**INFO["config"].get(name, {}), **values} for name, values in {**INFO["config"], **parts}.items()}
+    return " ".join(assumptions({**INFO, "config": config}))
+
+
+def test_isolated_margin_is_not_said_of_portfolios():
+    assert "Isolated margin, linear contracts." in said()
+    text = said(sweep={"portfolio": [{"A": 0.5, "B": -0.5}], "size": [{"margin": 90.0}]})
+    assert "Isolated" not in text
+    assert "Cross margin: one wallet carries all legs" in text
+    assert "The opening fee comes out of the wallet." in text
+    assert "two verdicts" in text
+
+
+def test_the_cut_to_a_common_span_is_said():
+    cut = {"symbol": "A=0.5 B=-0.5", "trigger": "mark", "cut": {"A": [0, 1], "B": [12, 0]}}
+    text = " ".join(assumptions({**INFO, "coverage": [cut]}))
+    assert "The portfolio A 50 % long, B 50 % short runs over the span that all its symbols have" in text
+    assert "left out: 1 bar of A after it, 12 bars of B before it." in text
+
+
+def test_a_named_rule_brings_its_contract():
+    text = said(sweep={"maintenance": ["deribit-inverse"]})
+    assert "Isolated margin, inverse contracts." in text
+    assert "margin and profit are in coin and follow 1/price" in text
+    assert "kept inside" not in text  # the closing fee of [margin] is not the rule's
+
+
+@pytest.mark.parametrize(
+    ("parts", "sentence"),
+    [
+        (
+            {"margin": {"contract": "spot", "liquidation_ltv": 0.9, "margin_call_ltv": 0.8, "borrow_rate": 1e-5}},
+            "The debt grows by 0.001 % at every full hour, compounding; no funding is paid.",
+        ),
+        ({"margin": {"expiry": "2024-06-28"}}, "settled at the last close before it"),
+        (
+            {"margin": {"liquidation_fee": 0.005, "surplus": "fund"}},
+            "costs a fee of 0.5 % of the notional at the fill;",
+        ),
+        ({"margin": {"surplus": "fund"}}, "goes to the insurance fund"),
+        (
+            {"margin": {"maintenance_scale": {"window": "7d", "reference": 0.5, "cap": 3.0}}},
+            "volatility of the 7d before the bar, per year, over 50 %, at least × 1 and at most × 3.",
+        ),
+        (
+            {"sweep": {"weight": [{"target": 0.6, "window": "30d", "cap": 2.0}]}},
+            "times 60 % over the volatility of the 30d up to it, per year, at most × 2",
+        ),
+        ({"sweep": {"size": [{"margin": 90.0, "extra": 40.0}]}}, "that balance stands behind the position"),
+        ({"entries": {"file": "/home/me/trades.csv"}}, "Positions are the trades of trades.csv:"),
+        ({"sweep": {"policy": [{}]}}, "Policy “none”: the position is held until the horizon or its liquidation."),
+        (
+            {"sweep": {"policy": [{"ladder": {"step": 2}, "confirm_bars": 3}]}},
+            "liquidation needs 3 closes in a row beyond the level, a bar's extreme is not enough; at the liquidation "
+            "level the position is cut by 2 tiers; in the lowest ones everything goes.",
+        ),
+        (
+            {"sweep": {"policy": [{"top_up": {"target_ratio": 0.4, "reserve": 1.0, "delay_bars": 1}}]}},
+            "answered at the close 1 bar later, once, by adding margin until maintenance is 40 %",
+        ),
+    ],
+)
+def test_every_term_of_a_run_is_said(parts, sentence):
+    assert sentence in said(**parts)
+
+
+def test_every_policy_has_a_sentence_of_its_own():
+    items = [Policy.model_validate(item) for item in POLICIES]
+    text = said(sweep={"policy": POLICIES})
+    assert [policy.label for policy in items] == list(LABELS)
+    assert all(f"Policy “{words}”: " in text for words in LABELS.values())
+
+
+def test_sizes_of_inverse_contracts_are_in_coin(tmp_path):
+    table = survival_table(size="margin=90 extra=40").query("maintenance == '0.004'")
+    info = {**INFO, "config": {"margin": {"contract": "inverse"}, "sweep": {"maintenance": [0.004]}}}
+    assert "· margin 90 coin + 40 coin of wallet" in words(written(tmp_path, table, info=info))
+
+
+def test_dated_futures_do_not_speak_of_funding(tmp_path):
+    info = {**INFO, "config": {"margin": {"expiry": "2024-06-28"}}}
+    page = words(written(tmp_path, survival_table(), info=info))
+    assert "funding as charged" not in page[: page.index("The largest leverage")]

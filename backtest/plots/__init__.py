@@ -11,26 +11,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from backtest.errors import ConfigError
 from backtest.plots import drawing
-from backtest.plots.scenario import (
-    Funding,
-    curves_by_leverage,
-    horizons,
-    leverages,
-    scenario_words,
-    select,
-)
+from backtest.plots.band import plot_band
+from backtest.plots.policies import plot_policies
+from backtest.plots.scenario import Funding, Selection, curves_by_leverage, horizons, leverages, select
+from backtest.plots.words import scenario_words
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     import pandas as pd
     from matplotlib.axes import Axes
 
 __all__ = [
     "Funding",
     "Plots",
+    "Selection",
+    "plot_band",
     "plot_curves",
     "plot_heatmap",
     "plot_leverage",
+    "plot_policies",
     "plot_required_margin",
     "scenario_words",
     "select",
@@ -40,14 +42,9 @@ __all__ = [
 def plot_leverage(
     table: pd.DataFrame,
     *,
-    symbol: str | None = None,
-    side: str | None = None,
-    maintenance: float | str | None = None,
-    open_fee: float | None = None,
-    funding: Funding | None = None,
-    size: str | None = None,
     horizon: str | Sequence[str] | None = None,
     ax: Axes | None = None,
+    **scenario: Unpack[Selection],
 ) -> Axes:
     """Survival against leverage: one curve per horizon, its interval as a band.
 
@@ -55,21 +52,19 @@ def plot_leverage(
     ----------
     table : DataFrame
         The columns of ``survival.parquet``.
-    symbol, side, maintenance, open_fee, funding, size : optional
-        The scenario, as in `select`; the first of each axis by default.
     horizon : str or sequence of str, optional
         The horizons to draw, matched by duration; all by default.
     ax : Axes, optional
         Where to draw; a new Figure by default.
+    **scenario
+        As `Selection`; the first of each axis by default.
 
     Returns
     -------
     Axes
         Dashed where the history holds too few blocks for an interval worth the name.
     """
-    rows = select(
-        table, symbol=symbol, side=side, maintenance=maintenance, open_fee=open_fee, funding=funding, size=size
-    )
+    rows = select(table, **scenario)
     shown, grid = horizons(rows, horizon), leverages(rows)
     rows = rows[rows["horizon"].isin(list(shown))]
     curves = {text: rows[rows["horizon"] == text].sort_values("leverage") for text in shown}
@@ -88,13 +83,8 @@ def plot_leverage(
 def plot_heatmap(
     table: pd.DataFrame,
     *,
-    symbol: str | None = None,
-    side: str | None = None,
-    maintenance: float | str | None = None,
-    open_fee: float | None = None,
-    funding: Funding | None = None,
-    size: str | None = None,
     ax: Axes | None = None,
+    **scenario: Unpack[Selection],
 ) -> Axes:
     """Survival as colour over leverage and horizon, with lines at 99, 95, 90 and 50 %.
 
@@ -102,19 +92,17 @@ def plot_heatmap(
     ----------
     table : DataFrame
         The columns of ``survival.parquet``.
-    symbol, side, maintenance, open_fee, funding, size : optional
-        The scenario, as in `select`; the first of each axis by default.
     ax : Axes, optional
         Where to draw; a new Figure by default.
+    **scenario
+        As `Selection`; the first of each axis by default.
 
     Returns
     -------
     Axes
         Hatched where no position was counted; a horizon with too few blocks says so beside its row.
     """
-    rows = select(
-        table, symbol=symbol, side=side, maintenance=maintenance, open_fee=open_fee, funding=funding, size=size
-    )
+    rows = select(table, **scenario)
     shown, grid = horizons(rows), leverages(rows)
     values = rows.pivot(index="horizon", columns="leverage", values="survival").reindex(index=list(shown), columns=grid)
     few = rows.groupby("horizon")["few_blocks"].any()
@@ -133,15 +121,10 @@ def plot_heatmap(
 def plot_curves(
     table: pd.DataFrame,
     *,
-    symbol: str | None = None,
-    side: str | None = None,
-    maintenance: float | str | None = None,
-    open_fee: float | None = None,
-    funding: Funding | None = None,
-    size: str | None = None,
     leverage: float | Sequence[float] | None = None,
     horizon: str | None = None,
     ax: Axes | None = None,
+    **scenario: Unpack[Selection],
 ) -> Axes:
     """Survival over time, Kaplan–Meier over the run's horizons: one curve per leverage.
 
@@ -149,23 +132,21 @@ def plot_curves(
     ----------
     table : DataFrame
         The columns of ``survival.parquet``.
-    symbol, side, maintenance, open_fee, funding, size : optional
-        The scenario, as in `select`; the first of each axis by default.
     leverage : float or sequence of float, optional
         The leverages to draw; those of 2, 3, 5, 10, 20, 50 that the run has by default.
     horizon : str, optional
         The last horizon to draw; all by default.
     ax : Axes, optional
         Where to draw; a new Figure by default.
+    **scenario
+        As `Selection`; the first of each axis by default.
 
     Returns
     -------
     Axes
         The band is the interval of each horizon's cohort; dashed where there are too few blocks for one.
     """
-    rows = select(
-        table, symbol=symbol, side=side, maintenance=maintenance, open_fee=open_fee, funding=funding, size=size
-    )
+    rows = select(table, **scenario)
     shown = horizons(rows)
     if horizon is not None:
         (last,) = horizons(rows, horizon).values()
@@ -187,14 +168,9 @@ def plot_curves(
 def plot_required_margin(
     table: pd.DataFrame,
     *,
-    symbol: str | None = None,
-    side: str | None = None,
-    maintenance: float | str | None = None,
-    open_fee: float | None = None,
-    funding: Funding | None = None,
-    size: str | None = None,
     horizon: str | Sequence[str] | None = None,
     ax: Axes | None = None,
+    **scenario: Unpack[Selection],
 ) -> Axes:
     """Distribution of the required margin rate, the smallest initial margin rate that survives (semantics.md §3).
 
@@ -202,21 +178,19 @@ def plot_required_margin(
     ----------
     table : DataFrame
         The columns of ``survival.parquet``; the distribution is known at the margin rates 1/leverage of its grid.
-    symbol, side, maintenance, open_fee, funding, size : optional
-        The scenario, as in `select`; the first of each axis by default.
     horizon : str or sequence of str, optional
         The horizons to draw, matched by duration; all by default.
     ax : Axes, optional
         Where to draw; a new Figure by default.
+    **scenario
+        As `Selection`; the first of each axis by default.
 
     Returns
     -------
     Axes
         Share of entries whose required margin rate is below the one on the axis, one curve per horizon.
     """
-    rows = select(
-        table, symbol=symbol, side=side, maintenance=maintenance, open_fee=open_fee, funding=funding, size=size
-    )
+    rows = select(table, **scenario)
     shown, grid = horizons(rows, horizon), leverages(rows)
     rows = rows[rows["horizon"].isin(list(shown))].assign(margin_rate=lambda frame: 1 / frame["leverage"])
     curves = {text: rows[rows["horizon"] == text].sort_values("margin_rate") for text in shown}
@@ -236,157 +210,75 @@ def plot_required_margin(
 
 @dataclass(frozen=True)
 class Plots:
-    """The pictures of one run's table: ``result.plot.heatmap(side="short")``.
+    """The pictures of one run: ``result.plot.heatmap(side="short")``.
+
+    The keywords ``**scenario`` are those of `Selection`: `symbol`, `side`, `maintenance`, `open_fee`, `funding`,
+    `size`, `weight`, `policy`, `verdict`; the first of each axis by default.
 
     Parameters
     ----------
     table : DataFrame
         The columns of ``survival.parquet``.
+    outcomes : DataFrame, optional
+        The columns of ``outcomes.parquet``, where the run has them.
     """
 
     table: pd.DataFrame
+    outcomes: pd.DataFrame | None = None
 
     def leverage(
         self,
         *,
-        symbol: str | None = None,
-        side: str | None = None,
-        maintenance: float | str | None = None,
-        open_fee: float | None = None,
-        funding: Funding | None = None,
-        size: str | None = None,
         horizon: str | Sequence[str] | None = None,
         ax: Axes | None = None,
+        **scenario: Unpack[Selection],
     ) -> Axes:
-        """Survival against leverage: one curve per horizon, its interval as a band.
+        """Survival against leverage, one curve per horizon: see `plot_leverage`."""
+        return plot_leverage(self.table, horizon=horizon, ax=ax, **scenario)
 
-        Parameters
-        ----------
-        symbol, side, maintenance, open_fee, funding, size : optional
-            The scenario, as in `select`; the first of each axis by default.
-        horizon : str or sequence of str, optional
-            The horizons to draw, matched by duration; all by default.
-        ax : Axes, optional
-            Where to draw; a new Figure by default.
-
-        Returns
-        -------
-        Axes
-            Dashed where the history holds too few blocks for an interval worth the name.
-        """
-        return plot_leverage(
-            self.table,
-            symbol=symbol,
-            side=side,
-            maintenance=maintenance,
-            open_fee=open_fee,
-            funding=funding,
-            size=size,
-            horizon=horizon,
-            ax=ax,
-        )
-
-    def heatmap(
-        self,
-        *,
-        symbol: str | None = None,
-        side: str | None = None,
-        maintenance: float | str | None = None,
-        open_fee: float | None = None,
-        funding: Funding | None = None,
-        size: str | None = None,
-        ax: Axes | None = None,
-    ) -> Axes:
-        """Survival as colour over leverage and horizon, with lines at 99, 95, 90 and 50 %.
-
-        Parameters
-        ----------
-        symbol, side, maintenance, open_fee, funding, size : optional
-            The scenario, as in `select`; the first of each axis by default.
-        ax : Axes, optional
-            Where to draw; a new Figure by default.
-
-        Returns
-        -------
-        Axes
-            Hatched where no position was counted; a horizon with too few blocks says so beside its row.
-        """
-        return plot_heatmap(
-            self.table,
-            symbol=symbol,
-            side=side,
-            maintenance=maintenance,
-            open_fee=open_fee,
-            funding=funding,
-            size=size,
-            ax=ax,
-        )
+    def heatmap(self, *, ax: Axes | None = None, **scenario: Unpack[Selection]) -> Axes:
+        """Survival as colour over leverage and horizon: see `plot_heatmap`."""
+        return plot_heatmap(self.table, ax=ax, **scenario)
 
     def curves(
         self,
         *,
-        symbol: str | None = None,
-        side: str | None = None,
-        maintenance: float | str | None = None,
-        open_fee: float | None = None,
-        funding: Funding | None = None,
-        size: str | None = None,
         leverage: float | Sequence[float] | None = None,
         horizon: str | None = None,
         ax: Axes | None = None,
+        **scenario: Unpack[Selection],
     ) -> Axes:
-        """Survival over time, Kaplan–Meier over the run's horizons: one curve per leverage.
-
-        Parameters
-        ----------
-        symbol, side, maintenance, open_fee, funding, size : optional
-            The scenario, as in `select`; the first of each axis by default.
-        leverage : float or sequence of float, optional
-            The leverages to draw; those of 2, 3, 5, 10, 20, 50 that the run has by default.
-        horizon : str, optional
-            The last horizon to draw; all by default.
-        ax : Axes, optional
-            Where to draw; a new Figure by default.
-
-        Returns
-        -------
-        Axes
-            The band is the interval of each horizon's cohort; dashed where there are too few blocks for one.
-        """
-        return plot_curves(
-            self.table,
-            symbol=symbol,
-            side=side,
-            maintenance=maintenance,
-            open_fee=open_fee,
-            funding=funding,
-            size=size,
-            leverage=leverage,
-            horizon=horizon,
-            ax=ax,
-        )
+        """Survival over time, one curve per leverage: see `plot_curves`."""
+        return plot_curves(self.table, leverage=leverage, horizon=horizon, ax=ax, **scenario)
 
     def required_margin(
         self,
         *,
-        symbol: str | None = None,
-        side: str | None = None,
-        maintenance: float | str | None = None,
-        open_fee: float | None = None,
-        funding: Funding | None = None,
-        size: str | None = None,
         horizon: str | Sequence[str] | None = None,
         ax: Axes | None = None,
+        **scenario: Unpack[Selection],
     ) -> Axes:
         """Distribution of the smallest initial margin rate that survives: see `plot_required_margin`."""
-        return plot_required_margin(
-            self.table,
-            symbol=symbol,
-            side=side,
-            maintenance=maintenance,
-            open_fee=open_fee,
-            funding=funding,
-            size=size,
-            horizon=horizon,
-            ax=ax,
-        )
+        return plot_required_margin(self.table, horizon=horizon, ax=ax, **scenario)
+
+    def band(
+        self,
+        *,
+        horizon: str | Sequence[str] | None = None,
+        ax: Axes | None = None,
+        **scenario: Unpack[Selection],
+    ) -> Axes:
+        """Survival of a portfolio between its two verdicts, against leverage: see `plot_band`."""
+        return plot_band(self.table, horizon=horizon, ax=ax, **scenario)
+
+    def policies(
+        self,
+        *,
+        horizon: str | None = None,
+        axes: Sequence[Axes] | None = None,
+        **scenario: Unpack[Selection],
+    ) -> Axes:
+        """Survival and mean return against leverage, one curve per policy: see `plot_policies`."""
+        if self.outcomes is None:
+            raise ConfigError("outcomes were not counted; ask for them with statistics.outcomes = true or sweep.policy")
+        return plot_policies(self.outcomes, horizon=horizon, axes=axes, **scenario)

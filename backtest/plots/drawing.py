@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, cast
 
-from backtest.plots.scenario import scenario_words, times_text
+from backtest.plots.words import scenario_words, times_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,6 +39,7 @@ STYLE: dict[str, Any] = {
 }
 OKABE_ITO = ("#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7")
 LEVELS = (0.5, 0.9, 0.95, 0.99)
+TITLE_WIDTH = 78
 TICKS = (1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0)
 
 
@@ -52,12 +53,15 @@ def styled() -> AbstractContextManager[None]:
 
 def axes_of(ax: Axes | None) -> Axes:
     """The user's Axes, or those of a new Figure that pyplot does not know of."""
-    if ax is not None:
-        return ax
+    return new_axes(1, (7, 4.5))[0] if ax is None else ax
+
+
+def new_axes(count: int, size: tuple[float, float]) -> list[Axes]:
+    """Axes one above the other, of a new Figure that pyplot does not know of."""
     from matplotlib.axes import Axes as Plain
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
 
     class Shown(Plain):
         """Axes that a notebook shows as a picture when they are the value of a cell."""
@@ -67,7 +71,7 @@ def axes_of(ax: Axes | None) -> Axes:
             figure.savefig(out, format="png", dpi=110, facecolor="white")
             return out.getvalue()
 
-    return figure.add_subplot(axes_class=Shown)
+    return [figure.add_subplot(count, 1, row + 1, axes_class=Shown) for row in range(count)]
 
 
 def floats(rows: pd.DataFrame, column: str, first: float | None = None) -> NDArray[np.float64]:
@@ -88,10 +92,15 @@ def colours(count: int) -> list[str]:
     return [to_hex(colormaps["viridis"](0.3 + 0.6 * k / (count - 1))) for k in range(count)]
 
 
-def draw_curve(ax: Axes, rows: pd.DataFrame, x: str, y: str, colour: str) -> None:
+def draw_curve(ax: Axes, rows: pd.DataFrame, x: str, y: str, colour: str, alpha: float = 0.13) -> None:
     """One curve with its band; dashed on either side of a point that has too few blocks.
 
     Over time (`after_ms`) it starts at 100 % at 0.
+
+    Parameters
+    ----------
+    alpha : float
+        How opaque the band is.
     """
     import numpy as np
 
@@ -101,7 +110,7 @@ def draw_curve(ax: Axes, rows: pd.DataFrame, x: str, y: str, colour: str) -> Non
     few = np.concatenate([np.zeros(0 if start is None else 1, bool), rows["few_blocks"].to_numpy(dtype=bool)])
     beside = few | np.append(few[1:], False) | np.append(False, few[:-1])
     ax.fill_between(
-        at, floats(rows, "survival_low", top), floats(rows, "survival_high", top), color=colour, alpha=0.13, lw=0
+        at, floats(rows, "survival_low", top), floats(rows, "survival_high", top), color=colour, alpha=alpha, lw=0
     )
     marker = "o" if len(at) <= 15 else ""
     ax.plot(at, np.where(few, np.nan, share), color=colour, marker=marker, ms=3.5, zorder=3)
@@ -136,32 +145,47 @@ def end_labels(ax: Axes, ends: Sequence[tuple[str, float, float, str]], heading:
     ax.text(1.045, 1.01, heading, transform=ax.transAxes, va="bottom", color=INK, fontsize="small", alpha=0.9)
 
 
-def survival_axis(ax: Axes, curves: Sequence[pd.DataFrame]) -> None:
-    """Percent upwards to 100, from 0 unless all that is shown stays far above; the scenario as the title."""
+def survival_axis(ax: Axes, curves: Sequence[pd.DataFrame], leave_out: Collection[str] = ()) -> None:
+    """Percent upwards to 100, from 0 unless all that is shown stays far above; the scenario as the title.
+
+    leave_out : axes that the title does not speak of
+    """
     from matplotlib.lines import Line2D
 
     lows = [float(rows["survival_low"].min()) for rows in curves]
     least = min((low for low in lows if not math.isnan(low)), default=0.0)
-    bottom = 0.0 if least < 0.6 else 0.1 * int(10 * least - 0.5)
-    ax.set_ylim(bottom, 1 + 0.015 * (1 - bottom))
-    ax.yaxis.set_major_formatter(percent_tick)
-    ax.grid(visible=True, axis="y", color=INK, alpha=0.25, lw=0.6)
+    share_axis(ax, least)
     ax.set_ylabel("survived")
     if any(rows["few_blocks"].any() for rows in curves):
         handle = Line2D([], [], color=INK, ls=(0, (3, 2)), label="few blocks: interval says little")
         ax.legend(handles=[handle], loc="lower left")
-    title(ax, curves[0])
+    title(ax, curves[0], leave_out)
 
 
-def title(ax: Axes, rows: pd.DataFrame) -> None:
-    """The scenario in words, broken between its parts where it is long."""
-    lines: list[str] = []
-    for part in scenario_words(rows).split(" · "):
-        if lines and len(lines[-1]) + len(part) < 78:
-            lines[-1] += f" · {part}"
-        else:
-            lines.append(part)
-    ax.set_title(" ·\n".join(lines), loc="left", fontsize=10, pad=12, color=INK, parse_math=False)
+def share_axis(ax: Axes, least: float | None = None) -> None:
+    """Percent with a line at each tick; of shares whose smallest is given up to 100, else as wide as what is drawn."""
+    if least is not None:
+        bottom = 0.0 if least < 0.6 else 0.1 * int(10 * least - 0.5)
+        ax.set_ylim(bottom, 1 + 0.015 * (1 - bottom))
+    ax.yaxis.set_major_formatter(percent_tick)
+    ax.grid(visible=True, axis="y", color=INK, alpha=0.25, lw=0.6)
+
+
+def title(ax: Axes, rows: pd.DataFrame, leave_out: Collection[str] = (), also: Sequence[str] = ()) -> None:
+    """The scenario in words, broken between its parts where it is long, and inside a part that fills a line alone.
+
+    leave_out : axes that are not spoken of; also : what is said besides
+    """
+    lines = [""]
+    for part in [*scenario_words(rows, leave_out).split(" · "), *also]:
+        pieces = part.split(", ") if len(part) > TITLE_WIDTH else [part]
+        for k, piece in enumerate(pieces):
+            end = " · " if k == len(pieces) - 1 else ", "
+            if lines[-1] and len(lines[-1]) + len(piece) > TITLE_WIDTH:
+                lines.append("")
+            lines[-1] += piece + end
+    text = "\n".join(line.rstrip() for line in lines).removesuffix(" ·")
+    ax.set_title(text, loc="left", fontsize=10, pad=12, color=INK, parse_math=False)
 
 
 def leverage_axis(ax: Axes, values: Sequence[float]) -> None:

@@ -1,16 +1,18 @@
-"""One scenario of a run's table: picking it, and saying in words which one it is."""
+"""One scenario of a run's table: picking it, its horizons and its leverages."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from numbers import Real
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from backtest.errors import ConfigError
+from backtest.plots.words import OWN_LEVERAGE, is_null, listed, scenario_axes, times_text
 from backtest.units import duration_ms, number_text
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     import pandas as pd
 
 USUAL_LEVERAGES = (2.0, 3.0, 5.0, 10.0, 20.0, 50.0)
@@ -19,104 +21,92 @@ Funding = float | Mapping[str, float]
 """A scale of the funding charged, or ``{"scale": 2.0, "shift": 0.0001}`` as in the config."""
 
 
-def select(
-    table: pd.DataFrame,
-    *,
-    symbol: str | None = None,
-    side: str | None = None,
-    maintenance: float | str | None = None,
-    open_fee: float | None = None,
-    funding: Funding | None = None,
-    size: str | None = None,
-) -> pd.DataFrame:
+class Selection(TypedDict, total=False):
+    """Which scenario: a value per axis; the first one where it is left out, and where it is None.
+
+    Attributes
+    ----------
+    symbol, side : str
+    maintenance : float or str
+        A flat rate, a rule's name or a tier table's stem.
+    open_fee : float
+        Fraction of notional.
+    funding : float or mapping
+        A scale, or ``{"scale": …, "shift": …}``.
+    size, weight, policy : str
+        As the table writes it: ``"notional=10000"``, ``"stop_loss(distance=0.05)"``.
+    verdict : str
+        Of a portfolio: ``"worst"`` or ``"close"``.
+    """
+
+    symbol: str | None
+    side: str | None
+    maintenance: float | str | None
+    open_fee: float | None
+    funding: Funding | None
+    size: str | None
+    weight: str | None
+    policy: str | None
+    verdict: str | None
+
+
+def select(table: pd.DataFrame, *, every: Collection[str] = (), **scenario: Unpack[Selection]) -> pd.DataFrame:
     """Rows of one scenario: every horizon and leverage of it, and the first value of each axis that is not named.
 
     Parameters
     ----------
     table : DataFrame
-        The columns of ``survival.parquet``.
-    symbol, side : str, optional
-    maintenance : float or str, optional
-        A flat rate, a rule's name or a tier table's stem.
-    open_fee : float, optional
-        Fraction of notional.
-    funding : float or mapping, optional
-        A scale, or ``{"scale": …, "shift": …}``.
-    size : str, optional
-        As the table writes it: ``"notional=10000"``.
+        The columns of ``survival.parquet``, or of ``outcomes.parquet``.
+    every : collection of str
+        Axes of which every value is kept, unless one is named.
+    **scenario
+        As `Selection`.
 
     Raises
     ------
     ConfigError
         The table has no rows, or none with that value; the choices are listed.
+    TypeError
+        A keyword is no axis.
     """
+    if unknown := sorted(set(scenario) - set(Selection.__annotations__)):
+        raise TypeError(f"{unknown[0]!r} is no axis of a run; there are {', '.join(Selection.__annotations__)}")
     if table.empty:
         raise ConfigError("table must have at least one row to be shown; got none (has the run finished?)")
+    asked = _asked(scenario)
+    axes = scenario_axes(table)
+    if absent := [axis for axis in asked if axis not in axes and asked[axis] is not None]:
+        raise ConfigError(f"{absent[0]} is no axis of this run; got {asked[absent[0]]!r}")
+    rows = table
+    for axis in axes:
+        wanted = asked.get(axis)
+        if wanted is None and axis in every:
+            continue
+        present = list(rows[axis].unique())
+        if wanted is not None and wanted not in present:
+            raise ConfigError(f"{axis} must be one of {listed(present)} in this run; got {wanted!r}")
+        rows = matching(rows, axis, present[0] if wanted is None else wanted)
+    return rows
+
+
+def _asked(scenario: Selection) -> dict[str, object]:
+    """The values asked for, by column."""
+    funding, rate = scenario.get("funding"), scenario.get("maintenance")
     parts = dict(funding) if isinstance(funding, Mapping) else {} if funding is None else {"scale": float(funding)}
     if unknown := sorted(set(parts) - {"scale", "shift"}):
         raise ConfigError(f"funding must be a scale or hold only 'scale' and 'shift'; got {unknown[0]!r}")
-    asked: dict[str, object] = {
-        "symbol": symbol,
-        "side": side,
-        "maintenance": maintenance if maintenance is None or isinstance(maintenance, str) else number_text(maintenance),
-        "open_fee": open_fee,
+    plain = {axis: value for axis, value in scenario.items() if axis not in ("funding", "maintenance")}
+    return {
+        **plain,
+        "maintenance": rate if rate is None or isinstance(rate, str) else number_text(rate),
         "funding_scale": parts.get("scale"),
         "funding_shift": parts.get("shift"),
-        "size": size,
     }
-    rows = table
-    for axis in scenario_axes(table):
-        present = list(rows[axis].unique())
-        wanted = asked.get(axis)
-        if wanted is not None and wanted not in present:
-            raise ConfigError(f"{axis} must be one of {_listed(present)} in this run; got {wanted!r}")
-        value = present[0] if wanted is None else wanted
-        rows = matching(rows, axis, value)
-    return rows
 
 
 def matching(rows: pd.DataFrame, column: str, value: object) -> pd.DataFrame:
     """Rows that hold a value, null being one like any other."""
     return rows[rows[column].isna() if is_null(value) else rows[column] == value]
-
-
-def scenario_axes(table: pd.DataFrame) -> list[str]:
-    """The columns that make a scenario: all that stand before `horizon`."""
-    columns = list(table.columns)
-    if "horizon" not in columns:
-        raise ConfigError(f"table must have the columns of survival.parquet, 'horizon' among them; got {columns}")
-    return columns[: columns.index("horizon")]
-
-
-def scenario_words(rows: pd.DataFrame) -> str:
-    """Which scenario the rows show: ``BTCUSDT long · maintenance 0.4 % · fee 0.02 % · funding as charged``."""
-    row = rows.iloc[0]
-    known = {"symbol", "side", "maintenance", "open_fee", "funding_scale", "funding_shift", "size"}
-    words = [subject(row["symbol"], row["side"]), f"maintenance {value_words('maintenance', row['maintenance'])}"]
-    words.append(f"fee {value_words('open_fee', row['open_fee'])}")
-    words.append(funding_words(float(row["funding_scale"]), float(row["funding_shift"])))
-    words += [] if is_null(row["size"]) else [value_words("size", row["size"])]
-    words += [f"{axis} {row[axis]}" for axis in scenario_axes(rows) if axis not in known and not is_null(row[axis])]
-    return " · ".join(words)
-
-
-def value_words(axis: str, value: object) -> str:
-    """One value of an axis as people write it: a rate in percent, a size with its thousands, ``–`` for null."""
-    if is_null(value):
-        return "–"
-    if axis == "maintenance":
-        return _rate_or_name(value)
-    if axis in ("open_fee", "funding_shift"):
-        return rate_text(float(str(value)))
-    if axis == "size" and "=" in str(value):
-        kind, _, amount = str(value).partition("=")
-        return f"{kind} {float(amount):,.10g}"
-    return number_text(value) if isinstance(value, float) else str(value)
-
-
-def subject(symbol: object, side: object) -> str:
-    """Whose survival it is: ``BTCUSDT long``."""
-    return f"{'all symbols' if is_null(symbol) else symbol} {'sides of the trades' if is_null(side) else side}"
 
 
 def horizons(rows: pd.DataFrame, asked: str | Sequence[str] | None = None) -> dict[str, int]:
@@ -131,7 +121,7 @@ def horizons(rows: pd.DataFrame, asked: str | Sequence[str] | None = None) -> di
     for text, ms in zip(texts, durations, strict=True):
         if ms not in dict(present).values():
             raise ConfigError(
-                f"horizon must be one of {_listed([name for name, _ in present])} in this run; got {text!r}"
+                f"horizon must be one of {listed([name for name, _ in present])} in this run; got {text!r}"
             )
     return {text: ms for text, ms in present if ms in durations}
 
@@ -148,7 +138,7 @@ def leverages(rows: pd.DataFrame, asked: float | Sequence[float] | None = None) 
     wanted = sorted({float(asked)} if isinstance(asked, Real | float) else {float(value) for value in asked})
     for value in wanted:
         if value not in present:
-            raise ConfigError(f"leverage must be one of {_listed(present)} in this run; got {number_text(value)}")
+            raise ConfigError(f"leverage must be one of {listed(present)} in this run; got {number_text(value)}")
     return wanted
 
 
@@ -166,63 +156,6 @@ def curves_by_leverage(rows: pd.DataFrame, asked: float | Sequence[float] | None
     """Rows of each leverage asked for (the usual ones by default), shortest horizon first; label → rows."""
     rows = rows.sort_values("after_ms")
     if rows["leverage"].isna().all() and asked is None:
-        return {"each its own": rows}
+        return {OWN_LEVERAGE: rows}
     chosen = usual_leverages(rows) if asked is None else leverages(rows, asked)
     return {times_text(value): rows[rows["leverage"] == value] for value in chosen}
-
-
-def percent_text(share: float) -> str:
-    """A share as percent: one decimal, two near either end, and an end itself only where it is exact; ``–`` for null.
-
-    Examples
-    --------
-    >>> percent_text(0.9917), percent_text(0.99987), percent_text(0.999999), percent_text(1.0)
-    ('99.2 %', '99.99 %', '99.99 %', '100 %')
-    """
-    if math.isnan(share):
-        return "–"
-    if share in (0.0, 1.0):
-        return f"{100 * share:g} %"
-    if 0.0005 <= share < 0.9995:
-        return f"{100 * share:.1f} %"
-    return f"{min(99.99, max(0.01, 100 * share)):.2f} %"
-
-
-def rate_text(rate: float) -> str:
-    """A rate or level as percent with the digits it has: ``rate_text(0.0002) == "0.02 %"``."""
-    return f"{100 * rate:.6g} %".replace("-", "−")
-
-
-def times_text(leverage: float) -> str:
-    """A leverage as people write it: ``12×``."""
-    return f"{number_text(leverage)}×"
-
-
-def funding_words(scale: float, shift: float) -> str:
-    """``funding as charged``, ``no funding``, ``funding × 2 + 0.01 % per charge``."""
-    if scale == 0 and shift == 0:
-        return "no funding"
-    charged = "funding as charged" if scale == 1 else f"funding × {number_text(scale)}"
-    return charged if shift == 0 else f"{charged} {'+' if shift > 0 else '−'} {rate_text(abs(shift))} per charge"
-
-
-def is_null(value: object) -> bool:
-    """None, NaN or NA: a value that the run does not have."""
-    import pandas as pd
-
-    return bool(pd.isna(value))  # type: ignore[call-overload]
-
-
-def _rate_or_name(label: object) -> str:
-    try:
-        return rate_text(float(str(label)))
-    except ValueError:
-        return str(label)
-
-
-def _listed(values: Sequence[object], most: int = 12) -> str:
-    words = [
-        number_text(value) if isinstance(value, float) else "null" if is_null(value) else repr(value)
-        for value in values
-    ]
-    return ", ".join(words if len(words) <= most else [*words[: most - 1], "…", words[-1]])

@@ -8,18 +8,12 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from backtest.plots import plot_curves, plot_heatmap, plot_leverage
+from backtest.plots import plot_band, plot_curves, plot_heatmap, plot_leverage, plot_policies
+from backtest.plots.band import verdicts
 from backtest.plots.drawing import INK
-from backtest.plots.scenario import (
-    horizons,
-    is_null,
-    matching,
-    percent_text,
-    rate_text,
-    subject,
-    times_text,
-    usual_leverages,
-)
+from backtest.plots.policies import by_policy, not_liquidated
+from backtest.plots.scenario import horizons, matching, usual_leverages
+from backtest.plots.words import is_null, own_leverage, percent_text, rate_text, signed_text, subject, times_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,6 +46,50 @@ def pictures(rows: pd.DataFrame, target: float) -> list[Picture]:
     caption = "Survival over time (Kaplan–Meier over the horizons of the run), with each horizon's interval."
     found.append(_picture(plot_curves(rows), alt, caption))
     return found
+
+
+def band_picture(rows: pd.DataFrame) -> Picture:
+    """Survival of a portfolio between its verdicts; rows : one scenario under both of them."""
+    both = verdicts(rows)
+    who = subject(rows.iloc[0]["symbol"], rows.iloc[0]["side"])
+    spans = []
+    for text in horizons(both):
+        at = matching(both, "horizon", text)
+        row = matching(at, "leverage", usual_leverages(at)[-1]).iloc[0]
+        low, high = (percent_text(float(row[name])) for name in ("survival_low", "survival_high"))
+        spans.append(f"{text} {low} to {high}")
+    at_top = times_text(usual_leverages(both)[-1])
+    alt = (
+        f"Band chart: survival against leverage for {who}, from each leg at its worst price to all at the close, one "
+        f"band per holding time. At {at_top}: {', '.join(spans)}."
+    )
+    caption = (
+        "Survival between the two verdicts. Line: every leg at its own worst price of a bar at once. Upper edge: all "
+        "legs at the close. At this bar length the truth lies between the two."
+    )
+    return _picture(plot_band(rows), alt, caption)
+
+
+def policy_picture(outcomes: pd.DataFrame, horizon: str) -> Picture:
+    """Policies compared at one horizon; outcomes : one scenario under every policy, or without that axis."""
+    rows = matching(outcomes, "horizon", horizon)
+    rows = rows.assign(survival=not_liquidated(rows))
+    several = "policy" in rows.columns
+    middle = usual_leverages(rows)[len(usual_leverages(rows)) // 2]
+    found = []
+    for words, curve in by_policy(rows).items():
+        row = matching(curve, "leverage", middle).iloc[0]
+        numbers = f"{percent_text(float(row['survival']))}, {signed_text(float(row['return_mean']))}"
+        found.append(f"{words}: {numbers}" if several else numbers)
+    who = subject(rows.iloc[0]["symbol"], rows.iloc[0]["side"])
+    alt = (
+        f"Two line charts: share of {who} not liquidated, and mean return on margin, against leverage, "
+        f"{'one curve per policy, ' if several else ''}held {horizon}. Survival and return at {times_text(middle)}: "
+        f"{'; '.join(found)}."
+    )
+    lead = "Policies compared, held" if several else "Held"
+    caption = f"{lead} {horizon}: above, the share that was not liquidated; below, the mean return on margin."
+    return _picture(plot_policies(outcomes, horizon=horizon), alt, caption)
 
 
 def _picture(ax: Axes, alt: str, caption: str) -> Picture:
@@ -94,7 +132,7 @@ def _ends(rows: pd.DataFrame) -> str:
     """What was left at the last horizon, for the leverages drawn."""
     last = list(horizons(rows))[-1]
     end = matching(rows, "horizon", last)
-    if rows["leverage"].isna().all():
+    if own_leverage(rows):
         return f"After {last}: {percent_text(float(end.iloc[0]['survival_km']))}."
     shares = [(value, matching(end, "leverage", value).iloc[0]["survival_km"]) for value in usual_leverages(rows)]
     known = [f"{times_text(value)} {percent_text(float(share))}" for value, share in shares if not is_null(share)]

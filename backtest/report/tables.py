@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from backtest.plots.scenario import (
+from backtest.plots.scenario import horizons, matching, usual_leverages
+from backtest.plots.words import (
+    COIN,
+    OWN_LEVERAGE,
     funding_words,
-    horizons,
     is_null,
-    matching,
+    own_leverage,
     percent_text,
     scenario_axes,
+    signed_text,
     times_text,
-    usual_leverages,
     value_words,
 )
 from backtest.units import duration_text
@@ -51,30 +54,33 @@ def choices_table(choices: pd.DataFrame) -> Grid:
         return Grid([], [], 0)
     shown = list(horizons(choices))
     axes = scenario_axes(choices)
-    varying = [axis for axis in axes if axis in ("symbol", "side") or choices[axis].nunique(dropna=False) > 1]
-    rows = []
+    whose = ("symbol",) if choices["side"].isna().all() else ("symbol", "side")
+    varying = [axis for axis in axes if axis in whose or choices[axis].nunique(dropna=False) > 1]
+    own, coin, rows = own_leverage(choices), choices.attrs.get(COIN, ()), []
     for _, part in choices.groupby(axes, sort=False, dropna=False):
-        labels = _labels(part.iloc[0], varying)
+        labels = _labels(part.iloc[0], varying, part.iloc[0]["maintenance"] in coin)
         found = {str(row["horizon"]): row for _, row in part.iterrows()}
-        rows.append([*map(Cell, labels.values()), *(_choice(found.get(text)) for text in shown)])
+        rows.append([*map(Cell, labels.values()), *(_choice(found.get(text), own) for text in shown)])
     return Grid([*labels, *shown], rows[:MOST_ROWS], len(labels), max(0, len(rows) - MOST_ROWS))
 
 
-def _labels(row: pd.Series[Any], axes: list[str]) -> dict[str, str]:
-    """The scenario's values on some axes, those of funding as one; head → words."""
+def _labels(row: pd.Series[Any], axes: list[str], coin: bool) -> dict[str, str]:
+    """The scenario's values on some axes, those of funding as one; head → words. coin : margins are in coin."""
     words = {}
     for axis in axes:
         if axis.startswith("funding_"):
             text = funding_words(float(row["funding_scale"]), float(row["funding_shift"]))
             words["funding"] = text.removeprefix("funding ").replace("no funding", "none")
         else:
-            words[axis.replace("_", " ")] = value_words(axis, row[axis])
+            words[axis.replace("_", " ")] = value_words(axis, row[axis], coin=coin)
     return words
 
 
-def _choice(row: pd.Series[Any] | None) -> Cell:
+def _choice(row: pd.Series[Any] | None, own: bool) -> Cell:
     if row is None:
         return Cell("–")
+    if own:
+        return Cell(percent_text(float(row["survival"])), f"≥ {percent_text(float(row['survival_low']))}")
     if is_null(row["leverage"]):
         return Cell("none", f"can show {percent_text(float(row['attainable']))}")
     return Cell(times_text(float(row["leverage"])), f"≥ {percent_text(float(row['survival_low']))}", strong=True)
@@ -83,14 +89,21 @@ def _choice(row: pd.Series[Any] | None) -> Cell:
 def survival_table(rows: pd.DataFrame, target: float) -> Grid:
     """Survival and its interval of one scenario: a row per usual leverage, a column per horizon."""
     shown = list(horizons(rows))
-    own = bool(rows["leverage"].isna().all())
-    values: list[float | None] = [None] if own else [*usual_leverages(rows, SHOWN_LEVERAGES)]
     lines = []
-    for value in values:
-        line = rows if value is None else matching(rows, "leverage", value)
+    for value in _shown_leverages(rows):
+        line = matching(rows, "leverage", value)
         cells = [_survival(matching(line, "horizon", text), target) for text in shown]
-        lines.append([Cell("each its own" if value is None else times_text(value)), *cells])
+        lines.append([_leverage(value), *cells])
     return Grid(["leverage", *shown], lines, 1)
+
+
+def _shown_leverages(rows: pd.DataFrame) -> list[float]:
+    """The usual leverages of the rows; NaN where each trade has its own."""
+    return [math.nan] if rows["leverage"].isna().all() else usual_leverages(rows, SHOWN_LEVERAGES)
+
+
+def _leverage(value: float) -> Cell:
+    return Cell(OWN_LEVERAGE if math.isnan(value) else times_text(value))
 
 
 def _survival(rows: pd.DataFrame, target: float) -> Cell:
@@ -106,6 +119,53 @@ def _survival(rows: pd.DataFrame, target: float) -> Cell:
     )
 
 
+def outcome_table(rows: pd.DataFrame) -> Grid:
+    """How positions ended and what came of them: a row per leverage and policy, of one scenario and horizon.
+
+    rows : of ``outcomes.parquet``; columns without anything to tell are left out
+    """
+    shown = [
+        (head, column, text)
+        for head, column, text in OUTCOME_COLUMNS
+        if column in ALWAYS or (rows[column].notna() & (rows[column] != 0)).any()
+    ]
+    policies = "policy" in rows.columns
+    lines = []
+    for value in _shown_leverages(rows):
+        for _, row in matching(rows, "leverage", value).iterrows():
+            labels = [_leverage(value), *([Cell(value_words("policy", row["policy"]))] if policies else [])]
+            lines.append([*labels, *(Cell(text(_per_entry(row, column))) for _, column, text in shown)])
+    heads = ["leverage", *(["policy"] if policies else [])]
+    return Grid(
+        [*heads, *(head for head, _, _ in shown)], lines[:MOST_ROWS], len(heads), max(0, len(lines) - MOST_ROWS)
+    )
+
+
+def _per_entry(row: pd.Series[Any], column: str) -> float:
+    """A count or amount over the entries; the means are that already."""
+    if column in ("return_mean", "policy_cost"):
+        return float(row[column])
+    return float(row[column]) / row["entries"] if row["entries"] else math.nan
+
+
+def _unsigned(amount: float) -> str:
+    return signed_text(amount).removeprefix("+")
+
+
+OUTCOME_COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+    ("survived", "survived", percent_text),
+    ("liquidated", "liquidations", percent_text),
+    ("stopped", "stopped", percent_text),
+    ("took profit", "took_profit", percent_text),
+    ("mean return", "return_mean", signed_text),
+    ("cost of policy", "policy_cost", _unsigned),
+    ("fees", "fees", _unsigned),
+    ("fund's loss", "insurance_loss", _unsigned),
+    ("fund's gain", "insurance_gain", _unsigned),
+)
+ALWAYS = ("survived", "liquidations", "return_mean", "insurance_loss")
+
+
 def coverage_table(info: Mapping[str, Any]) -> Grid:
     """What of each symbol's data there was, a row per symbol."""
     head = ["symbol", "trigger", "first bar", "last bar", "bars", "missing", "longest gap", "entries", "excluded"]
@@ -113,7 +173,8 @@ def coverage_table(info: Mapping[str, Any]) -> Grid:
     for entry in info.get("coverage", []):
         gap = entry.get("longest_gap_bars")
         length = f"({duration_text(int(gap * info['interval_ms']))})" if gap and "interval_ms" in info else ""
-        texts = [str(entry.get(name, "–")) for name in ("symbol", "trigger", "first", "last")]
+        texts = [value_words("symbol", entry.get("symbol"))]
+        texts += [str(entry.get(name, "–")) for name in ("trigger", "first", "last")]
         texts += [_count(entry.get("bars")), _count(entry.get("missing_bars")), f"{_count(gap)} {length}".strip()]
         rows.append([Cell(text) for text in [*texts, _count(entry.get("entries")), _excluded(entry.get("excluded"))]])
     return Grid(head, rows, 1)

@@ -1,14 +1,12 @@
-"""What the report says in sentences: the answer per horizon, and what the run assumed."""
+"""The report's answers, a sentence per horizon."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import PurePath
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from backtest.plots.scenario import horizons, is_null, matching, percent_text, rate_text, times_text
-from backtest.units import duration_ms
+from backtest.plots.scenario import horizons, matching
+from backtest.plots.words import is_null, own_leverage, percent_text, rate_text, subject, times_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,26 +30,28 @@ def answers(rows: pd.DataFrame, choices: pd.DataFrame, target: float, confidence
     rows : DataFrame
         One scenario of ``survival.parquet``.
     choices : DataFrame
-        The same scenario of what `choose` returns.
+        The same scenario of what `choose` returns; of a portfolio under both verdicts, ``worst`` leads.
     """
-    order = list(horizons(choices))
-    return [
-        _answer(matching(rows, "horizon", text), matching(choices, "horizon", text).iloc[0], target, confidence)
-        for text in order
-    ]
+    found = []
+    for text in horizons(choices):
+        made = matching(choices, "horizon", text)
+        answer = _answer(matching(rows, "horizon", text), made.iloc[0], target, confidence)
+        found.append(replace(answer, rest=answer.rest + _at_close(made)))
+    return found
 
 
 def _answer(rows: pd.DataFrame, choice: pd.Series[Any], target: float, confidence: float) -> Answer:
-    side = "Trades on" if is_null(choice["side"]) else str(choice["side"]).capitalize()
-    lead = f"{side} {choice['symbol']} held {choice['horizon']}:"
+    lead = f"{_who(choice)}:"
     few = bool(rows["few_blocks"].any())
     warning = " There are too few blocks of history for the interval to say much." if few else ""
-    if rows["leverage"].isna().all():
+    if own_leverage(rows):
         row = rows.iloc[0]
         claim = f"{percent_text(row['survival'])} survived at the leverage each trade had"
         return Answer(lead, claim, f"({_interval(row, confidence)}).{warning}")
     if is_null(choice["leverage"]):
         claim = f"no leverage of the grid reaches {rate_text(target)};"
+        if rows["leverage"].isna().all():
+            claim = "nothing can be said;"
         return Answer(lead, claim, _shortfall(rows, choice, target) + warning, met=False)
     leverage = float(choice["leverage"])
     top = " Nothing higher was tried." if leverage == float(rows["leverage"].max()) else ""
@@ -61,6 +61,28 @@ def _answer(rows: pd.DataFrame, choice: pd.Series[Any], target: float, confidenc
         f"{percent_text(row['survival'])} did ({_interval(choice, confidence)}).{top}{warning}"
     )
     return Answer(lead, f"up to {times_text(leverage)}", rest)
+
+
+def headed(text: str, side: object) -> str:
+    """With a capital where it begins with a word, and not with a symbol: that of trades and portfolios."""
+    return text[0].upper() + text[1:] if is_null(side) else text
+
+
+def _who(choice: pd.Series[Any]) -> str:
+    """``Long BTCUSDT held 7d``, ``Trades on BTCUSDT held up to 7d``, ``Portfolio BTCUSDT 60 % long, … held 7d``."""
+    symbol, side, horizon = choice["symbol"], choice["side"], choice["horizon"]
+    if not is_null(side):
+        return f"{str(side).capitalize()} {symbol} held {horizon}"
+    exits = "" if "verdict" in choice.index else "up to "  # trades may end before
+    return f"{headed(subject(symbol, side), side)} held {exits}{horizon}"
+
+
+def _at_close(choices: pd.DataFrame) -> str:
+    """What the other verdict of a portfolio would have answered."""
+    if "verdict" not in choices or not (choices["verdict"] == "close").any():
+        return ""
+    leverage = matching(choices, "verdict", "close").iloc[0]["leverage"]
+    return f" Judged at the closes alone: {'none' if is_null(leverage) else f'up to {times_text(float(leverage))}'}."
 
 
 def _shortfall(rows: pd.DataFrame, choice: pd.Series[Any], target: float) -> str:
@@ -85,72 +107,3 @@ def _interval(row: pd.Series[Any], confidence: float) -> str:
     return f"{rate_text(confidence)} interval " + (
         f"from {low}" if high == "–" else f"{low.removesuffix(' %')} to {high}"
     )
-
-
-def assumptions(info: Mapping[str, Any]) -> list[str]:
-    """The run's configuration as sentences; what it does not hold is not spoken of."""
-    config = info.get("config", {})
-    data, entries, sweep, margin, statistics = (
-        config.get(name) or {} for name in ("data", "entries", "sweep", "margin", "statistics")
-    )
-    named = [data.get("trigger"), *(entry.get("trigger") for entry in info.get("coverage", []))]
-    triggers = sorted({str(name) for name in named if name})
-    return [
-        *_entry_words(entries, data),
-        *_trigger_words(triggers),
-        *_margin_words(margin, sweep),
-        *_statistics_words(statistics),
-    ]
-
-
-def _entry_words(entries: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
-    if entries.get("file"):
-        words = [f"Positions are the trades of {PurePath(str(entries['file'])).name}."]
-    else:
-        every = f"each bar whose start is a multiple of {entries['every']}" if entries.get("every") else "every bar"
-        words = [f"A position of its own is opened at the close of {every} and is at risk from the next bar on."]
-    if data.get("max_gap"):
-        words.append(f"Entries whose window holds a gap longer than {data['max_gap']} are left out (excluded).")
-    else:
-        words.append("Gaps in the data leave no entry out; a missing bar cannot liquidate.")
-    return words
-
-
-def _trigger_words(triggers: list[str]) -> list[str]:
-    if not triggers:
-        return []
-    names = " or ".join({"mark": "mark price", "last": "last traded price"}.get(name, name) for name in triggers)
-    return [f"Liquidation looks at the worst {names} within each bar: the low for a long, the high for a short."]
-
-
-def _margin_words(margin: Mapping[str, Any], sweep: Mapping[str, Any]) -> list[str]:
-    words = []
-    basis = {"mark": "the notional at the trigger price", "entry": "the notional at entry"}.get(
-        str(margin.get("basis"))
-    )
-    if basis:
-        kind = f"{margin['contract']} contracts, " if margin.get("contract") else ""
-        words.append(f"Isolated margin, {kind}maintenance margin on {basis}.")
-    if reserve := margin.get("close_reserve"):
-        words.append(f"A closing fee of {rate_text(reserve)} is kept inside the maintenance margin.")
-    elif reserve is not None:
-        words.append("No closing fee is kept inside the maintenance margin.")
-    if any(not isinstance(item, int | float) for item in sweep.get("maintenance") or ()):
-        words.append("A maintenance rule that is a name brings its own tiers, basis and closing fee.")
-    if (from_margin := margin.get("fees_from_margin")) is not None:
-        paid = "comes out of the posted margin" if from_margin else "is paid from elsewhere, not from the posted margin"
-        words.append(f"The opening fee {paid}.")
-    if ratio := margin.get("margin_call_ratio"):
-        words.append(f"A margin call is counted where maintenance reaches {rate_text(ratio)} of the margin balance.")
-    return words
-
-
-def _statistics_words(statistics: Mapping[str, Any]) -> list[str]:
-    if not {"confidence", "block"} <= set(statistics):
-        return []
-    days = duration_ms(str(statistics["block"])) / 86_400_000
-    length = f" ({days:g} days)" if not str(statistics["block"]).endswith("d") else ""
-    return [
-        f"Intervals hold {rate_text(statistics['confidence'])} two-sided and are made from calendar blocks of "
-        f"{statistics['block']}{length}."
-    ]

@@ -189,7 +189,7 @@ def test_schema_names_every_key() -> None:
             "margin_call_ltv",
             "borrow_rate",
         },
-        "Statistics": {"confidence", "block", "replications", "seed"},
+        "Statistics": {"confidence", "block", "replications", "seed", "outcomes"},
     }
 
 

@@ -19,7 +19,7 @@ from tests.oracles.policy_terms import (
     reaches,
     worse,
 )
-from tests.oracles.position import TIE, Scenario, is_rejected, open_position, table_of
+from tests.oracles.position import TIE, Scenario, fee_to_close, is_rejected, open_position, table_of
 from tests.oracles.walk import charge
 
 __all__ = [
@@ -118,12 +118,13 @@ class Run:
     def breach(self, t: int, place: float) -> None:
         """§6, §7: liquidation at a place, or one step of the ladder."""
         fill = place * (1 - self.scenario.liquidation_slippage * self.scenario.side)
-        keep = kept(self.policy.ladder, self.holding, fill)
+        keep, rung = kept(self.policy.ladder, self.holding, fill)
         if keep == 0.0:
             self.close(t, "liquidated", fill, self.scenario.liquidation_fee)
         else:
             self.partial_liquidations += 1
             self.cut(t, "partial_liquidation", keep, fill, self.scenario.liquidation_fee)
+            self.holding = replace(self.holding, rung=rung)
 
     def cut(self, t: int, kind: str, keep: float, fill: float, fee_rate: float) -> None:
         """§7: part of the position goes, the fee on what is cut."""
@@ -136,10 +137,11 @@ class Run:
         assert self.policy.scale_in is not None
         more = self.policy.scale_in.multiple[self.scale_ins] * self.q0
         notional = more * self.holding.worth(place)
-        self.fees += self.taker_fee * notional
-        self.added += notional / self.scenario.leverage
+        own, fee = notional / self.scenario.leverage, self.taker_fee * notional
+        self.fees += fee
+        self.added += own
         self.scale_ins += 1
-        after = self.holding.increased(more, place, self.scenario.leverage, self.taker_fee)
+        after = self.holding.increased(more, place, own, fee, fee_to_close(self.scenario, notional))
         self.becomes(after, t, "scale_in", place, more)
 
     def close(self, t: int, outcome: str, fill: float, fee_rate: float) -> None:
@@ -156,14 +158,15 @@ class Run:
         held = self.holding
         self.pending = None
         if self.policy.top_up is not None:
-            needed = held.maintenance(close) / self.policy.top_up.target_ratio - held.equity(close)
+            # (MM + f)/(E + f) = target, f the posted fee to close
+            required = (held.maintenance(close) + held.posted) / self.policy.top_up.target_ratio
+            needed = required - held.posted - held.equity(close)
             amount = min(needed, self.reserve_left)
             if amount > 0:
                 self.reserve_left -= amount
                 self.added += amount
                 self.top_ups += 1
-                now = held.folded()
-                self.becomes(replace(now, B=now.B + amount, M=now.M + amount), t, "top_up", close, amount)
+                self.becomes(held.given(amount), t, "top_up", close, amount)
         elif self.policy.deleverage is not None:
             self.deleverages += 1
             self.cut(t, "deleverage", 1 - self.policy.deleverage.fraction, close, self.taker_fee)
@@ -335,8 +338,8 @@ def live(
         raise ValueError(f"bar {i} is no entry")
     if horizon_bars < 1 or end is None:
         raise ValueError(f"the window of bar {i} reaches past the grid")
-    if any(g != 1 for g in grid.scale[i : end + 1]) or scenario.slope or scenario.posted_fee:
-        raise ValueError("maintenance scale, slope and posted fee are not part of this oracle")
+    if any(g != 1 for g in grid.scale[i : end + 1]) or scenario.slope:
+        raise ValueError("maintenance scale and slope are not part of this oracle")
     if last is None and any(e is not None and e.on == "last" for e in (policy.stop_loss, policy.take_profit)):
         raise ValueError("an exit on last needs the last prices")
     table_of(scenario, grid.open_time_ms[0])  # a range that starts before the first dated table is refused

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 from tests.oracles.history import Column, Grid, Rows, at
-from tests.oracles.position import TIE, Position, Scenario, Tier, lines_of, tier_holding
+from tests.oracles.position import TIE, Position, Scenario, Tier, lines_of, size_of, tier_holding
 
 NEAR = 1e-12  # slack on levels that are given as prices: stop, take-profit, scale-in
 
@@ -123,7 +123,9 @@ def last_of(rows: Rows, grid: Grid) -> Last:
 class Holding:
     """What is held now: q at the average worth v_p (a worth: P, inverse 1/P), balance B, margin M posted so far.
 
-    `value` is q·v_p, at the opening the configured N; `paid` is the funding per unit not yet in B.
+    `value` is q·v_p, at the opening the configured N; `paid` is the funding per unit not yet in B. `tied` is the M of
+    1e-9·M: without the extra margin under a posted fee. `posted` is f, in no amount but the call's and the top-up's.
+    `rung` is the tier that the ladder last cut to, None before that and after a scale-in.
     """
 
     s: int
@@ -136,7 +138,10 @@ class Holding:
     value: float
     B: float
     M: float
+    tied: float
+    posted: float
     paid: float = 0.0
+    rung: int | None = None
 
     @property
     def lean(self) -> int:
@@ -152,8 +157,14 @@ class Holding:
         return self.B + self.lean * self.q * (self.worth(price) - self.v_p) - self.s * self.q * self.paid
 
     def size(self, price: float) -> float:
-        """§2: n, the notional that maintenance and the ladder look at."""
+        """§2: n, the notional that maintenance is taken of."""
         return self.value if self.basis == "entry" else self.q * self.worth(price)
+
+    def ladder_size(self, price: float) -> float:
+        """§7: n, the notional that the ladder looks at: the entry value also where a table has no deductions."""
+        if isinstance(self.table, tuple) and all(tier.deduction is None for tier in self.table):
+            return self.value
+        return self.size(price)
 
     def maintenance(self, price: float) -> float:
         """§2, §5: MM at a price: the largest line of the table in force, plus the close reserve."""
@@ -161,13 +172,15 @@ class Holding:
         return max(mmr * n - d for mmr, d in lines_of(self.table, self.value)) + self.close_reserve * n
 
     def is_breached(self, price: float, ratio: float = 1.0) -> bool:
-        """§2: E − MM/ratio ≤ 1e-9·M."""
-        return self.equity(price) - self.maintenance(price) / ratio <= TIE * self.M
+        """§2, §5: E + f − (MM + f)/ratio ≤ 1e-9·M; f cancels in the liquidation test."""
+        f = 0.0 if ratio == 1 else self.posted
+        return self.equity(price) + f - (self.maintenance(price) + f) / ratio <= TIE * self.tied
 
     def level(self, ratio: float = 1.0) -> float | None:
-        """§6: the price where E = MM/ratio, solved in the worth; None where there is none in (0, ∞)."""
+        """§6: the price where E + f = (MM + f)/ratio, solved in the worth; None where there is none in (0, ∞)."""
         lines, reserve = lines_of(self.table, self.value), self.close_reserve
         at_zero = self.B - self.lean * self.value - self.s * self.q * self.paid  # E at a worth of 0
+        at_zero -= self.posted * (1 / ratio - 1)  # what the fee to close asks for: f/ratio − f
         worths = []
         if self.basis == "entry":  # MM does not move with the price
             worths.append((self.maintenance(1.0) / ratio - at_zero) / (self.lean * self.q))
@@ -187,17 +200,22 @@ class Holding:
         return replace(self, B=self.B - self.s * self.q * self.paid, paid=0.0)
 
     def cut(self, keep: float, price: float, fee_rate: float) -> Holding:
-        """§7: only `keep` of it left, the rest realised at a price, the fee on what is cut."""
+        """§7: only `keep` of it left (of f too), the rest realised at a price, the fee on what is cut."""
         gone, v = self.q - keep * self.q, self.worth(price)
         gain = self.lean * gone * (v - self.v_p) - fee_rate * gone * v
         now = self.folded()
-        return replace(now, q=keep * self.q, value=keep * self.value, B=now.B + gain)
+        return replace(now, q=keep * self.q, value=keep * self.value, B=now.B + gain, posted=keep * self.posted)
 
-    def increased(self, more: float, price: float, leverage: float, fee_rate: float) -> Holding:
-        """§7: `more` bought at a price, with its own margin N_j/L, the taker fee from B."""
-        n, now = more * self.worth(price), self.folded()
-        q, value, own = self.q + more, self.value + n, n / leverage
-        return replace(now, q=q, value=value, v_p=value / q, B=now.B + own - fee_rate * n, M=now.M + own)
+    def given(self, amount: float) -> Holding:
+        """§7: margin added."""
+        now = self.folded()
+        return replace(now, B=now.B + amount, M=now.M + amount, tied=now.tied + amount)
+
+    def increased(self, more: float, price: float, own: float, fee: float, posted: float) -> Holding:
+        """§7: `more` bought at a price, with its own margin and fee to close, the taker fee from B."""
+        now = self.given(own)
+        q, value = self.q + more, self.value + more * self.worth(price)
+        return replace(now, q=q, value=value, v_p=value / q, B=now.B - fee, posted=self.posted + posted, rung=None)
 
     def exit_level(self, exit_: Exit, sign: int) -> float | None:
         """§7: the price at a distance from the average entry, sign −1 stop, +1 take-profit; None if never met."""
@@ -223,18 +241,26 @@ def holding_of(position: Position, scenario: Scenario, table: float | tuple[Tier
         value=position.N,
         B=position.M - position.fee,
         M=position.M,
+        tied=size_of(scenario, position.p)[2] if scenario.posted_fee else position.M,
+        posted=position.posted,
     )
 
 
-def kept(ladder: Step | Fraction | None, holding: Holding, fill: float) -> float:
-    """§7: the share of the position that is left after a breach filled at a price; 0 is nothing."""
-    n = holding.size(fill)
+def kept(ladder: Step | Fraction | None, holding: Holding, fill: float) -> tuple[float, int | None]:
+    """§7: the share left after a breach filled at a price (0 is nothing), and the tier whose cap it was cut to.
+
+    A ladder goes down: the tier is that of n, but no higher than the one that the latest step cut to.
+    """
+    n = holding.ladder_size(fill)
     if isinstance(ladder, Fraction):
-        return 1 - ladder.fraction if n > ladder.above * (1 + TIE) else 0.0
+        return (1 - ladder.fraction if n > ladder.above * (1 + TIE) else 0.0), None
     if ladder is None or not isinstance(holding.table, tuple):
-        return 0.0
+        return 0.0, None
     k = holding.table.index(tier_holding(holding.table, n)) + 1
-    return 0.0 if k <= ladder.step else holding.table[k - ladder.step - 1].cap / n
+    if holding.rung is not None:
+        k = min(k, holding.rung)
+    j = k - ladder.step
+    return (holding.table[j - 1].cap / n, j) if j >= 1 else (0.0, None)
 
 
 def worse(s: int, *prices: float | None) -> float | None:

@@ -20,6 +20,7 @@ from tests.oracles.policies import (
     last_of,
     live,
 )
+from tests.oracles.position import counted_extra
 from tests.oracles.walk import Dated, Grid, Scenario, Tier, charge, grid_of, walk_one
 
 ROWS = [random_rows(seed, 240) for seed in range(8)]
@@ -54,6 +55,7 @@ def any_scenario(rng: random.Random) -> Scenario:
         contract=contract,
         extra=rng.choice([0, 5 * unit]),
         surplus=rng.choice(["trader", "fund"]),
+        posted_fee=rng.choice([0, 0.00055, 0.01]),
     )
 
 
@@ -143,7 +145,7 @@ def test_no_money_is_made_or_lost() -> None:
         assert scenario.notional is not None
         q = scenario.notional if scenario.contract == "inverse" else scenario.notional / p
         n = scenario.notional / p if scenario.contract == "inverse" else scenario.notional
-        margin = n / scenario.leverage + scenario.extra
+        margin = n / scenario.leverage + counted_extra(scenario)
         profit, funding = cash(grid, scenario, life, q, p, i + horizon)
         left = life.equity_end + life.insurance
         assert left == pytest.approx(1 + life.added - life.fees + (profit - funding) / margin, abs=1e-9)
