@@ -14,6 +14,7 @@ keeps its sign.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import groupby
 from typing import Literal
 
@@ -121,14 +122,15 @@ def entry_maintenance(maintenance: Maintenance, table: TierTable | None, notiona
     return rate + maintenance.close_reserve
 
 
-def is_rejected(scenario: Scenario, table: TierTable | None, leverage: float, fee: float) -> bool:
-    """Whether the position could not have been opened (semantics.md §2); `table` is that of the entry bar."""
-    notional = notional_of(scenario, leverage)
-    if table is not None and (leverage > table.max_leverage_at(notional) or notional > table.last_cap * (1 + TIE)):
-        return True
-    terms = balance_of(scenario, 1.0)
-    held = terms.numerator / leverage + terms.held / notional
-    return held - fee <= entry_maintenance(scenario.maintenance, table, notional)
+def rejected_leverages(scenario: Scenario, table: TierTable | None, leverages: Float, fee: float) -> NDArray[np.bool_]:
+    """Positions that could not have been opened (semantics.md §2); `table` is that of the entry bar."""
+    notional = np.array([notional_of(scenario, float(x)) for x in leverages])
+    terms, rule = balance_of(scenario, 1.0), scenario.maintenance
+    rate = rule.flat if table is None else table.maintenance(notional, notional) / notional
+    out: NDArray[np.bool_] = terms.numerator / leverages + terms.held / notional - fee <= rate + rule.close_reserve
+    if table is not None:
+        out |= (leverages > table.max_leverage_at(notional)) | (notional > table.last_cap * (1 + TIE))
+    return out
 
 
 @dataclass(frozen=True)
@@ -162,13 +164,18 @@ class Opened:
     price_ratio: tuple[float, float]  # bounds of P/p
     periods: tuple[Period, ...]  # from the entries' own table on
 
+    @cached_property
+    def terms(self) -> Balance:
+        """What stands against maintenance."""
+        return balance_of(self.scenario, self.ratio)
+
     def notional(self, j: int) -> float:
         """Entry notional at one leverage."""
         return notional_of(self.scenario, self.leverage[j])
 
     def threshold(self, j: int) -> float:
         """What the required margin rate of one leverage must stay below, deductions aside."""
-        terms = balance_of(self.scenario, self.ratio)
+        terms = self.terms
         held = terms.held / self.notional(j) if terms.held else 0.0
         return terms.numerator / self.leverage[j] + held - self.fee - terms.reserve
 
@@ -192,7 +199,7 @@ def compile_scenario(
     """
     fee = scenario.open_fee if terms.fees_from_margin else 0.0
     own = periods[0].table
-    rejected = np.array([is_rejected(scenario, own, float(x), fee) for x in leverages], dtype=np.bool_)
+    rejected = rejected_leverages(scenario, own, leverages, fee)
     leverage = {int(j): float(leverages[j]) for j in np.flatnonzero(~rejected)}
 
     def barriers(ratio: float) -> tuple[Barrier, ...]:
@@ -270,7 +277,7 @@ def _mark_barrier(opened: Opened, members: list[int]) -> Barrier:
         threshold += [deduction[0] / margin / opened.leverage[j] for j in members]
     else:
         # N = margin·L, so D/N shrinks with leverage: divide by what stands before 1/L.
-        terms = balance_of(scenario, opened.ratio)
+        terms = opened.terms
         weight = 1.0 / (terms.numerator + (terms.held + deduction) / margin)
         shift = (s + opened.fee + terms.reserve) * weight
         threshold = np.array([1.0 / opened.leverage[j] for j in members])
