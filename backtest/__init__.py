@@ -11,14 +11,20 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from backtest.checks import check
+    from backtest.comparisons import compare
     from backtest.config import Config, Data, Entries, Funding, Margin, Size, Statistics, Sweep, load_config
+    from backtest.days import liquidation_days, liquidation_episodes
     from backtest.errors import BacktestError, ConfigError, DataError, RuleError
     from backtest.events import events_of
     from backtest.history import PriceHistory
     from backtest.ingest.generic import import_generic
+    from backtest.required import required_margin
+    from backtest.resampling import resample
     from backtest.results import Result, load
     from backtest.runner import run
+    from backtest.sensitivities import sensitivity
     from backtest.store import read_history, write_history
+    from backtest.walkforward import walk_forward
 
 _HOME = {
     "BacktestError": "errors",
@@ -30,8 +36,15 @@ _HOME = {
     "load": "results",
     "run": "runner",
     "check": "checks",
+    "compare": "comparisons",
+    "walk_forward": "walkforward",
     "import_generic": "ingest.generic",
     "events_of": "events",
+    "liquidation_days": "days",
+    "liquidation_episodes": "days",
+    "resample": "resampling",
+    "sensitivity": "sensitivities",
+    "required_margin": "required",
     "read_history": "store",
     "write_history": "store",
     "Config": "config",
@@ -61,12 +74,19 @@ __all__ = [
     "Statistics",
     "Sweep",
     "check",
+    "compare",
     "events_of",
     "import_generic",
+    "liquidation_days",
+    "liquidation_episodes",
     "load",
     "load_config",
     "read_history",
+    "required_margin",
+    "resample",
     "run",
+    "sensitivity",
+    "walk_forward",
     "write_history",
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from backtest.columns import axes_fields
 from backtest.errors import ConfigError
 from backtest.intervals import attainable_low
-from backtest.units import duration_ms
+from backtest.units import MS_PER_UNIT, duration_ms
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +24,8 @@ def choose(
     survival: float = 0.95,
     horizon: str | None = None,
     confidence: float = 0.95,
+    block_ms: int = 7 * MS_PER_UNIT["d"],
+    worst_over: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Per scenario and horizon, the largest leverage that meets the target with all lower ones of the grid.
 
@@ -40,19 +43,24 @@ def choose(
         One duration of the run; default: each.
     confidence : float
         Level of the bounds in `table`.
+    block_ms : int
+        Length of a calendar block.
+    worst_over : sequence of str
+        Axes whose worst case counts, such as ``["funding", "side"]``; they are null in what is returned.
 
     Returns
     -------
     DataFrame
         Scenario columns, ``horizon, leverage`` (NaN where no leverage meets the target), its ``survival,
         survival_low, survival_high, few_blocks``, and ``attainable``, the largest ``survival_low`` that the history
-        can show at all. Where trades have leverages of their own there is none to choose: it is NaN, and the survival
-        columns are those of the trades.
+        can show at all. ``next_leverage, next_survival, next_survival_low`` are those of the next step of the grid:
+        what one more would have cost. Where trades have leverages of their own there is none to choose: it is NaN, and
+        the survival columns are those of the trades.
 
     Raises
     ------
     ConfigError
-        If the target is not within (0, 1) or the horizon is not of the run.
+        If the target is not within (0, 1), the horizon not of the run, or there is no such axis.
     """
     import pandas as pd
 
@@ -63,16 +71,20 @@ def choose(
         table = table[[duration_ms(text) == wanted for text in table["horizon"]]]
         if table.empty:
             raise ConfigError(f"horizon must be one of {', '.join(known)} in this run; got {horizon!r}")
+    if worst_over:
+        table = worst_case(table, worst_over)
     axes = [*(field.name for field in axes_fields(table.columns)), "horizon"]
     rows = []
     for key, part in table.groupby(axes, sort=False, dropna=False):
         ordered = part.sort_values("leverage")
-        best, most = _best(ordered, survival), ordered.iloc[int(ordered["entries"].to_numpy().argmax())]
+        best, step = _best(ordered, survival)
+        most = ordered.iloc[int(ordered["entries"].to_numpy().argmax())]
         attainable = attainable_low(
             int(most["entries"]),
             duration_ms(str(most["horizon"])) // interval_ms,
+            block_ms // interval_ms,
             present_bars[str(most["symbol"])],
-            bool(most["few_blocks"]),
+            MS_PER_UNIT["d"] / interval_ms,
             confidence,
         )
         row: dict[str, object] = dict(zip(axes, key, strict=True))
@@ -80,16 +92,38 @@ def choose(
             row[name] = np.nan if best is None else best[name]
         row["few_blocks"] = bool((most if best is None else best)["few_blocks"])
         row["attainable"] = attainable
+        for name in ("leverage", "survival", "survival_low"):
+            row[f"next_{name}"] = np.nan if step is None else step[name]
         rows.append(row)
     out = pd.DataFrame(rows)
     out.attrs = {"survival": survival, "confidence": confidence}
     return out
 
 
-def _best(ordered: pd.DataFrame, survival: float) -> pd.Series[Any] | None:
-    """The row of the largest leverage that meets the target with all lower ones; the only row of trades' own."""
+def _best(ordered: pd.DataFrame, survival: float) -> tuple[pd.Series[Any] | None, pd.Series[Any] | None]:
+    """The row of the largest leverage that meets the target with all lower ones, and the next; of own ones the only."""
     if ordered["leverage"].isna().all():
-        return ordered.iloc[0]
+        return ordered.iloc[0], None
     meets = ((ordered["survival_low"] >= survival) & (ordered["entries"] > 0)).to_numpy()
     count = int(meets.size if meets.all() else np.argmin(meets))
-    return ordered.iloc[count - 1] if count else None
+    return ordered.iloc[count - 1] if count else None, ordered.iloc[count] if count < meets.size else None
+
+
+def worst_case(table: pd.DataFrame, over: Sequence[str]) -> pd.DataFrame:
+    """Of the rows that differ in these axes only, the one with the least ``survival_low``; the axes become null.
+
+    A row without entries is worse than any: it shows nothing.
+
+    over : sequence of str
+        Scenario columns but the symbol; ``"funding"`` is both of its columns.
+    """
+    known = [field.name for field in axes_fields(table.columns)][1:]
+    names = [name for axis in over for name in (("funding_scale", "funding_shift") if axis == "funding" else (axis,))]
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"worst_over must hold axes of the run: {', '.join(known)} or funding; got {name!r}")
+    low = table["survival_low"].where(table["entries"] > 0, -1.0).fillna(-1.0)
+    rest = ["symbol", *(name for name in known if name not in names), "horizon", "leverage"]
+    ordered = table.assign(_low=low).sort_values("_low", kind="stable")
+    worst = ordered.groupby(rest, sort=False, dropna=False).head(1).sort_index().drop(columns="_low")
+    return worst.assign(**{name: None if worst[name].dtype == object else np.nan for name in names})

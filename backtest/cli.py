@@ -165,17 +165,94 @@ def events(config: str, out: str, where: str | None, everything: bool, overwrite
 
 
 @cli.command()
+@click.argument("config", type=click.Path())
+@click.option("--leverage", type=float, help="One of the sweep's; may be left out where it has one.")
+@click.option("--horizon", help="One of the sweep's; default: the longest.")
+@click.option("--side", type=click.Choice(["long", "short"]), help="Default: each.")
+@click.option("--where", help="Such as \"maintenance = '0.004'\".")
+@click.option("--worst", type=click.IntRange(min=1), default=10, show_default=True, help="Episodes of each scenario.")
+@click.option("--plot", type=click.Path(), help="A .png or .svg file: liquidations per day of the first scenario.")
+@json_option
+def days(
+    config: str,
+    leverage: float | None,
+    horizon: str | None,
+    side: str | None,
+    where: str | None,
+    worst: int,
+    plot: str | None,
+    as_json: bool,
+) -> None:
+    """The days that did it: the worst episodes of liquidations at one leverage."""
+    from backtest.console import episodes_text
+    from backtest.days import liquidation_days, liquidation_episodes
+    from backtest.plots.days import plot_days, save_plot
+
+    parts = [f"side = '{side}'" if side else None, f"({where})" if where else None]
+    condition = " and ".join(part for part in parts if part) or None
+    found = liquidation_episodes(config, leverage=leverage, horizon=horizon, where=condition)
+    if plot is not None:
+        save_plot(plot_days(liquidation_days(config, horizon=horizon, where=condition), found), plot)
+    shown = found[found["rank"] <= worst]
+    if as_json:
+        emit(
+            {
+                "config": config,
+                "episodes": json.loads(shown.to_json(orient="records", date_format="iso", double_precision=15)),
+            }
+        )
+    else:
+        say(episodes_text(found, worst))
+
+
+@cli.command()
+@click.argument("config", type=click.Path())
+@click.option(
+    "--survival", multiple=True, type=float, default=(0.5, 0.9, 0.95, 0.99), show_default=True,
+    help="Share of the entries that shall live; may be given several times.",
+)  # fmt: skip
+@click.option("--workers", type=int, help="Threads; default: one per core.")
+@json_option
+def required(config: str, survival: tuple[float, ...], workers: int | None, as_json: bool) -> None:
+    """The margin rate that a share of all entries needed, and the largest leverage, between grid points too.
+
+    In JSON null stands for what has no number: with required_margin 0 any leverage will do, with critical_leverage 0
+    none does, with 0 entries no window fits into the history.
+    """
+    from backtest.required import required_margin
+
+    if not config.endswith(".toml"):
+        raise ConfigError(f"CONFIG must be a .toml file; got {config!r}")
+    frame = required_margin(config, quantiles=survival, workers=workers)
+    if as_json:
+        known = frame.replace([float("inf")], None).astype(object)
+        emit({"config": config, "required": known.where(known.notna(), None).to_dict("records")})
+    else:
+        from backtest.console import required_text
+
+        say(required_text(frame))
+
+
+@cli.command()
 @click.argument("run_directory", metavar="RUN", type=click.Path())
 @click.option("--survival", default=0.95, show_default=True, help="Target for the lower bound.")
 @click.option("--horizon", help="One horizon of the run; default: each.")
 @click.option("--confidence", type=float, help="Of the bounds; default: the run's.")
+@click.option("--worst-over", multiple=True, metavar="AXIS", help="Take the worst case over an axis, such as funding.")
 @json_option
-def choose(run_directory: str, survival: float, horizon: str | None, confidence: float | None, as_json: bool) -> None:
+def choose(
+    run_directory: str,
+    survival: float,
+    horizon: str | None,
+    confidence: float | None,
+    worst_over: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """The largest leverage such that it and every lower one meet the target."""
     from backtest.results import load
 
     result = load(run_directory)
-    choices = result.choose(survival, horizon, confidence)
+    choices = result.choose(survival, horizon, confidence, worst_over)
     if as_json:
         rows = choices.astype(object).where(choices.notna(), None).to_dict("records")
         emit({"run": run_directory, **choices.attrs, "choices": rows})
@@ -183,6 +260,24 @@ def choose(run_directory: str, survival: float, horizon: str | None, confidence:
         from backtest.console import choices_text
 
         say(choices_text(choices))
+
+
+@cli.command()
+@click.argument("runs", metavar="RUN RUN", nargs=2, type=click.Path())
+@click.option("--horizon", help="One horizon of both runs; default: each.")
+@click.option("--confidence", type=float, help="Of the intervals; default: the first run's.")
+@json_option
+def compare(runs: tuple[str, str], horizon: str | None, confidence: float | None, as_json: bool) -> None:
+    """How much more survived in the second run than in the first, row by row that both have."""
+    from backtest.comparisons import compare as compare_runs
+    from backtest.console import compare_text
+    from backtest.results import load
+
+    found = compare_runs(load(runs[0]), load(runs[1]), horizon, confidence)
+    if as_json:
+        emit({**found.attrs, "rows": found.astype(object).where(found.notna(), None).to_dict("records")})
+    else:
+        say(compare_text(found))
 
 
 @cli.command()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from backtest.barrier import TIE
 from backtest.entrywise import Crossings, members_of
 from backtest.history import Grid
-from backtest.positions import fill_price, positions_of
+from backtest.positions import Positions, fill_price, positions_of
 from backtest.series import Series, held_cost
 from backtest.sweep import Scenario
 from backtest.work import Work
@@ -51,6 +52,11 @@ class Window:
     def cost(self, series: Series, until: Int) -> Float:
         """What holding has cost up to these bars: funding, or the growth of a debt."""
         return held_cost(series, self.entry_bar - series.start, until - series.start)
+
+    def of(self, who: Int) -> Window:
+        """Some of its entries, by their places."""
+        names = ("entry_bar", "last", "kept", "place", "entry_price")
+        return replace(self, **{name: getattr(self, name)[who] for name in names})
 
 
 def windows_of(work: Work, chunk: slice, weight: Float, latest_close: Int) -> Iterator[Window]:
@@ -119,9 +125,7 @@ def closings_of(work: Work, scenario: Scenario, found: Crossings, window: Window
     residual, insurance = np.maximum(0.0, left), np.minimum(0.0, left)
     if terms.surplus == "fund":
         residual, insurance = np.where(np.isnan(left), np.nan, 0.0), left
-    last = window.latest_close[window.last]
-    known = last > bar
-    held = position.equity(grid.close[last], window.cost(found.series, np.maximum(last, bar)))
+    known, held = _held(work, found.series, window, position)
     standing = np.where(known, held, position.equity(window.entry_price, window.cost(found.series, window.last)))
     return Closings(
         found.rejected[kept, leverage],
@@ -133,10 +137,24 @@ def closings_of(work: Work, scenario: Scenario, found: Crossings, window: Window
         left,
         residual,
         insurance,
-        died & known & (held > position.margin),
+        died & known & (held > position.margin * (1 + TIE)),
         np.where(died, residual, standing / position.margin),
         (fee + np.where(died, charge, 0.0)) / position.margin,
     )
+
+
+def _held(work: Work, series: Series, window: Window, position: Positions) -> tuple[Bool, Float]:
+    """Whether there is a close after the entry, and the equity at the latest in the window, had it been held."""
+    bar, last = window.entry_bar, window.latest_close[window.last]
+    return last > bar, position.equity(work.grid.close[last], window.cost(series, np.maximum(last, bar)))
+
+
+def recovered_of(work: Work, scenario: Scenario, series: Series, window: Window, leverage: float) -> Bool:
+    """`Closings.recovered` of a window in which every position was liquidated."""
+    fee = scenario.open_fee if work.terms.fees_from_margin else 0.0
+    position = positions_of(scenario, leverage * series.weight[window.kept], fee, window.entry_price)
+    known, held = _held(work, series, window, position)
+    return known & (held > position.margin * (1 + TIE))
 
 
 def latest_closes(grid: Grid) -> Int:

@@ -40,13 +40,13 @@ def survival_schema(present: Iterable[str] = ()) -> pa.Schema:
 
 def outcome_schema(present: Iterable[str] = ()) -> pa.Schema:
     """Columns of ``outcomes.parquet``: positions and events, then amounts in initial margins, totals over entries."""
-    whole = (*OUTCOMES[: OUTCOMES.index("equity")],)
+    whole = [name for name in OUTCOMES[: OUTCOMES.index("equity")] if not name.startswith("prior_")]
     return pa.schema(
         [
             *axes_fields(present),
             *POINT,
             *((name, pa.int64()) for name in ("entries", "liquidations", "survived", *whole)),
-            *((name, pa.float64()) for name in OUTCOMES[len(whole) :]),
+            *((name, pa.float64()) for name in OUTCOMES[OUTCOMES.index("equity") :]),
             ("return_mean", pa.float64()),
             ("policy_cost", pa.float64()),
         ]

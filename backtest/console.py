@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 from backtest.columns import axes_fields
 from backtest.plots.scenario import matching, select, usual_leverages
-from backtest.plots.words import OWN_LEVERAGE, is_null, own_leverage, percent_text, rate_text, scenario_words
+from backtest.plots.words import (
+    OWN_LEVERAGE,
+    is_null,
+    own_leverage,
+    percent_text,
+    rate_text,
+    scenario_words,
+    times_text,
+)
 from backtest.units import duration_ms
 
 if TYPE_CHECKING:
@@ -53,6 +61,134 @@ def leverage_text(table: pd.DataFrame) -> str:
             lines.append([name, *(_rate(line[h]) for h in horizons)])
         parts.append(f"Survival of {scenario_words(same)}\n" + _table(["leverage", *horizons], lines))
     return "\n".join(parts)
+
+
+def episodes_text(episodes: pd.DataFrame, worst: int = 10) -> str:
+    """The worst episodes of each scenario, a line each.
+
+    episodes : as `backtest.days.liquidation_episodes` returns it.
+    """
+    axes = [field.name for field in axes_fields(episodes.columns)]
+    parts = []
+    for _, rows in episodes.groupby(axes, sort=False, dropna=False):
+        first = rows.iloc[0]
+        short = first["side"] == "short"
+        lines = [
+            [
+                _days(row["first_day"], row["last_day"]),
+                f"{row['hours']:g} h",
+                f"{'+' if short else '−'}{percent_text(row['adverse_move'])}"
+                if not is_null(row["adverse_move"])
+                else "—",
+                f"{row['liquidations']:,}",
+                percent_text(row["share"]),
+                f"{row['recovered']:,}",
+                "none" if is_null(row["lived"]) else times_text(row["lived"]),
+            ]
+            for row in rows.head(worst).to_dict("records")
+        ]
+        at = "" if is_null(first["leverage"]) else f" at {times_text(first['leverage'])}"
+        shown = f"the worst {len(lines)} of {len(rows)} episodes" if len(rows) > 1 else "the one episode"
+        title = f"{scenario_words(rows)}\nLiquidations{at} within {first['horizon']}: {shown}"
+        header = ["days (UTC)", "lasted", "run-up" if short else "drawdown"]
+        parts.append(title + "\n" + _table([*header, "liquidated", "of all", "recovered", "lived up to"], lines))
+    if not parts:
+        return "No position was liquidated."
+    notes = (
+        "recovered: worth more than its margin again at the end of its window",
+        "lived up to: no liquidation on these days at this leverage or any lower one of the sweep",
+    )
+    return "\n\n".join(parts) + "\n" + "\n".join(notes)
+
+
+def _days(first: pd.Timestamp, last: pd.Timestamp) -> str:
+    """``2020-03-12``, ``2020-03-12 … 13``: as much of the second date as differs."""
+    one, two = first.date().isoformat(), last.date().isoformat()
+    if one == two:
+        return one
+    return f"{one} … {two[8:] if one[:7] == two[:7] else two[5:] if one[:4] == two[:4] else two}"
+
+
+def required_text(frame: pd.DataFrame) -> str:
+    """The largest leverage at each target (a line per scenario and target), and the margin rate below which it fails.
+
+    frame : as `backtest.required.required_margin` returns it.
+    """
+    names = (field.name for field in axes_fields(frame.columns))
+    axes = [name for name in names if frame[name].nunique(dropna=False) > 1] or _whose(frame)
+    horizons = _ascending(frame["horizon"])
+    cells: dict[tuple[object, ...], dict[str, str]] = {}
+    for row in frame.to_dict("records"):
+        key = (*(row[name] for name in axes), rate_text(row["quantile"]))
+        cells.setdefault(key, {})[row["horizon"]] = _needed(row)
+    lines = [[*(_label(part) for part in key), *(line.get(h, "") for h in horizons)] for key, line in cells.items()]
+    title = "Largest leverage at which so many entries are neither rejected nor liquidated (margin rate needed)"
+    notes = []
+    if (frame["leverage"] >= frame["rejected_from"]).any():
+        notes.append("†: some entries cannot be opened at this leverage; they count as not surviving")
+    if (frame["critical_leverage"] == 0).any():
+        notes.append("none: so many entries cannot be opened at any leverage")
+    return "\n".join([title, _table([*axes, "survival", *horizons], lines), *notes])
+
+
+def _needed(row: Mapping[Hashable, Any]) -> str:
+    """``31.24× (3.201 %)``: leverage rounded down, the margin rate up, so that both keep what they promise."""
+    if not row["entries"]:
+        return "no window fits"
+    if math.isnan(row["leverage"]):
+        return "none"
+    if math.isinf(row["leverage"]):
+        return "any (0 %)"
+    sign = "†" * (row["leverage"] >= row["rejected_from"])
+    margin = _digits(100 * row["required_margin"], math.ceil)
+    return f"{_digits(row['leverage'], math.floor):g}×{sign} ({margin:g} %)"
+
+
+def _digits(value: float, towards: Callable[[float], int]) -> float:
+    """Rounded to four digits in one direction."""
+    places = 3 - math.floor(math.log10(value))
+    return round(towards(value * 10.0**places) / 10.0**places, max(places, 0))
+
+
+def compare_text(frame: pd.DataFrame) -> str:
+    """Differences of survival of two runs: scenarios and usual leverages (lines) at each horizon (a column).
+
+    frame : as `backtest.comparisons.compare` returns it.
+    """
+    axes = [name for name in list(frame.columns[: frame.columns.get_loc("horizon")]) if frame[name].nunique() > 1]
+    horizons = _ascending(frame["horizon"])
+    shown = [] if frame["leverage"].isna().all() else usual_leverages(frame)
+    cells: dict[tuple[str, ...], dict[str, str]] = {}
+    for row in frame[frame["leverage"].isin(shown) | frame["leverage"].isna()].to_dict("records"):
+        leverage = OWN_LEVERAGE if math.isnan(row["leverage"]) else f"{row['leverage']:g}×"
+        cells.setdefault((*(_label(row[name]) for name in axes), leverage), {})[row["horizon"]] = _difference(row)
+    lines = [[*key, *(line.get(h, "") for h in horizons)] for key, line in cells.items()]
+    confidence = rate_text(frame.attrs["confidence"])
+    title = f"Survival of {frame.attrs['other']} less that of {frame.attrs['one']}, in percentage points ({confidence})"
+    notes = [f"{name}: {_label(two)}, against {_label(one)}" for name, (one, two) in frame.attrs["differs"].items()]
+    if not notes:
+        notes.append("the two runs have the same settings")
+    if (frame["differing_blocks"] == 0).any():
+        notes.append("=: the runs agree in every calendar block; of what this history does not hold it says nothing")
+    if frame["few_blocks"].any():
+        notes.append("*: fewer than ten calendar blocks are shared, or differ: the interval says little")
+    return "\n".join([title, _table([*axes, "leverage", *horizons], lines), *notes])
+
+
+def _difference(row: Mapping[Hashable, Any]) -> str:
+    """``+0.55 (+0.32 … +0.80)``."""
+    if math.isnan(row["difference"]):
+        return "—"
+    sign = "*" if row["few_blocks"] else ""
+    if not row["differing_blocks"]:
+        return "=" + sign
+    small = 100 * abs(row["difference"])
+    digits = 2 if small == 0 or small >= 0.01 else min(8, 1 - math.floor(math.log10(small)))
+    middle, low, high = (
+        f"{100 * row[name]:+.{digits}f}".replace("-", "−")
+        for name in ("difference", "difference_low", "difference_high")
+    )
+    return f"{middle} ({low} … {high}){sign}"
 
 
 def _whose(choices: pd.DataFrame) -> list[str]:

@@ -29,7 +29,7 @@ from backtest.kernels.portfolio import Field, field_of, padded, search_windows
 from backtest.kernels.windows import LOWEST, adverse_series
 from backtest.portfolio import CrossScenario, CrossWork
 from backtest.series import table_bars
-from backtest.survival import COUNTS, Count, SurvivalTable
+from backtest.survival import COUNTS, PRIOR, Count, SurvivalTable
 from backtest.sweep import Maintenance
 from backtest.work import Cohort, Horizons
 
@@ -347,7 +347,7 @@ def _members(cohort: Cohort) -> tuple[Int, Int]:
 
 
 def _count_entries(counts: Int, horizons: Horizons, rejected: Bool) -> None:
-    """Fill entries, rejected and excluded of one scenario: counts (6, n_horizons, n_leverages, n_blocks)."""
+    """Fill entries, rejected and excluded of one scenario: counts (7, n_horizons, n_leverages, n_blocks)."""
     for k, cohort in zip(horizons.axis, horizons.cohorts, strict=True):
         if rejected.shape[1] == 1:
             gone = rejected * cohort.entries
@@ -383,6 +383,6 @@ def _answer(
                 dead = [(rate >= x) & ~refused[j, entry] for j, x in zip(q.leverage, q.threshold, strict=True)]
                 found = np.array([_per_block(label[gone], cohort) for gone in dead])
             counts[COUNTS.index(q.row), q.scenario, k, q.leverage] += found.sum(axis=-1)
-            if q.row == "liquidations" and h + 1 < len(horizons.axis):
+            if h + 1 < len(horizons.axis):
                 later = horizons.axis[h + 1]
-                counts[COUNTS.index("prior_liquidations"), q.scenario, later, q.leverage] += found[..., 1]
+                counts[COUNTS.index(PRIOR[q.row]), q.scenario, later, q.leverage] += found[..., 1]

@@ -32,7 +32,7 @@ from backtest.kernels.windows import (
 )
 from backtest.rates import Part, parts_of_scenario
 from backtest.series import Series, nested_windows, series_of, table_bars
-from backtest.survival import COUNTS, SurvivalTable
+from backtest.survival import COUNTS, PRIOR, SurvivalTable
 from backtest.sweep import Maintenance, Scenario, sides_of
 from backtest.work import Horizons, Work
 
@@ -211,9 +211,9 @@ def _answer(
         at = np.searchsorted(thresholds, q.threshold)
         axes = np.ix_(horizons.axis, q.leverage)
         counts[q.row, q.scenario][axes] += both[..., at].swapaxes(1, 2)
-        if q.row == COUNTS.index("liquidations"):
-            later = np.ix_(horizons.axis[1:], q.leverage)
-            counts[COUNTS.index("prior_liquidations"), q.scenario][later] += staying[..., at].swapaxes(1, 2)
+        later = np.ix_(horizons.axis[1:], q.leverage)
+        prior = COUNTS.index(PRIOR[COUNTS[q.row]])
+        counts[prior, q.scenario][later] += staying[..., at].swapaxes(1, 2)
 
 
 def fill_line(lines: Lines, k: int, series: Series, sign: float, out: Float) -> None:

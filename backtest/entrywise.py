@@ -69,7 +69,7 @@ def count_entrywise(work: Work, series: Series, parts: list[Part], chunk: slice,
         tally = Tally(block, n_blocks, 1.0 / work.leverages[columns])
         calls = rates_by_horizon(work, series, part.margin_call, members)
         deaths = rates_by_horizon(work, series, part.liquidation, members)
-        before: Float | None = None
+        before: tuple[Float, Float] | None = None
         for h, (call, dead) in enumerate(zip(calls, deaths, strict=True)):
             inside = members.inside[h]
             cell: dict[Count, Int] = {"rejected": tally.reaching(part.floor, inside)}
@@ -79,11 +79,11 @@ def count_entrywise(work: Work, series: Series, parts: list[Part], chunk: slice,
             cell["margin_calls"] = tally.reaching(np.maximum(call, part.floor), inside) - cell["rejected"]
             cell["liquidations"] = tally.reaching(np.maximum(dead, part.floor), inside) - cell["rejected"]
             if before is not None:
-                gone = tally.reaching(np.maximum(before, part.floor), inside)
-                cell["prior_liquidations"] = gone - cell["rejected"]
+                gone = [tally.reaching(np.maximum(rate, part.floor), inside) - cell["rejected"] for rate in before]
+                cell["prior_margin_calls"], cell["prior_liquidations"] = gone
             for name, values in cell.items():
                 counts[COUNTS.index(name), members.axis[h], columns] += values
-            before = dead.copy()
+            before = call.copy(), dead.copy()
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,23 @@
-"""The interval of record: Clopper–Pearson on an effective number of trials (semantics.md §9).
+"""The interval of record: Clopper–Pearson on an effective number of trials (docs/intervals.md).
 
-Overlapping windows are dependent. Counts per calendar block carry the dependence; a Bartlett long-run variance with
-fixed-b critical values says how many independent trials the entries are worth.
+Overlapping windows are dependent, and so are volatile weeks. Counts per calendar block carry the dependence; their
+slowest cosines say how many independent trials the entries are worth. What counts alone cannot say is assumed and
+stated: liquidations come in clusters of at least two days, in longer ones the more frequent they are, and regimes of
+volatility are seen several times only in a year and a half or more.
 
 References
 ----------
-Kiefer, N. M. and Vogelsang, T. J. (2005). A new asymptotic theory for heteroskedasticity-autocorrelation robust
-tests. Econometric Theory 21, 1130–1164, table 1 (Bartlett kernel).
+Lazarus, E., Lewis, D. J., Stock, J. H. and Watson, M. W. (2018). HAR inference: recommendations for practice. Journal
+of Business & Economic Statistics 36, 541–559 (equal-weighted cosines with Student's t).
+Korn, E. L. and Graubard, B. I. (1998). Confidence intervals for proportions with small expected number of positive
+counts estimated from survey data. Survey Methodology 24, 193–201 (Clopper–Pearson on an effective sample size with the
+ratio of the critical values).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +27,18 @@ from backtest.errors import ConfigError
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 
-POLYNOMIALS = {0.95: (1.9600, 2.9694, 0.4160, -0.5324), 0.90: (1.6449, 2.1859, 0.3142, -0.3427)}
+LEVELS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 FEWEST_BLOCKS = 10
+"""Below this number of blocks no variance is estimated."""
+FEWEST_WEEKS = 78
+"""Below this extent of the blocks intervals are flagged."""
+FEWEST_TRIALS = 2.0
+"""What several blocks with losses among them are worth at the least."""
+FEWEST_COSINES = 3
+CLUSTER_DAYS = 2
+"""An independent trial lasts as long as the horizon, and this at the least."""
+EPISODES = 40
+"""Independent episodes at which that assumption has lost half of its weight, the most that it loses."""
 
 
 @dataclass(frozen=True)
@@ -37,40 +51,21 @@ class Interval:
     few_blocks: NDArray[np.bool_]
 
 
-@cache
-def tabulated() -> dict[float, tuple[Float, Float]]:
-    """Critical values of other levels, simulated by ``benchmarks/fixed_b.py``: level → (b, c)."""
-    rows = np.loadtxt(
-        files("backtest").joinpath("fixed_b.csv").open(), delimiter=",", skiprows=1, dtype=np.float64, ndmin=2
-    )
-    return {float(level): (rows[rows[:, 0] == level, 1], rows[rows[:, 0] == level, 2]) for level in set(rows[:, 0])}
-
-
-def critical_value(confidence: float, b: float) -> float:
-    """Two-sided fixed-b critical value of the Bartlett kernel with bandwidth b·T.
-
-    Examples
-    --------
-    >>> round(critical_value(0.95, 0.1), 4)
-    2.2606
-    """
-    if confidence in POLYNOMIALS:
-        c0, c1, c2, c3 = POLYNOMIALS[confidence]
-        return c0 + c1 * b + c2 * b**2 + c3 * b**3
-    check_confidence(confidence)
-    grid, values = tabulated()[confidence]
-    return float(np.interp(b, grid, values))
-
-
 def check_confidence(confidence: float) -> None:
-    """Refuse a level without critical values."""
-    if confidence not in POLYNOMIALS and confidence not in tabulated():
-        known = ", ".join(f"{x:g}" for x in sorted([*POLYNOMIALS, *tabulated()]))
+    """Refuse a level for which coverage was never looked at."""
+    if confidence not in LEVELS:
+        known = ", ".join(f"{x:g}" for x in LEVELS)
         raise ConfigError(f"statistics.confidence must be one of the tabulated levels {known}; got {confidence:g}")
 
 
 def survival_interval(
-    entries: Int, survived: Int, horizon_bars: int, block_bars: int, span_bars: int, confidence: float
+    entries: Int,
+    survived: Int,
+    horizon_bars: int | Int,
+    block_bars: int,
+    span_bars: int,
+    day_bars: float,
+    confidence: float,
 ) -> Interval:
     """Interval of the survival rate of each row.
 
@@ -78,87 +73,144 @@ def survival_interval(
     ----------
     entries, survived : (n_rows, n_blocks) int64
         Per calendar block, consecutive blocks, empty ones included.
-    horizon_bars, block_bars, span_bars : int
-        The horizon, the length of a block, and the bars of the grid that have trigger prices.
+    horizon_bars : int or (n_rows,) int64
+        The horizon, of all rows or of each.
+    block_bars, span_bars : int
+        The length of a block, and the bars of the grid that have trigger prices.
+    day_bars : float
+        Bars in a day.
     confidence : float
-        0.9, 0.95, or a level of `tabulated`.
+        One of `LEVELS`.
 
     Returns
     -------
     Interval
         Arrays of shape (n_rows,).
+
+    Examples
+    --------
+    Ten thousand hourly entries over 60 weeks, all alive after a day, are worth 210 trials of two days:
+
+    >>> blocks = np.full((1, 60), 168)
+    >>> found = survival_interval(blocks, blocks, 24, 168, 60 * 168, 24, 0.95)
+    >>> round(float(found.n_eff[0])), round(float(found.low[0]), 4), bool(found.few_blocks[0])
+    (210, 0.9826, True)
     """
+    check_confidence(confidence)
     n_rows = entries.shape[0]
     low, high = np.full(n_rows, np.nan), np.full(n_rows, np.nan)
     n_eff, few = np.full(n_rows, np.nan), np.ones(n_rows, dtype=np.bool_)
+    horizons = np.broadcast_to(np.asarray(horizon_bars, dtype=np.int64), n_rows)
     total = entries.sum(axis=1)
     filled = entries > 0
     first = filled.argmax(axis=1)
     last = entries.shape[1] - filled[:, ::-1].argmax(axis=1)
+    rate = survived.sum(axis=1) / np.maximum(total, 1)
     extent = np.stack([first, last], axis=1)
     for begin, end in np.unique(extent[total > 0], axis=0):
         rows = np.flatnonzero((first == begin) & (last == end) & (total > 0))
-        part = slice(int(begin), int(end))
-        e, s = entries[rows, part], survived[rows, part]
-        n_eff[rows], few[rows] = _effective_trials(e, s, horizon_bars, block_bars, span_bars, confidence)
-        low[rows], high[rows] = _clopper_pearson(s.sum(axis=1) / total[rows], n_eff[rows], confidence)
+        n_blocks, part = int(end - begin), slice(int(begin), int(end))
+        weeks = n_blocks * block_bars / (7 * day_bars)
+        ceiling = _most_trials(total[rows], horizons[rows], span_bars, day_bars)
+        if n_blocks < FEWEST_BLOCKS:
+            n_eff[rows] = np.minimum(FEWEST_TRIALS, ceiling)
+        else:
+            deviation = survived[rows, part] - entries[rows, part] * rate[rows, None]
+            error = _standard_error(deviation, weeks, confidence) / total[rows]
+            windows = span_bars / horizons[rows]
+            n_eff[rows] = _effective_trials(rate[rows], error, total[rows], ceiling, windows)
+        few[rows] = weeks < FEWEST_WEEKS
+    rows = np.flatnonzero(total > 0)
+    tail = (1 - confidence) / 2
+    low[rows] = _lower_bound(rate[rows], n_eff[rows], tail)
+    dead = (total - survived.sum(axis=1))[rows] / total[rows]
+    high[rows] = 1 - _lower_bound(dead, n_eff[rows], tail)
     return Interval(low, high, n_eff, few)
 
 
-def _effective_trials(
-    entries: Int, survived: Int, horizon_bars: int, block_bars: int, span_bars: int, confidence: float
-) -> tuple[Float, bool]:
-    """Effective number of trials of rows that share their first and last block with entries."""
-    from scipy.special import ndtri
+def cosines(n_blocks: int, weeks: float) -> int:
+    """Number of cosines that the variance is taken from: the largest q with 125·q³ ≤ weeks², within 3 … n_blocks/3.
 
-    n_blocks = entries.shape[1]
-    total = entries.sum(axis=1)
-    n_max = np.minimum(total, span_bars / horizon_bars)
-    if n_blocks < FEWEST_BLOCKS:
-        return np.minimum(2.0, n_max), True
-    rate = survived.sum(axis=1) / total
-    deviation = survived - entries * rate[:, None]
-    bandwidth = min(n_blocks, max(-(-n_blocks // 10), -(-2 * horizon_bars // block_bars)))
-    variance = (deviation**2).sum(axis=1)
-    for lag in range(1, bandwidth):
-        covariance = (deviation[:, lag:] * deviation[:, :-lag]).sum(axis=1)
-        variance += 2 * (1 - lag / bandwidth) * covariance
-    # variance = T·Ω: the sums above are T times the autocovariances.
-    inflate = critical_value(confidence, bandwidth / n_blocks) / ndtri(0.5 + confidence / 2)
-    error = np.sqrt(np.maximum(0.0, variance)) / total * inflate
-    certain = (rate == 0) | (rate == 1) | (error == 0)
+    Examples
+    --------
+    >>> [cosines(weeks, weeks) for weeks in (10, 52, 104, 208, 313, 522)]
+    [3, 3, 4, 7, 9, 12]
+    """
+    count = FEWEST_COSINES
+    while count < n_blocks // 3 and 125 * (count + 1) ** 3 <= weeks**2:
+        count += 1
+    return count
+
+
+def _standard_error(deviation: Float, weeks: float, confidence: float) -> Float:
+    """Standard error of the sums of the rows, widened by the ratio of Student's to the normal critical value."""
+    from scipy.special import ndtri, stdtrit
+
+    n_blocks = deviation.shape[1]
+    count = cosines(n_blocks, weeks)
+    middles = (np.arange(n_blocks) + 0.5) / n_blocks
+    basis = math.sqrt(2) * np.cos(np.pi * np.outer(middles, np.arange(1, count + 1)))
+    variance = ((deviation @ basis) ** 2).mean(axis=1)
+    level = 0.5 + confidence / 2
+    widened: Float = np.sqrt(variance) * (stdtrit(count, level) / ndtri(level))
+    return widened
+
+
+def _most_trials(total: Int, horizons: Int, span_bars: int, day_bars: float) -> Float:
+    """Trials that entries without a loss are worth."""
+    most: Float = np.minimum(total, span_bars / np.maximum(horizons, CLUSTER_DAYS * day_bars))
+    return most
+
+
+def _effective_trials(rate: Float, error: Float, total: Int, ceiling: Float, windows: Float) -> Float:
+    """Trials that explain the standard error, within the ceiling, which yields to the episodes seen."""
+    rarer = np.minimum(rate, 1 - rate)
     with np.errstate(divide="ignore", invalid="ignore"):
-        trials = np.minimum(n_max, np.maximum(2.0, rate * (1 - rate) / error**2))
-    return np.where(certain, n_max, trials), False
+        trials = np.maximum(FEWEST_TRIALS, rate * (1 - rate) / error**2)
+    trials = np.where(error > 0, trials, np.inf)
+    episodes = np.minimum(trials, windows) * rarer
+    lifted = ceiling * np.minimum(2.0, 1 + episodes / EPISODES)
+    effective: Float = np.minimum(np.minimum(trials, lifted), total)
+    return np.where(rarer == 0, ceiling, effective)
 
 
-def _clopper_pearson(rate: Float, trials: Float, confidence: float) -> tuple[Float, Float]:
-    """Clopper–Pearson bounds with real numbers of successes and trials, by the beta distribution."""
+def _clopper_pearson(rate: Float, trials: Float, tail: float) -> Float:
+    """Lower bound with real numbers of successes and trials, by the beta distribution."""
     from scipy.special import betaincinv
 
-    tail = (1 - confidence) / 2
     alive = rate * trials
-    dead = trials - alive
-    with np.errstate(invalid="ignore"):
-        low = np.where(rate == 0, 0.0, betaincinv(np.maximum(alive, 1e-300), dead + 1, tail))
-        high = np.where(rate == 1, 1.0, betaincinv(alive + 1, np.maximum(dead, 1e-300), 1 - tail))
-    return low, high
+    bound: Float = np.where(alive > 0, betaincinv(np.maximum(alive, 1e-300), (1 - rate) * trials + 1, tail), 0.0)
+    return bound
 
 
-def attainable_low(entries: int, horizon_bars: int, span_bars: int, few_blocks: bool, confidence: float) -> float:
+def _lower_bound(rate: Float, trials: Float, tail: float) -> Float:
+    """Clopper–Pearson with the trials that the losses would be worth if the bound were true.
+
+    The more frequent losses are, the longer their clusters: as if the variance grew with the square of their rate,
+    less where few were seen and nothing where none was.
+    """
+    bound = _clopper_pearson(rate, trials, tail)
+    losses = (1 - rate) * trials
+    growth = (1 + losses) / (1 + (1 - bound) * trials)
+    return _clopper_pearson(rate, trials * growth ** (losses / (1 + losses)), tail)
+
+
+def attainable_low(
+    entries: int, horizon_bars: int, block_bars: int, span_bars: int, day_bars: float, confidence: float
+) -> float:
     """Largest lower bound that a history can show at all: the one without a single liquidation.
 
     Examples
     --------
     Five years at 7 days prove 0.986, not 0.99:
 
-    >>> round(attainable_low(40_000, 7 * 24, 5 * 365 * 24, False, 0.95), 3)
+    >>> round(attainable_low(40_000, 7 * 24, 7 * 24, 5 * 365 * 24, 24, 0.95), 3)
     0.986
     """
     if not entries:
         return float("nan")
-    trials = min(float(entries), span_bars / horizon_bars)
-    if few_blocks:
-        trials = min(2.0, trials)
-    low, _ = _clopper_pearson(np.ones(1), np.array([trials]), confidence)
-    return float(low[0])
+    trials = _most_trials(np.array([entries]), np.array([horizon_bars]), span_bars, day_bars)
+    touched = -(-(span_bars - horizon_bars - 1) // block_bars) + 1  # at most, by bars opened one after the other
+    if touched < FEWEST_BLOCKS:
+        trials = np.minimum(FEWEST_TRIALS, trials)
+    return float(_clopper_pearson(np.ones(1), trials, (1 - confidence) / 2)[0])

@@ -125,6 +125,9 @@ def _lives(work: Work, scenario: Scenario, chunk: slice, totals: Totals) -> None
             if h != order[0]:
                 before = order[order.index(h) - 1]
                 values["prior_liquidations"] = lives.outcome[who, before] == LIQUIDATED
+                values["prior_margin_calls"] = lives.margin_call[who, before] > 0
+                values["prior_stopped"] = lives.outcome[who, before] == STOPPED
+                values["prior_took_profit"] = lives.outcome[who, before] == TOOK_PROFIT
             totals.add(block, h, leverage, opened, values)
             totals.add(block, h, leverage, ~opened, {"rejected": ~opened})
 

@@ -14,13 +14,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from backtest.analysis_frames import (
+    conditional_frame,
+    count_columns,
+    hazard_frame,
+    incidence_frame,
+    time_frame,
+)
 from backtest.choose import choose
 from backtest.columns import axes_fields, outcome_schema, repeated, survival_schema
 from backtest.errors import ConfigError, DataError
 from backtest.intervals import check_confidence
 from backtest.plots.words import noted
 from backtest.survival import COUNTS, OUTCOMES, Estimates, Span, SurvivalTable, estimate
-from backtest.units import duration_ms
+from backtest.units import MS_PER_UNIT, duration_ms
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,8 +91,35 @@ class Result:
         wide = self.table.set_index([*axes, "leverage", "horizon"])["survival"].unstack("horizon", sort=False)
         return wide[list(self.info["config"]["sweep"]["horizon"])]
 
+    @cached_property
+    def _counts(self) -> dict[str, np.ndarray]:
+        """Totals over blocks, in the order of the table's rows."""
+        sweep = self.info["config"]["sweep"]
+        size = len(sweep["horizon"]), len(sweep["leverage"])
+        return count_columns(read_blocks(self.path, where, *size) for where in blocks_of(self.info))
+
+    def hazard(self) -> pd.DataFrame:
+        """Hazard per interval between horizons: see `backtest.analysis_frames.hazard_frame`."""
+        return hazard_frame(self.table, self._counts)
+
+    def times(self, to: str | None = None) -> pd.DataFrame:
+        """Median survival time and restricted mean: see `backtest.analysis_frames.time_frame`."""
+        return time_frame(self.table, to=to, counts=self._counts)
+
+    def conditional(self, given: str) -> pd.DataFrame:
+        """Survival of those alive at a horizon: see `backtest.analysis_frames.conditional_frame`."""
+        return conditional_frame(self.table, given, self._counts)
+
+    def incidence(self) -> pd.DataFrame:
+        """Incidence of competing outcomes and of margin calls: see `backtest.analysis_frames.incidence_frame`."""
+        return incidence_frame(self.table, self._counts)
+
     def choose(
-        self, survival: float = 0.95, horizon: str | None = None, confidence: float | None = None
+        self,
+        survival: float = 0.95,
+        horizon: str | None = None,
+        confidence: float | None = None,
+        worst_over: Sequence[str] = (),
     ) -> pd.DataFrame:
         """The largest leverage such that it and every lower one of the grid have ``survival_low`` ≥ `survival`.
 
@@ -97,6 +131,8 @@ class Result:
             Default: each horizon of the run.
         confidence : float, optional
             Level of the bounds; default: the run's. Another one is computed from ``blocks/``.
+        worst_over : sequence of str
+            Axes whose worst case counts, such as ``["funding", "side"]``.
 
         Returns
         -------
@@ -108,7 +144,17 @@ class Result:
         table = self.table if level == own else self.table_at(level)
         present = {entry["symbol"]: int(entry["present_bars"]) for entry in self.info["coverage"]}
         interval = int(self.info["interval_ms"])
-        return choose(table, present, interval, survival=survival, horizon=horizon, confidence=level)
+        block = duration_ms(self.info["config"]["statistics"]["block"])
+        return choose(
+            table,
+            present,
+            interval,
+            survival=survival,
+            horizon=horizon,
+            confidence=level,
+            block_ms=block,
+            worst_over=worst_over,
+        )
 
     def table_at(self, confidence: float) -> pd.DataFrame:
         """The table with bounds at another level of confidence, from the counts in ``blocks/``."""
@@ -197,6 +243,9 @@ def read_blocks(folder: Path, where: Blocks, n_horizons: int, n_leverages: int) 
         group = file.read_row_group(where.row_group)
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(f"{folder / 'blocks' / where.file}: cannot be read ({error}); run again") from None
+    lacking = [name for name in COUNTS if name not in group.column_names]
+    if lacking:
+        raise DataError(f"{folder / 'blocks' / where.file}: holds no {lacking[0]}; an older version made it, run again")
     first = int(file.schema_arrow.metadata[b"first_block"])
 
     def read(names: Sequence[str]) -> np.ndarray:
@@ -256,7 +305,8 @@ def survival_rows(folder: Path, info: dict[str, Any], confidence: float) -> Iter
     present = {entry["symbol"]: int(entry["present_bars"]) for entry in info["coverage"]}
     for where in blocks_of(info):
         table = read_blocks(folder, where, len(horizons), len(sweep["leverage"]))
-        found = estimate(table, Span(horizons, block, present[where.symbol]), confidence)
+        span = Span(horizons, block, present[where.symbol], MS_PER_UNIT["d"] / interval)
+        found = estimate(table, span, confidence)
         yield _batch(where, axes, found)
 
 

@@ -13,7 +13,9 @@ from backtest.intervals import survival_interval
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 
-Count = Literal["entries", "rejected", "excluded", "margin_calls", "liquidations", "prior_liquidations"]
+Count = Literal[
+    "entries", "rejected", "excluded", "margin_calls", "liquidations", "prior_liquidations", "prior_margin_calls"
+]
 COUNTS: tuple[Count, ...] = (
     "entries",
     "rejected",
@@ -21,12 +23,15 @@ COUNTS: tuple[Count, ...] = (
     "margin_calls",
     "liquidations",
     "prior_liquidations",
+    "prior_margin_calls",
 )
+PRIOR: dict[Count, Count] = {"liquidations": "prior_liquidations", "margin_calls": "prior_margin_calls"}
+"""What had happened by the next shorter horizon, over the same cohort."""
 
 
 Outcome = Literal[
     "stopped", "took_profit", "recovered", "partial_liquidations", "top_ups", "deleverages", "scale_ins",
-    "equity", "residual", "insurance_loss", "insurance_gain", "fees", "added",
+    "prior_stopped", "prior_took_profit", "equity", "residual", "insurance_loss", "insurance_gain", "fees", "added",
 ]  # fmt: skip
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 """How positions ended and what came of them, summed over entries: numbers of positions and of events first, then
@@ -39,18 +44,19 @@ class SurvivalTable:
 
     Attributes
     ----------
-    counts : (6, n_scenarios, n_horizons, n_leverages, n_blocks) int64
+    counts : (7, n_scenarios, n_horizons, n_leverages, n_blocks) int64
         In the order of `COUNTS`. ``entries`` are those of the horizon's cohort that were not rejected,
-        ``prior_liquidations`` those of them that were liquidated by the next shorter horizon (for Kaplan–Meier).
+        ``prior_liquidations`` those of them that were liquidated by the next shorter horizon (for Kaplan–Meier),
+        ``prior_margin_calls`` those that were called by then.
     first_block : int
         Calendar block of column 0: open time of the entry bar over the block length, rounded down.
-    outcomes : (13, n_scenarios, n_horizons, n_leverages, n_blocks) float64, optional
+    outcomes : (15, n_scenarios, n_horizons, n_leverages, n_blocks) float64, optional
         In the order of `OUTCOMES`, over the entries that were not rejected.
 
     Examples
     --------
-    >>> one = SurvivalTable(np.ones((6, 1, 1, 1, 1), np.int64), first_block=4)
-    >>> two = one + SurvivalTable(np.ones((6, 1, 1, 1, 2), np.int64), first_block=4)
+    >>> one = SurvivalTable(np.ones((7, 1, 1, 1, 1), np.int64), first_block=4)
+    >>> two = one + SurvivalTable(np.ones((7, 1, 1, 1, 2), np.int64), first_block=4)
     >>> two["entries"].ravel().tolist()
     [2, 1]
     """
@@ -133,11 +139,14 @@ class Span:
         Length of a calendar block.
     present : int
         Bars of the grid that have trigger prices.
+    day : float
+        Bars in a day.
     """
 
     horizons: tuple[int, ...]
     block: int
     present: int
+    day: float
 
 
 @dataclass(frozen=True)
@@ -159,12 +168,11 @@ def estimate(table: SurvivalTable, span: Span, confidence: float) -> Estimates:
     order = np.argsort(span.horizons)
     km = np.empty(entries.shape)
     km[:, order] = kaplan_meier(entries[:, order], liquidations[:, order], total["prior_liquidations"][:, order])
-    low, high = np.empty(entries.shape), np.empty(entries.shape)
-    few = np.empty(entries.shape, dtype=np.bool_)
-    for i in range(entries.shape[0]):
-        for k, horizon in enumerate(span.horizons):
-            opened = table["entries"][i, k]
-            alive = opened - table["liquidations"][i, k]
-            bounds = survival_interval(opened, alive, horizon, span.block, span.present, confidence)
-            low[i, k], high[i, k], few[i, k] = bounds.low, bounds.high, bounds.few_blocks
+    n_blocks = table.counts.shape[-1]
+    opened = table["entries"].reshape(-1, n_blocks)
+    alive = opened - table["liquidations"].reshape(-1, n_blocks)
+    horizons = np.broadcast_to(np.array(span.horizons, np.int64)[:, None], entries.shape).reshape(-1)
+    bounds = survival_interval(opened, alive, horizons, span.block, span.present, span.day, confidence)
+    low, high = bounds.low.reshape(entries.shape), bounds.high.reshape(entries.shape)
+    few = bounds.few_blocks.reshape(entries.shape)
     return Estimates(total, survival_rate(entries, liquidations), low, high, km, few)

@@ -106,6 +106,9 @@ def walked(
             names = ["entries", *["margin_calls"] * (v.margin_call_bar is not None), *["liquidations"] * dead]
             if shorter is not None and dead and v.liquidation_bar <= v.entry_bar + shorter:
                 names.append("prior_liquidations")
+            called = v.margin_call_bar
+            if shorter is not None and called is not None and called <= v.entry_bar + shorter:
+                names.append("prior_margin_calls")
         for name in names:
             out[name][block] = out[name].get(block, 0) + 1
     return out

@@ -10,6 +10,7 @@ import pytest
 
 import backtest as bt
 from backtest.policy import Policy, VolatilityTarget
+from backtest.results import blocks_of, read_blocks
 from tests.histories import HOUR, history_of, random_rows
 from tests.oracles import policies as lived
 from tests.oracles import volatility
@@ -184,3 +185,34 @@ def test_own_entries_and_settlements_come_out_alike_both_ways(tmp_path, kind) ->
     # Sums of fractions of the margin in another order.
     np.testing.assert_allclose(plain.outcomes[AMOUNTS], lives.outcomes[AMOUNTS], rtol=1e-9, atol=1e-9)
     assert plain.outcomes["recovered"].tolist() == lives.outcomes["recovered"].tolist()
+
+
+def test_priors_are_what_had_happened_by_the_next_shorter_horizon() -> None:
+    """Of the cohort of 90 hours, calls and liquidations within 8 hours, row by row of the events."""
+    history = history_of(random_rows(8, 900))
+    sweep = bt.Sweep(leverage=[12, 30], horizon=["90h", "8h"], maintenance=[0.01], side=["long"])
+    result = bt.run(history, sweep)
+    events = bt.events_of(history, sweep)
+    tables = [read_blocks(result.path, where, 2, 2) for where in blocks_of(result.info)]
+    for k, leverage in enumerate((12, 30)):
+        cohort = events[(events["horizon"] == "90h") & (events["leverage"] == leverage) & ~events["rejected"]]
+        reach = cohort["entry_time"] + pd.Timedelta("7h")  # entered at the close: the eighth bar opens 7 hours later
+        for name, column in (("prior_margin_calls", "margin_call_time"), ("prior_liquidations", "liquidation_time")):
+            got = tables[0][name].sum(axis=-1)[0]
+            assert got[0, k] == (cohort[column] <= reach).sum() > 0
+            assert got[1, k] == 0  # the shortest horizon has none before it
+
+
+def test_a_result_answers_with_hazards_times_and_incidences() -> None:
+    history = history_of(random_rows(8, 900))
+    sweep = bt.Sweep(
+        leverage=[4, 15], horizon=["8h", "24h", "90h"], maintenance=[0.01], policy=[{"stop_loss": {"distance": 0.03}}]
+    )
+    result = bt.run(history, sweep)
+    assert len(result.hazard()) == len(result.table) == len(result.incidence())
+    assert len(result.times()) == 4  # sides × leverages
+    found = result.incidence()
+    total = found[["liquidated", "stopped", "took_profit", "survived"]].sum(axis=1)
+    assert total.to_numpy() == pytest.approx(1.0, abs=1e-12)  # a sum of four shares
+    assert (found["stopped"] > 0).any()
+    assert result.conditional("8h")["horizon"].isin(["24h", "90h", "8h"]).all()

@@ -96,7 +96,7 @@ def assert_matches_walk(
             assert got == want, row.to_dict()
             blocks = truth.block_counts(verdicts, grid, block_ms)
             low, high, few = truth.interval(
-                blocks.entries, blocks.survived, horizon, block_ms // HOUR, truth.span_of(grid), 0.95
+                blocks.entries, blocks.survived, horizon, block_ms // HOUR, truth.span_of(grid), 24, 0.95
             )
             for name, value in (("survival_low", low), ("survival_high", high)):
                 # Sums of float deviations in another order, then beta quantiles: 1e-9 is far below what a reader sees.

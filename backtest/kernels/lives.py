@@ -18,6 +18,7 @@ from backtest.kernels.position import (
     LIQUIDATED,
     STOPPED,
     SURVIVED,
+    TIE,
     TOOK_PROFIT,
     Records,
     answer,
@@ -339,7 +340,7 @@ def write_life(
         out.insurance = p.left / p.initial if rules.fund else min(0.0, p.left) / p.initial
         out.equity = 0.0 if rules.fund else max(0.0, p.left) / p.initial
         out.residual = out.equity
-        out.recovered = seen and held > p.margin
+        out.recovered = seen and held > p.margin * (1.0 + TIE)
 
 
 class Course(NamedTuple):

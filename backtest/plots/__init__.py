@@ -15,6 +15,7 @@ from backtest.errors import ConfigError
 from backtest.plots import drawing
 from backtest.plots.band import plot_band
 from backtest.plots.policies import plot_policies
+from backtest.plots.required import plot_required
 from backtest.plots.scenario import Funding, Selection, curves_by_leverage, horizons, leverages, select
 from backtest.plots.words import scenario_words
 
@@ -33,6 +34,7 @@ __all__ = [
     "plot_heatmap",
     "plot_leverage",
     "plot_policies",
+    "plot_required",
     "plot_required_margin",
     "scenario_words",
     "select",

@@ -236,3 +236,13 @@ def test_a_target_that_nothing_meets_is_null_with_what_the_history_can_show(plac
     assert {row["leverage"] for row in choice["choices"]} == {None}
     assert all(0 < row["attainable"] < 0.999999 for row in choice["choices"])
     assert "none (max " in silent(typed("choose", "run", "--survival", "0.999999"))
+
+
+def test_the_worst_days(place: Path) -> None:
+    said = silent(typed("days", "sweep.toml", "--leverage", 50, "--side", "long", "--worst", 2, "--plot", "days.png"))
+    assert said.startswith("BTCUSDT long · maintenance 0.4 %")
+    assert "Liquidations at 50× within 1d: the worst 2 of" in said
+    assert (place / "days.png").stat().st_size > 5_000
+    found = json.loads(silent(typed("days", "sweep.toml", "--leverage", 50, "--horizon", "60m", "--json")))["episodes"]
+    assert {row["horizon"] for row in found} == {"1h"} and {row["side"] for row in found} == {"long", "short"}
+    assert typed("days", "sweep.toml", "--leverage", 7).code == 2

@@ -311,7 +311,7 @@ class Run:
             top_ups=self.top_ups,
             deleverages=self.deleverages,
             scale_ins=self.scale_ins,
-            recovered=is_liquidated and self.has_close and known > self.holding.M,
+            recovered=is_liquidated and self.has_close and known > self.holding.M * (1 + TIE),
             steps=tuple(self.steps),
         )
 

@@ -86,7 +86,7 @@ def has_recovered(grid: Grid, scenario: Scenario, position: SpotPosition, i: int
         close = grid.trigger_close[t]
         if close is not None:
             balance = position.equity(close, growth_after(scenario, hours))
-    return balance is not None and balance > position.W
+    return balance is not None and balance > position.W * (1 + TIE)
 
 
 def judge(grid: Grid, scenario: Scenario, i: int, end: int, p: float) -> Verdict:

@@ -1,11 +1,13 @@
-"""Counts, survival and the interval of record, literally from semantics.md §9."""
+"""Counts and survival, literally from semantics.md §9; the interval of record from docs/intervals.md."""
 
 import math
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from statistics import NormalDist
 from typing import NamedTuple
 
 from scipy.stats import beta  # type: ignore[import-untyped, unused-ignore]
+from scipy.stats import t as student  # type: ignore[import-untyped, unused-ignore]
 
 from tests.oracles.walk import Grid, Verdict
 
@@ -84,13 +86,20 @@ def span_of(grid: Grid) -> int:
     return sum(grid.has_trigger(t) for t in range(len(grid.open_time_ms)))
 
 
-def fixed_b(b: float, confidence: float) -> float:
-    """§9: the fixed-b critical value, by the printed polynomials."""
-    if confidence == 0.95:
-        return 1.9600 + 2.9694 * b + 0.4160 * b**2 - 0.5324 * b**3
-    if confidence == 0.90:
-        return 1.6449 + 2.1859 * b + 0.3142 * b**2 - 0.3427 * b**3
-    raise ValueError(f"no critical values at confidence {confidence}")
+LEVELS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
+
+
+def ceiling(entries: int, horizon_bars: int, span_bars: int, day_bars: float) -> float:
+    """docs/intervals.md, step 1: an independent trial lasts as long as the horizon and at least two days."""
+    return min(float(entries), span_bars / max(horizon_bars, 2 * day_bars))
+
+
+def cosines(blocks: int, weeks: Fraction) -> int:
+    """Step 3: the largest q ≥ 3 with q ≤ ⌊T/3⌋ and 125·q³ ≤ weeks²; 3 if there is none."""
+    q = 3
+    while q + 1 <= blocks // 3 and 125 * (q + 1) ** 3 <= weeks * weeks:
+        q += 1
+    return q
 
 
 def effective_trials(
@@ -99,10 +108,11 @@ def effective_trials(
     horizon_bars: int,
     block_bars: int,
     span_bars: int,
+    day_bars: float,
     *,
     confidence: float,
 ) -> tuple[float, bool]:
-    """§9: n_eff, and whether there are few blocks; at least one entry is needed."""
+    """docs/intervals.md, steps 1 to 3: n, and whether there are few blocks; at least one entry is needed."""
     first, last = 0, len(entries_by_block) - 1
     while entries_by_block[first] == 0:
         first += 1
@@ -112,32 +122,41 @@ def effective_trials(
     k = list(survived_by_block[first : last + 1])
     T = len(n)
     entries, survived = sum(n), sum(k)
-    n_max = min(float(entries), span_bars / horizon_bars)
+    weeks = Fraction(T * block_bars) / (7 * Fraction(day_bars))
+    few = weeks < 78
+    n_0 = ceiling(entries, horizon_bars, span_bars, day_bars)
     if T < 10:
-        return min(2.0, n_max), True
+        return min(2.0, n_0), few
     if survived in (0, entries):
-        return n_max, False
+        return n_0, few
 
     S = survived / entries
+    r = min(S, 1 - S)
     e = [k[b] - n[b] * S for b in range(T)]
-    # ⌈0.10·T⌉ and ⌈2·horizon/block⌉ in integers, so that no rounding lifts a whole number.
-    M = min(T, max(-(-T // 10), -(-2 * horizon_bars // block_bars)))
-    gamma: list[float] = []
-    for j in range(M):
-        total = 0.0
-        for b in range(j, T):
-            total += e[b] * e[b - j]
-        gamma.append(total / T)
-    omega = gamma[0]
-    for j in range(1, M):
-        omega += 2 * (1 - j / M) * gamma[j]
-    omega = max(0.0, omega)
-    # z is the exact normal quantile (1.95996…), not the polynomial's rounded value at b = 0.
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    se = math.sqrt(T * omega) / entries * fixed_b(M / T, confidence) / z
-    if se == 0:
-        return n_max, False
-    return min(n_max, max(2.0, S * (1 - S) / se**2)), False
+    q = cosines(T, weeks)
+    squares = 0.0
+    for j in range(1, q + 1):
+        a = 0.0
+        for b in range(1, T + 1):
+            a += e[b - 1] * math.cos(math.pi * j * (b - 0.5) / T)
+        squares += (math.sqrt(2) * a) ** 2
+    level = 0.5 + confidence / 2
+    se = math.sqrt(squares / q) / entries * float(student.ppf(level, q)) / NormalDist().inv_cdf(level)
+    n_hat = math.inf if se == 0 else max(2.0, S * (1 - S) / se**2)
+    k_hat = min(n_hat, span_bars / horizon_bars) * r
+    return min(float(entries), n_hat, n_0 * min(2.0, 1 + k_hat / 40)), few
+
+
+def clopper_pearson_low(x: float, n: float, tail: float) -> float:
+    """Step 4, CP: the lower bound of a rate x in n trials."""
+    return 0.0 if x == 0 else float(beta.ppf(tail, x * n, (1 - x) * n + 1))
+
+
+def lower_bound(x: float, n: float, tail: float) -> float:
+    """Step 4, L: the same with the trials that the bound itself implies."""
+    f = (1 - x) * n
+    trials = n * ((1 + f) / (1 + (1 - clopper_pearson_low(x, n, tail)) * n)) ** (f / (1 + f))
+    return clopper_pearson_low(x, trials, tail)
 
 
 def interval(
@@ -146,18 +165,18 @@ def interval(
     horizon_bars: int,
     block_bars: int,
     span_bars: int,
+    day_bars: float,
     confidence: float = 0.95,
 ) -> tuple[float | None, float | None, bool]:
-    """§9: the interval of record (low, high) and few_blocks; none without entries (T = 0 < 10)."""
-    fixed_b(0.0, confidence)  # an untabulated level is refused whatever the counts
+    """docs/intervals.md: the interval of record (low, high) and few_blocks; none without entries."""
+    if confidence not in LEVELS:
+        raise ValueError(f"no interval at confidence {confidence}")
     entries, survived = sum(entries_by_block), sum(survived_by_block)
     if entries == 0:
         return None, None, True
-    n_eff, few = effective_trials(
-        entries_by_block, survived_by_block, horizon_bars, block_bars, span_bars, confidence=confidence
+    n, few = effective_trials(
+        entries_by_block, survived_by_block, horizon_bars, block_bars, span_bars, day_bars, confidence=confidence
     )
     tail = (1 - confidence) / 2
-    k = survived / entries * n_eff
-    low = 0.0 if survived == 0 else float(beta.ppf(tail, k, n_eff - k + 1))
-    high = 1.0 if survived == entries else float(beta.ppf(1 - tail, k + 1, n_eff - k))
-    return low, high, few
+    S = survived / entries
+    return lower_bound(S, n, tail), 1 - lower_bound(1 - S, n, tail), few

@@ -62,7 +62,7 @@ def charge(grid: Grid, scenario: Scenario, t: int) -> float:
 
 
 def has_recovered(grid: Grid, scenario: Scenario, position: Position, i: int, horizon_bars: int) -> bool:
-    """§6: E at the last known trigger close of the window, had the position been held, is above M."""
+    """§6: E at the last known trigger close of the window, had the position been held, is above M, ties aside."""
     paid = 0.0
     balance: float | None = None
     for t in range(i + 1, i + horizon_bars + 1):
@@ -70,7 +70,7 @@ def has_recovered(grid: Grid, scenario: Scenario, position: Position, i: int, ho
         close = grid.trigger_close[t]
         if close is not None:
             balance = position.equity(close, paid)  # funding up to that bar
-    return balance is not None and balance > position.M
+    return balance is not None and balance > position.M * (1 + TIE)
 
 
 def follow(grid: Grid, scenario: Scenario, position: Position, i: int, end: int) -> Verdict:
