@@ -140,10 +140,12 @@ def run(config: str, out: str | None, workers: int | None, overwrite: bool, as_j
         return
     info = result.info
     for part in info["coverage"]:
+        lost = [f"{symbol} {sum(bars):,}" for symbol, bars in part.get("cut", {}).items() if sum(bars)]
         missing = f", {part['missing_bars']:,} missing" if part["missing_bars"] else ""
         say(
             f"{part['symbol']}: {part['entries']:,} entries in {part['bars']:,} bars{missing}, {part['first']} … "
             f"{part['last']}, trigger {part['trigger']}, {part['funding_charges']:,} funding charges"
+            + (f"; bars outside the common span: {', '.join(lost)}" if lost else "")
         )
     say(f"{info['verdicts']:,} verdicts in {info['wall_seconds']:.1f} s")
     say(f"{result.path}\nnext: backtest choose {result.path}   or: backtest report {result.path}")

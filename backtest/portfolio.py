@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from backtest.config import Config, Funding, Size
 from backtest.errors import ConfigError, DataError, RuleError
 from backtest.history import Grid, grid_of
-from backtest.sources import Source, work_of
+from backtest.sources import Source, refuse_lacking, work_of
 from backtest.sweep import Maintenance, maintenance_of
 from backtest.units import instant_ms, instant_text, number_text
 from backtest.work import Work
@@ -119,7 +119,9 @@ def cross_grids_of(config: Config, sources: Sequence[Source], scenarios: Sequenc
     for symbol in dict.fromkeys(symbol for s in scenarios for symbol in s.portfolio.symbols):
         if symbol not in there:
             raise ConfigError(f"sweep.portfolio: there is no {symbol!r}; there are {', '.join(there)}")
-        grids[symbol] = grid_of(there[symbol].read(), data.trigger, start, end)
+        history = there[symbol].read()
+        refuse_lacking(config, history)
+        grids[symbol] = grid_of(history, data.trigger, start, end)
     return grids
 
 

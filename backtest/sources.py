@@ -240,7 +240,7 @@ def grid_for(config: Config, source: Source, scenarios: Sequence[Scenario]) -> G
     if margin.expiry is not None:
         end = instant_ms(margin.expiry) if end is None else min(end, instant_ms(margin.expiry))
     history = source.read()
-    _refuse_lacking(config, history)
+    refuse_lacking(config, history)
     grid = grid_of(history, data.trigger, start, end, funding=margin.expiry is None and margin.contract != "spot")
     if margin.contract == "spot":
         grid = replace(grid, scale=None)
@@ -258,7 +258,7 @@ def grid_for(config: Config, source: Source, scenarios: Sequence[Scenario]) -> G
     return grid
 
 
-def _refuse_lacking(config: Config, history: PriceHistory) -> None:
+def refuse_lacking(config: Config, history: PriceHistory) -> None:
     """A rule that needs what the history lacks would leave every verdict as it is without it."""
     data, margin, symbol = config.data, config.margin, history.symbol
     cut = data.start is not None or data.end is not None  # what lies outside the range was not read

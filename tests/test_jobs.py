@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from click.testing import CliRunner
 
 import backtest as bt
+from backtest.cli import cli
 from backtest.history import PriceHistory
 from tests.histories import HOUR, history_of, random_rows
 from tests.oracles import cross
@@ -49,6 +51,17 @@ def test_symbols_are_cut_to_the_span_they_share_and_the_cut_is_told(pair) -> Non
     assert set(result.info["fingerprint"]) == {"AAA", "BBB"}
 
 
+def test_the_command_says_what_was_cut(pair, tmp_path) -> None:
+    for one in (pair[0], history("BBB", 2, 450, start=30)):
+        bt.write_history(one, tmp_path / "data")
+    (tmp_path / "cross.toml").write_text(
+        '[data]\npath = "data"\n[sweep]\nportfolio = [{ AAA = 0.7, BBB = -0.3 }]\n'
+        'leverage = [5]\nhorizon = ["6h"]\nmaintenance = [0.01]\n'
+    )
+    done = CliRunner().invoke(cli, ["run", str(tmp_path / "cross.toml"), "--out", str(tmp_path / "run")])
+    assert done.exit_code == 0 and "bars outside the common span: AAA 50" in done.output
+
+
 @pytest.mark.parametrize(
     ("sweep", "message"),
     [
@@ -67,6 +80,13 @@ def test_impossible_portfolios_are_refused(pair, sweep, message) -> None:
     with pytest.raises(bt.BacktestError) as refusal:
         bt.run(pair, bt.Sweep(**(AXES | sweep)))
     assert message in str(refusal.value)
+
+
+def test_funding_scaled_where_a_leg_has_none_is_refused(pair) -> None:
+    bare = PriceHistory("BBB", HOUR, 0, {k: v for k, v in pair[1].columns.items() if k != "funding_rate"})
+    sweep = bt.Sweep(portfolio=[PAIR], funding=[bt.Funding(scale=2.0)], **AXES)
+    with pytest.raises(bt.DataError, match="BBB"):
+        bt.run([pair[0], bare], sweep)
 
 
 def test_symbols_without_a_common_span_are_refused(pair) -> None:

@@ -334,7 +334,7 @@ def write_life(
         return
     out.end = last - p.bar
     out.equity = max(0.0, p.left) / p.initial
-    if p.outcome == STOPPED:
+    if p.outcome in (STOPPED, TOOK_PROFIT):
         out.insurance = min(0.0, p.left) / p.initial
     elif p.outcome == LIQUIDATED:
         out.insurance = p.left / p.initial if rules.fund else min(0.0, p.left) / p.initial
