@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from backtest.barrier import TIE
 from backtest.entrywise import Crossings, members_of
-from backtest.history import Grid
 from backtest.positions import Positions, fill_price, positions_of
 from backtest.series import Series, held_cost
 from backtest.sweep import Scenario
@@ -36,8 +35,6 @@ class Window:
     kept, place : int64
         Where the entries stand in the chunk, and among all of the symbol.
     entry_price : float64
-    latest_close : (n_bars,) int64
-        Latest bar with a trigger close, of `latest_closes`.
     """
 
     horizon: int
@@ -47,7 +44,6 @@ class Window:
     kept: Int
     place: Int
     entry_price: Float
-    latest_close: Int
 
     def cost(self, series: Series, until: Int) -> Float:
         """What holding has cost up to these bars: funding, or the growth of a debt."""
@@ -59,7 +55,7 @@ class Window:
         return replace(self, **{name: getattr(self, name)[who] for name in names})
 
 
-def windows_of(work: Work, chunk: slice, weight: Float, latest_close: Int) -> Iterator[Window]:
+def windows_of(work: Work, chunk: slice, weight: Float) -> Iterator[Window]:
     """The cohorts of a chunk, in the order of the horizons; `weight` is NaN where a position is not entered."""
     members = members_of(work, chunk, weight)
     price, until = work.entry_price(chunk), work.until(chunk)
@@ -67,7 +63,7 @@ def windows_of(work: Work, chunk: slice, weight: Float, latest_close: Int) -> It
         kept = np.flatnonzero(members.inside[members.axis.index(h)])
         bar = work.bars[chunk][kept]
         last = np.minimum(bar + horizon, until[kept])
-        yield Window(h, horizon, bar, last, kept, kept + chunk.start, price[kept], latest_close)
+        yield Window(h, horizon, bar, last, kept, kept + chunk.start, price[kept])
 
 
 @dataclass(frozen=True)
@@ -145,7 +141,7 @@ def closings_of(work: Work, scenario: Scenario, found: Crossings, window: Window
 
 def _held(work: Work, series: Series, window: Window, position: Positions) -> tuple[Bool, Float]:
     """Whether there is a close after the entry, and the equity at the latest in the window, had it been held."""
-    bar, last = window.entry_bar, window.latest_close[window.last]
+    bar, last = window.entry_bar, work.grid.latest_close[window.last]
     return last > bar, position.equity(work.grid.close[last], window.cost(series, np.maximum(last, bar)))
 
 
@@ -155,9 +151,3 @@ def recovered_of(work: Work, scenario: Scenario, series: Series, window: Window,
     position = positions_of(scenario, leverage * series.weight[window.kept], fee, window.entry_price)
     known, held = _held(work, series, window, position)
     return known & (held > position.margin * (1 + TIE))
-
-
-def latest_closes(grid: Grid) -> Int:
-    """(n_bars,) the latest bar with a trigger close, the bar itself included."""
-    out: Int = np.maximum.accumulate(np.where(np.isnan(grid.close), 0, np.arange(grid.n_bars)))
-    return out

@@ -16,21 +16,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backtest.barrier import TIE, Period, entry_maintenance, tiers_in_force
-from backtest.config import Funding
-from backtest.history import Grid
 from backtest.kernels.portfolio import Field, field_of, padded, search_windows
 from backtest.kernels.windows import LOWEST, adverse_series
 from backtest.portfolio import CrossScenario, CrossWork
-from backtest.series import table_bars
+from backtest.series import funding_paid, periods_of, split_at_tables
 from backtest.survival import COUNTS, PRIOR, Count, SurvivalTable
-from backtest.sweep import Maintenance
 from backtest.work import Cohort, Horizons
 
 Float = NDArray[np.float64]
@@ -110,20 +106,12 @@ def local_of(work: CrossWork, scenario: CrossScenario, chunk: slice) -> Local:
                 1.0 if weight > 0 else -1.0,
                 abs(weight),
                 price,
-                _paid(grid, scenario.funding, start, stop),
+                funding_paid(grid, scenario.funding, start, stop),
                 None if grid.scale is None else grid.scale[start:stop],
                 grid.entry_price[bars],
             )
         )
     return Local(start, stop, bars - start, np.flatnonzero(missing), tuple(legs))
-
-
-def _paid(grid: Grid, funding: Funding, start: int, stop: int) -> Float:
-    """Funding paid per unit of base up to each of the bars ``start … stop − 1``, from `start` on."""
-    charged = slice(*np.searchsorted(grid.charge_bar, [start + 1, stop]))
-    amount = (funding.scale * grid.charge_rate[charged] + funding.shift) * grid.charge_price[charged]
-    steps = np.diff(grid.charge_bar[charged] - start, prepend=0, append=stop - start)
-    return np.repeat(np.cumsum(np.append(0.0, amount)), steps)
 
 
 class Line(NamedTuple):
@@ -168,12 +156,13 @@ def cross_block(work: CrossWork, scenarios: Sequence[CrossScenario], chunk: slic
     SurvivalTable
         Tables of disjoint chunks add up to that of all entries.
     """
-    parts = _parts_of(work, scenarios[0].maintenance, chunk)
+    legs = list(zip(work.legs, scenarios[0].maintenance, strict=True))
+    parts = split_at_tables(work.base.bars, legs, chunk)
     if len(parts) > 1:
         return sum((cross_block(work, scenarios, part) for part in parts[1:]), cross_block(work, scenarios, parts[0]))
     base, horizons = work.base, work.base.cohorts(chunk)
     local = local_of(work, scenarios[0], chunk)
-    periods = [_periods_of(grid, m, local) for grid, m in zip(work.legs, scenarios[0].maintenance, strict=True)]
+    periods = [periods_of(grid, rule, local.start, local.stop) for grid, rule in legs]
     n_blocks = horizons.cohorts[0].entries.size
     counts = np.zeros((len(COUNTS), len(scenarios), len(horizons.bars), base.leverages.size, n_blocks), np.int64)
     rejected: list[Bool] = []
@@ -194,26 +183,6 @@ def cross_block(work: CrossWork, scenarios: Sequence[CrossScenario], chunk: slic
         rates = required_rates(lines, local, horizons.bars)
         _answer(rates, questions, rejected, horizons, counts)
     return SurvivalTable(counts, int(base.blocks(base.bars[chunk][:1])[0]))
-
-
-def _parts_of(work: CrossWork, rules: Sequence[Maintenance], chunk: slice) -> list[slice]:
-    """A chunk, cut where entries come under another table of some leg: rejection is judged by the entry's own."""
-    firsts = [table_bars(grid, rule)[1:] for grid, rule in zip(work.legs, rules, strict=True) if rule.tables]
-    cuts = np.searchsorted(work.base.bars, np.concatenate(firsts)) if firsts else np.empty(0, np.int64)
-    inside = {int(c) for c in cuts if chunk.start < c < chunk.stop}
-    edges = [chunk.start, *sorted(inside), chunk.stop]
-    return [slice(a, b) for a, b in pairwise(edges)]
-
-
-def _periods_of(grid: Grid, maintenance: Maintenance, local: Local) -> tuple[Period, ...]:
-    """Tier tables in force over the bars of a chunk, from that of its first entry on."""
-    if not maintenance.tables:
-        return (Period(None, 0, local.stop - local.start),)
-    first = table_bars(grid, maintenance)
-    own = int(np.searchsorted(first, local.start, side="right")) - 1
-    bars = np.clip([*first[own:], local.stop], local.start, local.stop) - local.start
-    tables = (dated.table for dated in maintenance.tables[own:])
-    return tuple(Period(t, int(a), int(b)) for t, (a, b) in zip(tables, pairwise(bars), strict=True) if b > a)
 
 
 def _rejected(

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backtest.barrier import Barrier, Compiled, Lines, Period, compile_scenario
+from backtest.barrier import Barrier, Compiled, Lines, compile_scenario
 from backtest.entrywise import (
     SPARSE,
     Crossings,
@@ -31,7 +30,7 @@ from backtest.kernels.windows import (
     levels_of,
 )
 from backtest.rates import Part, parts_of_scenario
-from backtest.series import Series, nested_windows, series_of, table_bars
+from backtest.series import Series, nested_windows, periods_of, series_of, split_at_tables
 from backtest.survival import COUNTS, PRIOR, SurvivalTable
 from backtest.sweep import Maintenance, Scenario, sides_of
 from backtest.work import Horizons, Work
@@ -49,28 +48,13 @@ def price_ratio_of(series: Series, scenario: Scenario) -> tuple[float, float]:
     return float(np.nanmin(price) * scale.min()), float(np.nanmax(price) * scale.max())
 
 
-ALWAYS = (Period(None, 0, np.iinfo(np.int64).max),)
-"""A flat rate is in force at every bar."""
-
-
-def periods_of(work: Work, series: Series, maintenance: Maintenance) -> tuple[Period, ...]:
-    """Tier tables in force over the bars of a chunk, from that of its first entry on."""
-    if not maintenance.tables:
-        return ALWAYS
-    first = table_bars(work.grid, maintenance)
-    own = int(np.searchsorted(first, series.start, side="right")) - 1
-    bars = np.clip([*first[own:], series.stop], series.start, series.stop) - series.start
-    tables = (dated.table for dated in maintenance.tables[own:])
-    return tuple(Period(t, int(a), int(b)) for t, (a, b) in zip(tables, pairwise(bars), strict=True) if b > a)
-
-
 def compiled(work: Work, series: Series, scenario: Scenario) -> Compiled:
     """The scenario, compiled for a chunk; under a flat rate every chunk has the same lines and thresholds."""
     maintenance = scenario.maintenance
     known = work.compiled.get(scenario)
     if known is not None:
         return known
-    periods, ratio = periods_of(work, series, maintenance), price_ratio_of(series, scenario)
+    periods, ratio = periods_of(work.grid, maintenance, series.start, series.stop), price_ratio_of(series, scenario)
     made = compile_scenario(scenario, work.leverages, work.terms, ratio, periods)
     if not maintenance.tables:
         work.compiled[scenario] = made
@@ -78,13 +62,8 @@ def compiled(work: Work, series: Series, scenario: Scenario) -> Compiled:
 
 
 def parts_of(work: Work, maintenance: Maintenance, chunk: slice) -> list[slice]:
-    """A chunk, cut where entries come under another tier table: rejection is judged by the entry's own."""
-    if len(maintenance.tables) < 2:
-        return [chunk]
-    cuts = np.searchsorted(work.bars, table_bars(work.grid, maintenance)[1:])
-    inside = {int(c) for c in cuts if chunk.start < c < chunk.stop}  # two dates may have no entry between them
-    edges = [chunk.start, *sorted(inside), chunk.stop]
-    return [slice(a, b) for a, b in pairwise(edges)]
+    """A chunk, cut where entries come under another tier table."""
+    return split_at_tables(work.bars, [(work.grid, maintenance)], chunk)
 
 
 @dataclass(frozen=True)
@@ -152,9 +131,10 @@ def is_entrywise(work: Work, scenario: Scenario) -> bool:
     )
 
 
-def _parts(work: Work, series: Series, scenario: Scenario) -> list[Part]:
-    periods = periods_of(work, series, scenario.maintenance)
-    return parts_of_scenario(scenario, work.leverages, work.terms, series, periods)
+def entry_parts(work: Work, series: Series, scenario: Scenario, leverages: Float) -> list[Part]:
+    """The scenario compiled entry by entry for a chunk whose entries are under one tier table."""
+    periods = periods_of(work.grid, scenario.maintenance, series.start, series.stop)
+    return parts_of_scenario(scenario, leverages, work.terms, series, periods)
 
 
 def critical_leverages(work: Work, scenario: Scenario, chunk: slice) -> Float:
@@ -164,7 +144,7 @@ def critical_leverages(work: Work, scenario: Scenario, chunk: slice) -> Float:
     leverage has tiers of its own (a fixed margin and tiers that stay as they were at entry).
     """
     series = series_of(work, chunk, scenario)
-    parts = _parts(work, series, scenario)
+    parts = entry_parts(work, series, scenario, work.leverages)
     members = members_of(work, chunk, series.weight)
     out = np.full((len(work.horizons), series.worth.size), np.nan)
     if len(parts) == 1:
@@ -183,7 +163,7 @@ def _count_entrywise(work: Work, scenarios: Sequence[Scenario], chunk: slice) ->
         for one in sides_of(scenario):
             series = series_of(work, chunk, one)
             found = np.zeros(shape[:1] + shape[2:], np.int64)
-            count_entrywise(work, series, _parts(work, series, one), chunk, first, found)
+            count_entrywise(work, series, entry_parts(work, series, one, work.leverages), chunk, first, found)
             counts[:, i] += found
     return SurvivalTable(counts, first)
 
@@ -227,7 +207,7 @@ def first_crossings(work: Work, scenario: Scenario, chunk: slice) -> Crossings:
     """First margin call and liquidation of each entry of a chunk at each leverage."""
     series = series_of(work, chunk, scenario)
     if is_entrywise(work, scenario):
-        return crossings_entrywise(work, series, _parts(work, series, scenario))
+        return crossings_entrywise(work, series, entry_parts(work, series, scenario, work.leverages))
     made = compiled(work, series, scenario)
     call, dead = (
         _first_of(barriers, series, scenario.sign, work.leverages.size, max(work.horizons))

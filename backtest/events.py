@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from backtest.closings import Closings, Window, closings_of, latest_closes, windows_of
+from backtest.closings import Closings, Window, closings_of, windows_of
 from backtest.columns import FURTHER, LIFE_COUNTS, POINT, TIME, axes_fields, event_schema, repeated
 from backtest.config import Config, Data, Entries, Margin, Sweep
 from backtest.engine import critical_leverages, first_crossings, parts_of
@@ -228,7 +228,6 @@ def symbol_events(
     """Events of one symbol: scenario by scenario, stretch by stretch, horizon by horizon, leverage by leverage."""
     per_entry = -(-work.grid.n_bars // max(1, work.bars.size))
     chunks = work.chunks(min(EVENT_CHUNK_BARS * per_entry, MOST_CHUNK_BARS))
-    latest_close = latest_closes(work.grid)
     symbol = work.grid.symbol
     with progress(f"events of {symbol}", len(scenarios) * len(chunks)) as advance:
         for scenario in scenarios:
@@ -239,7 +238,7 @@ def symbol_events(
             for chunk in chunks:
                 for part in parts_of(work, scenario.maintenance, chunk):
                     for side in sides_of(scenario):
-                        for batch in _batches(work, config, side, part, wanted, latest_close):
+                        for batch in _batches(work, config, side, part, wanted):
                             rows = selection.filter(batch)
                             if rows.num_rows:
                                 yield rows
@@ -261,7 +260,7 @@ def _coalesced(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
 
 
 def _batches(
-    work: Work, config: Config, scenario: Scenario, chunk: slice, wanted: NDArray[np.bool_], latest_close: Int
+    work: Work, config: Config, scenario: Scenario, chunk: slice, wanted: NDArray[np.bool_]
 ) -> Iterator[pa.RecordBatch]:
     """Rows of a chunk: horizon by horizon, leverage by leverage."""
     if scenario.policy is not None:
@@ -269,7 +268,7 @@ def _batches(
         return
     found = first_crossings(work, scenario, chunk)
     critical = None if work.trades is None else critical_leverages(work, scenario, chunk)
-    for window in windows_of(work, chunk, found.series.weight, latest_close):
+    for window in windows_of(work, chunk, found.series.weight):
         for leverage in np.flatnonzero(wanted[window.horizon]).tolist():
             labels = labels_of(work, config, scenario, window.horizon, leverage)
             further = _trade_columns(work, window, critical)
@@ -289,7 +288,7 @@ def _life_batches(
 ) -> Iterator[pa.RecordBatch]:
     """Rows of a policy: leverage by leverage, horizon by horizon."""
     weight = work.weights(scenario.weight, chunk, scenario.sign)
-    windows = list(windows_of(work, chunk, weight, np.empty(0, np.int64)))
+    windows = list(windows_of(work, chunk, weight))
     for leverage, (kept, lives) in enumerate(lives_by_leverage(work, scenario, chunk)):
         for window in windows:
             if wanted[window.horizon, leverage]:

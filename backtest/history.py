@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -264,6 +265,12 @@ class Grid:
                 )
             bars = bars[(self.start_ms + bars * self.interval_ms) % every_ms == 0]
         return bars.astype(np.int64)
+
+    @cached_property
+    def latest_close(self) -> Int:
+        """(n_bars,) the latest bar with a trigger close, the bar itself included."""
+        out: Int = np.maximum.accumulate(np.where(np.isnan(self.close), 0, np.arange(self.n_bars)))
+        return out
 
     def longest_gap(self) -> int:
         """Bars of the longest run without trigger prices."""

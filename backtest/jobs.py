@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 
 from backtest.config import Config
@@ -65,22 +66,21 @@ def wants_outcomes(config: Config) -> bool:
     return config.statistics.outcomes or bool(config.sweep.policy)
 
 
-def scenario_columns(config: Config) -> Labels:
-    """The scenario columns of the first row: which there are. Refuses impossible scenarios before any work."""
-    return cross_scenarios_of(config)[0].columns() if config.sweep.portfolio else scenarios_of(config)[0].columns()
+def scenarios_of_run(config: Config) -> Sequence[Scenario | CrossScenario]:
+    """The scenarios of a configuration, of symbols or of portfolios; impossible ones are refused."""
+    return cross_scenarios_of(config) if config.sweep.portfolio else scenarios_of(config)
 
 
-def jobs_of(config: Config, sources: Sequence[Source]) -> Iterator[tuple[str, Callable[[], Job]]]:
+def jobs_of(
+    config: Config, scenarios: Sequence[Scenario | CrossScenario], sources: Sequence[Source]
+) -> list[tuple[str, Callable[[], Job]]]:
     """Name of each job and how to begin it; one's histories are read when its turn comes, and held no longer."""
-    if config.sweep.portfolio:
-        crossed = cross_scenarios_of(config)
-        for portfolio, members in groupby(crossed, key=lambda s: s.portfolio):
-            own = list(members)
-            yield portfolio.label, lambda own=own: _of_portfolio(config, sources, own)  # type: ignore[misc]
-        return
-    scenarios = scenarios_of(config)
-    for source in sources:
-        yield source.symbol, lambda source=source: _of_symbol(config, source, scenarios)  # type: ignore[misc]
+    crossed = [s for s in scenarios if isinstance(s, CrossScenario)]
+    if crossed:
+        portfolios = groupby(crossed, key=lambda s: s.portfolio)
+        return [(p.label, partial(_of_portfolio, config, sources, list(own))) for p, own in portfolios]
+    single = [s for s in scenarios if isinstance(s, Scenario)]
+    return [(source.symbol, partial(_of_symbol, config, source, single)) for source in sources]
 
 
 def _of_symbol(config: Config, source: Source, scenarios: list[Scenario]) -> Job:

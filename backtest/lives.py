@@ -17,7 +17,7 @@ from backtest.kernels.lives import LIFE, live
 from backtest.kernels.position import NEVER, POSITION, Records
 from backtest.policy import Policy
 from backtest.series import table_bars
-from backtest.stage import Openings, Stage, notionals_of, quantities_of, stage_of, worths_of
+from backtest.stage import Openings, Stage, quantities_of, stage_of
 from backtest.sweep import Scenario
 from backtest.work import Work
 
@@ -131,7 +131,7 @@ def check_policy(work: Work, scenario: Scenario) -> None:
 def positions_of(work: Work, scenario: Scenario, entries: Openings, stage: Stage) -> Records:
     """The state of each position at its entry; bars count from the start of the stage."""
     bar = entries.bar - stage.start
-    notional = notionals_of(scenario, entries)
+    notional = scenario.notionals(entries.leverage, entries.price)
     fee = scenario.open_fee * notional if work.terms.fees_from_margin else np.zeros(notional.size)
     margin = notional / entries.leverage + scenario.counted_extra
     fee_to_close = notional * (1 - scenario.lean / entries.leverage) * scenario.maintenance.posted_fee
@@ -144,7 +144,7 @@ def positions_of(work: Work, scenario: Scenario, entries: Openings, stage: Stage
         ("paid", stage.course.bars["paid"][bar]),
         ("price", entries.price),
         ("leverage", entries.leverage),
-        ("entry", worths_of(scenario, entries.price)),
+        ("entry", scenario.worth(entries.price)),
         ("value", notional),
         ("initial", margin),
         ("margin", margin),
@@ -165,7 +165,7 @@ def positions_of(work: Work, scenario: Scenario, entries: Openings, stage: Stage
 
 def rejected_of(work: Work, scenario: Scenario, entries: Openings, balance: Float) -> Bool:
     """Which positions could not have been opened, by the table of their own bar (semantics.md §2)."""
-    rule, notional = scenario.maintenance, notionals_of(scenario, entries)
+    rule, notional = scenario.maintenance, scenario.notionals(entries.leverage, entries.price)
     margin = notional / entries.leverage + (0.0 if rule.posted_fee else scenario.extra)  # what ties are measured by
     period = np.searchsorted(table_bars(work.grid, rule), entries.bar, side="right") - 1
     needed = rule.flat * notional

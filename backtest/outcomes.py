@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from backtest.closings import Closings, closings_of, latest_closes, windows_of
+from backtest.closings import Closings, closings_of, windows_of
 from backtest.engine import count_block, first_crossings, parts_of
 from backtest.entrywise import members_of
 from backtest.lives import Lives, lives_of
@@ -79,11 +79,10 @@ def _pieces(chunk: slice) -> Iterator[slice]:
 
 def _closings(work: Work, scenario: Scenario, chunk: slice, totals: Totals) -> None:
     """Outcomes of static rules."""
-    latest_close = latest_closes(work.grid)
     for part in parts_of(work, scenario.maintenance, chunk):
         for piece in _pieces(part):
             found = first_crossings(work, scenario, piece)
-            for window in windows_of(work, piece, found.series.weight, latest_close):
+            for window in windows_of(work, piece, found.series.weight):
                 block = work.blocks(window.entry_bar)
                 for leverage in range(work.leverages.size):
                     closed = closings_of(work, scenario, found, window, leverage)
@@ -105,7 +104,7 @@ def _closings(work: Work, scenario: Scenario, chunk: slice, totals: Totals) -> N
 def _lives(work: Work, scenario: Scenario, chunk: slice, totals: Totals) -> None:
     """Counts and outcomes of a policy."""
     weight = work.weights(scenario.weight, chunk, scenario.sign)
-    windows = list(windows_of(work, chunk, weight, np.empty(0, np.int64)))
+    windows = list(windows_of(work, chunk, weight))
     members = members_of(work, chunk, weight)
     order, every = list(members.axis), work.blocks(work.bars[chunk])
     for h, out in zip(order, members.excluded, strict=True):

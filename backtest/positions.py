@@ -33,24 +33,14 @@ class Positions:
     fee: float
     entry_price: Float
 
-    def worth(self, price: Float) -> Float:
-        """What the position's value moves with: P, for inverse contracts 1/P."""
-        return 1 / price if self.scenario.inverse else price
-
     def growth(self, price: Float) -> Float:
         """Notional at a price over that at entry."""
-        return self.worth(price) / self.worth(self.entry_price)
+        return self.scenario.worth(price) / self.scenario.worth(self.entry_price)
 
     @property
     def notional(self) -> Float:
         """(n,) at entry, quote or coin; 1 where the scenario has no size."""
-        size = self.scenario.size
-        if size is None:
-            return np.ones(self.leverage.size)
-        if size.margin is not None:
-            return size.margin * self.leverage
-        fixed = np.full(self.leverage.size, size.notional)
-        return fixed * self.worth(self.entry_price) if self.scenario.inverse else fixed
+        return self.scenario.notionals(self.leverage, self.entry_price)
 
     @property
     def margin(self) -> Float:
@@ -60,8 +50,8 @@ class Positions:
 
     def equity(self, price: Float, cost: Float) -> Float:
         """Margin balance at a price; `cost` is the funding paid since entry, in the unit of worth."""
-        entry = self.worth(self.entry_price)
-        gain = self.scenario.lean * (self.worth(price) - entry) - self.scenario.sign * cost
+        entry = self.scenario.worth(self.entry_price)
+        gain = self.scenario.lean * (self.scenario.worth(price) - entry) - self.scenario.sign * cost
         return self.margin - self.fee + gain / entry
 
     def liquidation_price(self, cost: Float, when_ms: Int, scale: Float) -> Float:
@@ -79,7 +69,7 @@ class Positions:
         rule = self.scenario.maintenance
         dates = [-np.inf if dated.effective_from_ms is None else dated.effective_from_ms for dated in rule.tables]
         place = np.maximum(0, np.searchsorted(dates, when_ms, side="right") - 1) if dates else np.zeros(cost.size, int)
-        entry, notional = self.worth(self.entry_price), self.notional
+        entry, notional = self.scenario.worth(self.entry_price), self.notional
         price = np.empty(cost.size)
         for k in np.unique(place):
             who = place == k
@@ -104,13 +94,13 @@ class Positions:
         level = np.isfinite(price) & (price > 0)
         with np.errstate(divide="ignore", invalid="ignore"):
             # Rounding leaves a worth of 1e-17 of that at entry where there is none.
-            level &= self.worth(price) > 1e-12 * entry
+            level &= self.scenario.worth(price) > 1e-12 * entry
         return np.where(level, price, -1.0)
 
     def bankruptcy_price(self) -> Float:
         """Price at which the margin is gone, fees and funding aside; not within (0, ∞) where there is none."""
         with np.errstate(divide="ignore"):
-            return self.worth(self.worth(self.entry_price) * (1 - self.scenario.lean * self.margin))
+            return self.scenario.worth(self.scenario.worth(self.entry_price) * (1 - self.scenario.lean * self.margin))
 
 
 @dataclass(frozen=True)

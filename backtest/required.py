@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 
 from backtest.columns import axes_fields
 from backtest.config import Config, Data, Entries, Margin, Sweep
-from backtest.engine import parts_of, periods_of
+from backtest.engine import entry_parts, parts_of
 from backtest.entrywise import members_of, rates_by_horizon
 from backtest.errors import ConfigError, DataError
 from backtest.executors.local import map_ordered
 from backtest.history import PriceHistory
 from backtest.progress import progress
-from backtest.rates import Part, parts_of_scenario
+from backtest.rates import Part
 from backtest.series import Series, series_of
 from backtest.sources import Source, config_of, grid_for, sources_of, work_of
 from backtest.sweep import Scenario, scenarios_at, scenarios_of, sides_of
@@ -224,9 +224,7 @@ def _refuse_many_parts(work: Work, scenario: Scenario) -> None:
 
 
 def _only_part(work: Work, scenario: Scenario, series: Series) -> Part:
-    leverages = np.array(EVERY_LEVERAGE)
-    periods = periods_of(work, series, scenario.maintenance)
-    parts = parts_of_scenario(scenario, leverages, work.terms, series, periods)
+    parts = entry_parts(work, series, scenario, np.array(EVERY_LEVERAGE))
     if len(parts) > 1:
         label = scenario.size.label if scenario.size else ""
         raise ConfigError(

@@ -24,12 +24,13 @@ from backtest.config import Config, Data, Entries, Margin, Statistics, Sweep
 from backtest.errors import ConfigError
 from backtest.executors.local import map_ordered
 from backtest.history import Grid, PriceHistory
-from backtest.jobs import Job, jobs_of, scenario_columns, wants_outcomes
+from backtest.jobs import Job, jobs_of, scenarios_of_run, wants_outcomes
+from backtest.portfolio import CrossScenario
 from backtest.progress import progress
 from backtest.results import Result, axes_of, outcome_rows, survival_rows, write_blocks
 from backtest.sources import Source, config_of, has_own_leverage, sources_of
 from backtest.survival import SurvivalTable
-from backtest.sweep import horizon_bars
+from backtest.sweep import Scenario, horizon_bars
 from backtest.units import instant_text
 
 
@@ -92,13 +93,13 @@ def run(
     threads = workers if workers is not None else os.cpu_count() or 1
     if threads < 1:
         raise ConfigError(f"workers must be ≥ 1; got {threads}")
-    scenario_columns(config)  # refuses what is impossible before anything is made
+    scenarios = scenarios_of_run(config)
     sources = sources_of(source, config)
     partial = target.parent / f".{target.name}.{os.getpid()}.partial"
     with folders_for(target):
         try:
             (partial / "blocks").mkdir(parents=True)
-            info = _write(partial, config, sources, threads)
+            info = _write(partial, config, scenarios, sources, threads)
             _commit(partial, target)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -124,7 +125,13 @@ def default_directory(config: str | Path) -> Path:
     return Path("runs") / f"{Path(config).stem}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
 
 
-def _write(folder: Path, config: Config, sources: list[Source], workers: int) -> dict[str, Any]:
+def _write(
+    folder: Path,
+    config: Config,
+    scenarios: Sequence[Scenario | CrossScenario],
+    sources: list[Source],
+    workers: int,
+) -> dict[str, Any]:
     """Do the work and fill a run directory; return what stands in its run.json."""
     from backtest.intervals import check_confidence
 
@@ -141,12 +148,12 @@ def _write(folder: Path, config: Config, sources: list[Source], workers: int) ->
         "verdicts": 0,
         "blocks": [],
     }
-    jobs = list(jobs_of(config, sources))
+    jobs = jobs_of(config, scenarios, sources)
     for number, (name, begin) in enumerate(jobs):
         _write_job(
             folder, config, begin(), info, f"{name} ({number + 1}/{len(jobs)})" if len(jobs) > 1 else name, workers
         )
-    labels = scenario_columns(config)
+    labels = scenarios[0].columns()
     with pq.ParquetWriter(folder / "survival.parquet", survival_schema(labels), compression="zstd") as writer:
         for batch in survival_rows(folder, info, config.statistics.confidence):
             writer.write_batch(batch)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from backtest.barrier import Period
+from backtest.config import Funding
 from backtest.history import Grid
 from backtest.kernels.windows import TILE, Entries, Windows, tile_maxima, widen
 from backtest.sweep import Maintenance, Scenario
@@ -68,7 +71,7 @@ def series_of(work: Work, chunk: slice, scenario: Scenario) -> Series:
     worst = _padded((grid.low if sign > 0 else grid.high)[start:stop], stop - start)
     spot = scenario.maintenance.spot
     if spot is None:
-        paid = funding_paid(work, scenario, start, stop)
+        paid = funding_paid(grid, scenario.funding, start, stop, inverse=scenario.inverse)
     else:
         paid = debt_growth(work, spot.borrow_rate, start, stop)
     local = bars - start
@@ -82,10 +85,10 @@ def series_of(work: Work, chunk: slice, scenario: Scenario) -> Series:
     return Series(
         start,
         stop,
-        1.0 / worst if scenario.inverse else worst,
+        scenario.worth(worst),
         paid,
         entries,
-        1.0 / price if scenario.inverse else price,
+        scenario.worth(price),
         work.weights(scenario.weight, chunk, sign),
         work.until(chunk) - start,
         None if grid.scale is None else _padded(grid.scale[start:stop], stop - start),
@@ -100,12 +103,11 @@ def _padded(values: Float, length: int) -> Float:
     return np.append(values, np.full(length - values.size, np.nan))
 
 
-def funding_paid(work: Work, scenario: Scenario, start: int, stop: int) -> Float:
+def funding_paid(grid: Grid, funding: Funding, start: int, stop: int, *, inverse: bool = False) -> Float:
     """(stop − start,) C, funding paid per unit of quantity (inverse: in 1/P), 0 at the first bar."""
-    grid, funding = work.grid, scenario.funding
     charged = slice(*np.searchsorted(grid.charge_bar, [start + 1, stop]))
     rate = funding.scale * grid.charge_rate[charged] + funding.shift
-    amount = rate / grid.charge_price[charged] if scenario.inverse else rate * grid.charge_price[charged]
+    amount = rate / grid.charge_price[charged] if inverse else rate * grid.charge_price[charged]
     steps = np.diff(grid.charge_bar[charged] - start, prepend=0, append=stop - start)
     return np.repeat(np.cumsum(np.append(0.0, amount)), steps)
 
@@ -114,6 +116,34 @@ def table_bars(grid: Grid, maintenance: Maintenance) -> Int:
     """First bar of each dated table: the first whose open time is not before the date."""
     dates = [grid.start_ms if d.effective_from_ms is None else d.effective_from_ms for d in maintenance.tables]
     return -((grid.start_ms - np.array(dates, dtype=np.int64)) // grid.interval_ms)
+
+
+ALWAYS = (Period(None, 0, np.iinfo(np.int64).max),)
+"""A flat rate is in force at every bar."""
+
+
+def periods_of(grid: Grid, maintenance: Maintenance, start: int, stop: int) -> tuple[Period, ...]:
+    """Tier tables in force over the bars ``start … stop − 1``, counted from `start`, from that of the first on."""
+    if not maintenance.tables:
+        return ALWAYS
+    first = table_bars(grid, maintenance)
+    own = int(np.searchsorted(first, start, side="right")) - 1
+    bars = np.clip([*first[own:], stop], start, stop) - start
+    tables = (dated.table for dated in maintenance.tables[own:])
+    return tuple(Period(t, int(a), int(b)) for t, (a, b) in zip(tables, pairwise(bars), strict=True) if b > a)
+
+
+def split_at_tables(bars: Int, rules: Iterable[tuple[Grid, Maintenance]], chunk: slice) -> list[slice]:
+    """A chunk of entries, cut where they come under another tier table: rejection is judged by the entry's own.
+
+    bars  : (n_entries,) ascending
+    rules : of each leg its grid and maintenance
+    """
+    firsts = [table_bars(grid, maintenance)[1:] for grid, maintenance in rules if maintenance.tables]
+    cuts = np.searchsorted(bars, np.concatenate([np.empty(0, np.int64), *firsts]))
+    inside = {int(c) for c in cuts if chunk.start < c < chunk.stop}  # two dates may have no entry between them
+    edges = [chunk.start, *sorted(inside), chunk.stop]
+    return [slice(a, b) for a, b in pairwise(edges)]
 
 
 def debt_growth(work: Work, borrow_rate: float, start: int, stop: int) -> Float:

@@ -50,27 +50,11 @@ class Openings:
     slack: bool = False
 
 
-def worths_of(scenario: Scenario, prices: Float) -> Float:
-    """What a position's value moves with: P, for inverse contracts 1/P."""
-    return 1.0 / prices if scenario.inverse else prices
-
-
-def notionals_of(scenario: Scenario, entries: Openings) -> Float:
-    """Entry notionals, quote or coin; 1 where no size is given (flat rates do not depend on it)."""
-    size = scenario.size
-    if size is None:
-        return np.ones(entries.bar.size)
-    if size.margin is not None:
-        return size.margin * entries.leverage
-    face = np.full(entries.bar.size, size.notional)
-    return face / entries.price if scenario.inverse else face
-
-
 def quantities_of(scenario: Scenario, entries: Openings) -> Float:
     """Quantities opened: base; inverse: face value in quote."""
     if scenario.face is not None:
         return np.full(entries.bar.size, scenario.face)
-    return notionals_of(scenario, entries) / worths_of(scenario, entries.price)
+    return scenario.notionals(entries.leverage, entries.price) / scenario.worth(entries.price)
 
 
 @dataclass(frozen=True)
@@ -103,10 +87,10 @@ def stage_of(work: Work, scenario: Scenario, entries: Sequence[Openings], surplu
     bars = bars_of(work, scenario, slice(first, min(work.grid.n_bars, last + 1)))
     terms = terms_of(work, scenario, surplus or work.terms.surplus)
     rules = terms[0]
-    adverse, close = worths_of(scenario, bars["adverse"]), worths_of(scenario, bars["close"])
+    adverse, close = scenario.worth(bars["adverse"]), scenario.worth(bars["close"])
     # A close confirms in bars that have trigger prices.
     watched = np.where(np.isnan(adverse), np.nan, close) if policy.confirm_bars else adverse
-    seen = [adverse, close, *(worths_of(scenario, e.price) for e in entries)]
+    seen = [adverse, close, *(scenario.worth(e.price) for e in entries)]
     rules["lowest"] = min(np.fmin.reduce(worths) for worths in seen)
     rules["highest"] = max(np.fmax.reduce(worths) for worths in seen)
     forest = Forest(bars["paid"])
@@ -145,7 +129,7 @@ def bars_of(work: Work, scenario: Scenario, span: slice) -> dict[str, Float]:
         "stop_open": price[stop + "open"],
         "stop_adverse": price[stop + bad],
         "favourable": price[take + good],
-        "paid": funding_paid(work, scenario, span.start, span.stop),
+        "paid": funding_paid(grid, scenario.funding, span.start, span.stop, inverse=scenario.inverse),
         "known": np.maximum.accumulate(known),
     }
 

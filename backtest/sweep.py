@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from backtest.config import Config, Funding, Margin, RuleTiers, Size, Sweep
 from backtest.errors import ConfigError, RuleError
 from backtest.keys import Basis, Contract, Side
@@ -16,6 +19,8 @@ from backtest.rules.packaged import packaged_symbols, packaged_tables
 from backtest.rules.tiers import DatedTable, read_tier_tables
 from backtest.trades import read_trades
 from backtest.units import duration_ms, duration_text, number_text
+
+Float = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,19 @@ class Scenario:
     def lean(self) -> float:
         """What the position gains per unit of worth: +sign in P for linear, −sign in 1/P for inverse contracts."""
         return -self.sign if self.inverse else self.sign
+
+    def worth(self, price: Float) -> Float:
+        """What the value of a position moves with: P, for inverse contracts 1/P; applied twice it is the price."""
+        return 1.0 / price if self.inverse else price
+
+    def notionals(self, leverage: Float, entry_price: Float) -> Float:
+        """(n,) entry notionals, quote or coin; 1 where no size is given (flat rates do not depend on it)."""
+        if self.size is None:
+            return np.ones(leverage.size)
+        if self.size.margin is not None:
+            return self.size.margin * leverage
+        fixed = np.full(leverage.size, self.size.notional)
+        return fixed / entry_price if self.inverse else fixed
 
     @property
     def face(self) -> float | None:

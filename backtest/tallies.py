@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from backtest.closings import latest_closes, recovered_of, windows_of
+from backtest.closings import recovered_of, windows_of
 from backtest.columns import POINT, axes_fields, repeated
 from backtest.config import Config
 from backtest.engine import first_crossings, parts_of
@@ -86,7 +86,6 @@ def tallies_of(config: Config, sources: Sequence[Source], where: str | None, at:
         if not kept:
             continue
         work = work_of(config, grid_for(config, source, own))
-        latest_close = latest_closes(work.grid)
         per_entry = -(-work.grid.n_bars // max(1, work.bars.size))
         chunks = work.chunks(min(CHUNK_BARS * per_entry, MOST_CHUNK_BARS))
         with progress(f"days of {source.symbol}", len(kept) * len(chunks)) as advance:
@@ -95,7 +94,7 @@ def tallies_of(config: Config, sources: Sequence[Source], where: str | None, at:
                 for chunk in chunks:
                     for part in parts_of(work, scenario.maintenance, chunk):
                         for side in sides_of(scenario):
-                            _count(work, side, part, latest_close, tally, at)
+                            _count(work, side, part, tally, at)
                     advance(1)
                 yield tally
 
@@ -122,10 +121,10 @@ def _empty(config: Config, work: Work, scenario: Scenario, wanted: NDArray[np.bo
     return Tally(labels, scenario, grid, wanted, first, counts[0], counts[1], by_bar)
 
 
-def _count(work: Work, scenario: Scenario, chunk: slice, latest_close: Int, tally: Tally, at: int | None) -> None:
+def _count(work: Work, scenario: Scenario, chunk: slice, tally: Tally, at: int | None) -> None:
     """Add the liquidations of a chunk of entries."""
     found = first_crossings(work, scenario, chunk)
-    (window,) = windows_of(work, chunk, found.series.weight, latest_close)
+    (window,) = windows_of(work, chunk, found.series.weight)
     grid, n_days = work.grid, tally.liquidations.shape[1]
     # Every leverage is counted for `lived`; where only days are asked for, those that are.
     for leverage in range(work.leverages.size) if at is not None else np.flatnonzero(tally.wanted).tolist():

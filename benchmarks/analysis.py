@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import argparse
 import platform
-import time
 import warnings
-from collections.abc import Callable
 
 import lifelines
 import numpy as np
 from lifelines.utils import restricted_mean_survival_time
+from timing import best
 
 from backtest.analysis import Analysis, analyse, conditional_survival, cumulative_incidence, event_incidence
 
@@ -77,16 +76,6 @@ def check(found: Analysis, fitted: list[tuple[np.ndarray, float, float]]) -> Non
         np.testing.assert_allclose(found.survival[i, :, 0], curve, rtol=1e-9)
         np.testing.assert_allclose(found.mean.upper[i, -1, 0], mean, rtol=1e-9)
         np.testing.assert_equal(np.nan_to_num(found.median.by[i, 0], nan=np.inf), median)
-
-
-def best(function: Callable[[], object], repeat: int = 5) -> float:
-    """Seconds of the quickest of some calls."""
-    times = []
-    for _ in range(repeat):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return min(times)
 
 
 def main() -> None:

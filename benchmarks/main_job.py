@@ -13,12 +13,11 @@ import resource
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numba
 import numpy as np
+from timing import best
 
 import backtest as bt
 from backtest.barrier import TIE
@@ -40,17 +39,6 @@ def config() -> Config:
     """One question per entry × horizon × leverage: at a call ratio of 1 the margin call is the liquidation."""
     sweep = bt.Sweep(side=["long"], leverage=range(1, 126), horizon=HORIZONS, maintenance=[MAINTENANCE])
     return Config(sweep=sweep, margin=bt.Margin(margin_call_ratio=1.0))
-
-
-def best(function: Callable[[], object], repeat: int = 5) -> float:
-    """Seconds of the quickest of some calls, after one to compile."""
-    function()
-    times = []
-    for _ in range(repeat):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return min(times)
 
 
 def sweep_all(work: Work, scenarios: list[Scenario], workers: int = 1, times: int = 1) -> np.ndarray:

@@ -10,12 +10,11 @@ searches and counts of 125 leverages.
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
 from dataclasses import replace
 
 import numba
 import numpy as np
+from timing import best
 
 import backtest as bt
 from backtest.barrier import TIE
@@ -48,17 +47,6 @@ def histories(years: float) -> list[PriceHistory]:
         columns["funding_rate"] = own.columns["funding_rate"]
         out.append(PriceHistory(symbol, own.interval_ms, own.start_ms, columns))
     return out
-
-
-def quickest(function: Callable[[], object], repeat: int = 5) -> float:
-    """Seconds of the quickest of some calls, after one to compile."""
-    function()
-    times = []
-    for _ in range(repeat):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return min(times)
 
 
 @numba.njit(nogil=True, error_model="numpy")
@@ -132,7 +120,7 @@ def main() -> None:
     sources = sources_of(histories(given.years), config)
     work = cross_work_of(config, cross_grids_of(config, sources, [scenario]), [scenario])
     n_entries, chunks = work.base.bars.size, work.chunks()
-    seconds = quickest(lambda: [cross_block(work, [scenario], chunk) for chunk in chunks]) / n_entries
+    seconds = best(lambda: [cross_block(work, [scenario], chunk) for chunk in chunks]) / n_entries
     print(f"{len(WEIGHTS)} symbols, {work.base.grid.n_bars:,} common bars, {n_entries:,} entries every {given.every}")
     print(f"block of work    {seconds * 1e6:9.2f} µs per entry")
     every_nth = max(1, n_entries // given.sample)
@@ -143,7 +131,7 @@ def main() -> None:
     rates = np.empty((local.bar.size, horizon.size))
     want = cross_block(thin, [scenario], slice(0, local.bar.size))["liquidations"][0].sum(axis=-1)
     for name, scan in (("plain scan", plain_scan), ("vector scan", vector_scan)):
-        took = quickest(lambda scan=scan: scan(value, local.bar, weight, horizon, rates), 2) / local.bar.size
+        took = best(lambda scan=scan: scan(value, local.bar, weight, horizon, rates), 2) / local.bar.size
         same = "same counts" if (counted(rates, thin, local, weight) == want).all() else "COUNTS DIFFER"
         print(f"{name:16} {took * 1e6:9.2f} µs per entry   {took / seconds:6.1f}×   {same}")
 
