@@ -19,7 +19,7 @@ VENV = ROOT / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 COMMANDS = {
     "demo": ("", [["backtest", "demo"]]),
-    "test": ("test", [["python", "-m", "pytest"]]),
+    "test": ("test", [["python", "-m", "pytest", "-n", "auto", "--maxprocesses", "4"]]),
     "lint": (
         "dev",
         [

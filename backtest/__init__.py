@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from backtest.comparisons import compare
     from backtest.config import Config, Data, Entries, Funding, Margin, Size, Statistics, Sweep, load_config
     from backtest.days import liquidation_days, liquidation_episodes
+    from backtest.earnings import returns
     from backtest.errors import BacktestError, ConfigError, DataError, RuleError
     from backtest.events import events_of
     from backtest.history import PriceHistory
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from backtest.sensitivities import sensitivity
     from backtest.store import read_history, write_history
     from backtest.walkforward import walk_forward
+    from backtest.worstdays import worst_days
 
 _HOME = {
     "BacktestError": "errors",
@@ -38,6 +40,7 @@ _HOME = {
     "check": "checks",
     "compare": "comparisons",
     "walk_forward": "walkforward",
+    "worst_days": "worstdays",
     "import_generic": "ingest.generic",
     "events_of": "events",
     "liquidation_days": "days",
@@ -45,6 +48,7 @@ _HOME = {
     "resample": "resampling",
     "sensitivity": "sensitivities",
     "required_margin": "required",
+    "returns": "earnings",
     "read_history": "store",
     "write_history": "store",
     "Config": "config",
@@ -84,9 +88,11 @@ __all__ = [
     "read_history",
     "required_margin",
     "resample",
+    "returns",
     "run",
     "sensitivity",
     "walk_forward",
+    "worst_days",
     "write_history",
 ]
 

@@ -28,6 +28,7 @@ from backtest.analysis import (
     survival_curve,
 )
 from backtest.columns import axes_fields
+from backtest.curve_intervals import curve_interval
 from backtest.errors import ConfigError, DataError
 from backtest.survival import COUNTS, OUTCOMES, SurvivalTable
 from backtest.units import duration_ms
@@ -72,6 +73,36 @@ def hazard_frame(table: pd.DataFrame, counts: Counts = None) -> pd.DataFrame:
     out["liquidated_in_interval"] = grid.rows(found.conditional)
     out["hazard_per_day"] = grid.rows(found.rate) * HOURS_PER_DAY
     out["cumulative_hazard"] = grid.rows(found.cumulative)
+    return out
+
+
+def curve_frame(table: pd.DataFrame, counts: Counts, trials: ArrayLike, confidence: float) -> pd.DataFrame:
+    """Kaplan–Meier curves with their bounds, one row per row of the table.
+
+    Parameters
+    ----------
+    table, counts
+        As of `hazard_frame`, with ``entries, liquidations, prior_liquidations``.
+    trials : (n_rows,) float
+        Independent trials that the entries of each row are worth, as of `backtest.run_tables.effective_trials`.
+    confidence : float
+        Of the bounds.
+
+    Returns
+    -------
+    DataFrame
+        Index and order of `table`: scenario columns, ``horizon, leverage, entries``, ``effective`` (independent trials
+        that the curve is worth), ``survival`` (the curve) and its bounds ``survival_low, survival_high``, as of
+        `backtest.curve_intervals.curve_interval`.
+    """
+    grid, full = _grid_of(table), _with(table, counts).assign(_trials=np.asarray(trials))
+    needed = ("entries", "liquidations", "prior_liquidations")
+    worth = grid.cube(full["_trials"])
+    found = curve_interval(grid.hours, *(grid.cube(full[n]) for n in needed), trials=worth, confidence=confidence)
+    out = full[[*grid.axes, "horizon", "leverage", "entries"]].copy()
+    out["effective"], out["survival"] = grid.rows(found.trials), grid.rows(found.survival)
+    out["survival_low"], out["survival_high"] = grid.rows(found.low), grid.rows(found.high)
+    out.attrs["confidence"] = confidence
     return out
 
 

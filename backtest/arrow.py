@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from backtest.errors import DataError
+from backtest.places import Place, scrubbed
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
@@ -23,12 +23,12 @@ _TICKS = {"s": (1000, 1), "ms": (1, 1), "us": (1, 1_000), "ns": (1, 1_000_000)}
 
 
 @contextmanager
-def arrow_errors(file: Path, kind: str = "Parquet") -> Iterator[None]:
+def arrow_errors(file: Place, kind: str = "Parquet") -> Iterator[None]:
     """What Arrow says about a damaged file, as one DataError that names it."""
     try:
         yield
     except (pa.ArrowException, OSError) as error:
-        reason = str(error).strip().split("\n")[0]
+        reason = scrubbed(str(error).strip().split("\n")[0])
         raise DataError(f"{file}: not a readable {kind} file; truncated, or of another format ({reason})") from error
 
 

@@ -1,5 +1,9 @@
 """Stationary block bootstrap over calendar blocks: draws of block indices, and sums over them.
 
+A resampled history is a few stretches of the one that was. How often its blocks stand in it changes only where a
+stretch begins or ends, and what the counts sum to is had from their running sums there: summation by parts, some forty
+terms for however many blocks.
+
 References
 ----------
 Politis, D. N. and Romano, J. P. (1994). The stationary bootstrap. Journal of the American Statistical Association 89,
@@ -10,11 +14,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backtest.errors import ConfigError
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
@@ -86,6 +94,46 @@ def weights(n_blocks: int, mean: float, replications: int, seed: int) -> Float:
         counts = np.bincount((rows + index).ravel(), minlength=index.size)
         out[done : done + len(index)] = counts.reshape(len(index), n_blocks)
         done += len(index)
+    return out
+
+
+def jumps(weight: Float) -> csr_array:
+    """The weight of each block less that of the next (0 after the last), as `sums` needs it: as `weight`, sparse.
+
+    Examples
+    --------
+    >>> jumps(np.array([[2.0, 2.0, 0.0, 1.0]])).toarray().tolist()
+    [[0.0, 2.0, -1.0, 1.0]]
+    """
+    from scipy.sparse import csr_array
+
+    found: csr_array = csr_array(-np.diff(weight, axis=1, append=0.0))
+    return found
+
+
+def sums(counts: Int, jump: csr_array) -> Float:
+    """Counts summed over each resampled history.
+
+    Parameters
+    ----------
+    counts : (n_rows, n_blocks) int64
+        Of which the sum of any resampled history and the terms of it stay below 2⁵³: whole numbers that float64 holds,
+        whatever the order they are added in.
+    jump : (replications, n_blocks)
+        As of `jumps`.
+
+    Returns
+    -------
+    (replications, n_rows) float64
+        ``weight @ counts.T``, to the last digit.
+
+    Examples
+    --------
+    >>> sums(np.array([[3, 5, 7, 9]]), jumps(np.array([[2.0, 2.0, 0.0, 1.0]]))).tolist()
+    [[25.0]]
+    """
+    running = np.cumsum(counts, axis=1).T.astype(np.float64, order="C")  # whole numbers first: half the time
+    out: Float = jump @ running
     return out
 
 

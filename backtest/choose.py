@@ -15,6 +15,8 @@ from backtest.units import MS_PER_UNIT, duration_ms
 if TYPE_CHECKING:
     import pandas as pd
 
+ECONOMICS = ("return_mean", "growth_mean", "insurance_loss", "growth_leverage", "growth_best")
+
 
 def choose(
     table: pd.DataFrame,
@@ -66,11 +68,7 @@ def choose(
 
     if not 0 < survival < 1:
         raise ConfigError(f"survival must lie between 0 and 1, such as 0.95; got {survival:g}")
-    if horizon is not None:
-        wanted, known = duration_ms(horizon), list(dict.fromkeys(table["horizon"]))
-        table = table[[duration_ms(text) == wanted for text in table["horizon"]]]
-        if table.empty:
-            raise ConfigError(f"horizon must be one of {', '.join(known)} in this run; got {horizon!r}")
+    table = of_horizon(table, horizon)
     if worst_over:
         table = worst_case(table, worst_over)
     axes = [*(field.name for field in axes_fields(table.columns)), "horizon"]
@@ -79,14 +77,16 @@ def choose(
         ordered = part.sort_values("leverage")
         best, step = _best(ordered, survival)
         most = ordered.iloc[int(ordered["entries"].to_numpy().argmax())]
-        attainable = attainable_low(
-            int(most["entries"]),
-            duration_ms(str(most["horizon"])) // interval_ms,
-            block_ms // interval_ms,
-            present_bars[str(most["symbol"])],
-            MS_PER_UNIT["d"] / interval_ms,
-            confidence,
-        )
+        attainable = most.get("attainable")
+        if attainable is None:  # of a regime it comes with the table
+            attainable = attainable_low(
+                int(most["entries"]),
+                duration_ms(str(most["horizon"])) // interval_ms,
+                block_ms // interval_ms,
+                present_bars[str(most["symbol"])],
+                MS_PER_UNIT["d"] / interval_ms,
+                confidence,
+            )
         row: dict[str, object] = dict(zip(axes, key, strict=True))
         for name in ("leverage", "survival", "survival_low", "survival_high"):
             row[name] = np.nan if best is None else best[name]
@@ -98,6 +98,64 @@ def choose(
     out = pd.DataFrame(rows)
     out.attrs = {"survival": survival, "confidence": confidence}
     return out
+
+
+def with_economics(choices: pd.DataFrame, outcomes: pd.DataFrame) -> pd.DataFrame:
+    """Choices with what the chosen leverage earned beside how it survived, and the leverage at which most was earned.
+
+    Parameters
+    ----------
+    choices : DataFrame
+        As `choose` returns it, of every axis.
+    outcomes : DataFrame
+        ``outcomes.parquet``.
+
+    Returns
+    -------
+    DataFrame
+        With ``return_mean`` (net of fees, funding and liquidation), ``growth_mean`` (log growth of a bankroll of which
+        ``statistics.bankroll_fraction`` is posted) and ``insurance_loss`` (what the fund pays), per entry, in initial
+        margins; ``growth_leverage``, where the growth is greatest among the leverages that meet the target, NaN where
+        it is above 0 at none of them, and its ``growth_best``.
+    """
+    import pandas as pd
+
+    axes = [*(field.name for field in axes_fields(outcomes.columns)), "horizon"]
+    earned = outcomes[[*axes, "leverage", "return_mean", "growth_mean"]].assign(
+        insurance_loss=outcomes["insurance_loss"] / outcomes["entries"].where(outcomes["entries"] > 0)
+    )
+    rows = []
+    for choice in choices.to_dict("records"):
+        part = earned
+        for name in axes:
+            same = part[name].isna() if pd.isna(choice[name]) else part[name] == choice[name]
+            part = part[same]
+        chosen = part[(part["leverage"] == choice["leverage"]) | part["leverage"].isna()]
+        row = dict.fromkeys(ECONOMICS, np.nan)
+        if len(chosen):
+            row |= {name: float(chosen.iloc[0][name]) for name in ("return_mean", "growth_mean", "insurance_loss")}
+        meets = part[part["leverage"] <= choice["leverage"]]
+        best = meets["growth_mean"].max()
+        if best > 0:
+            row |= {
+                "growth_leverage": float(meets["leverage"][meets["growth_mean"].idxmax()]),
+                "growth_best": float(best),
+            }
+        rows.append(row)
+    out = pd.concat([choices, pd.DataFrame(rows, index=choices.index)], axis=1)
+    out.attrs = choices.attrs
+    return out
+
+
+def of_horizon(table: pd.DataFrame, horizon: str | None) -> pd.DataFrame:
+    """The rows of one duration; all where none is asked for."""
+    if horizon is None:
+        return table
+    wanted, known = duration_ms(horizon), list(dict.fromkeys(table["horizon"]))
+    found: pd.DataFrame = table[[duration_ms(text) == wanted for text in table["horizon"]]]
+    if found.empty:
+        raise ConfigError(f"horizon must be one of {', '.join(known)} in this run; got {horizon!r}")
+    return found
 
 
 def _best(ordered: pd.DataFrame, survival: float) -> tuple[pd.Series[Any] | None, pd.Series[Any] | None]:

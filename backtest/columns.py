@@ -14,7 +14,7 @@ SCENARIO = (
     *(pa.field(name, pa.float64()) for name in ("open_fee", "funding_scale", "funding_shift")),
     pa.field("size", pa.string()),
 )
-FURTHER = ("weight", "policy", "verdict")
+FURTHER = ("weight", "policy", "verdict", "regime")
 """Axes that stand in the results only where a configuration has them, before ``horizon``."""
 POINT = (pa.field("horizon", pa.string()), pa.field("leverage", pa.float64()))
 
@@ -48,6 +48,7 @@ def outcome_schema(present: Iterable[str] = ()) -> pa.Schema:
             *((name, pa.int64()) for name in ("entries", "liquidations", "survived", *whole)),
             *((name, pa.float64()) for name in OUTCOMES[OUTCOMES.index("equity") :]),
             ("return_mean", pa.float64()),
+            ("growth_mean", pa.float64()),
             ("policy_cost", pa.float64()),
         ]
     )

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backtest.bootstrap import FEWEST_BLOCKS, check_level, mean_length, weights
+from backtest.bootstrap import FEWEST_BLOCKS, check_level, jumps, mean_length, sums, weights
 from backtest.columns import axes_fields
 from backtest.errors import ConfigError
-from backtest.results import Blocks, Result, blocks_of, read_blocks
+from backtest.results import Result
+from backtest.run_tables import Blocks, blocks_of, read_blocks
 from backtest.survival import SurvivalTable
 from backtest.units import duration_ms, duration_text
 
 if TYPE_CHECKING:
     import pandas as pd
+    from scipy.sparse import csr_array
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 Value = str | float | None
 
-CELLS = 4_000_000
-"""Resampled sums that are held at once."""
+CELLS = 128_000
+"""Resampled sums of a kind, and counts, that are held at once: as many as stay in a processor's cache."""
 ABSENT: dict[str, Value] = {"policy": "none"}
 """What a run without the axis has on it, where that is not null."""
 
@@ -66,9 +68,9 @@ def compare(one: Result, other: Result, horizon: str | None = None, confidence: 
     DataFrame
         Matched scenario columns, ``horizon, leverage, entries_one, entries_other, survival_one, survival_other,
         difference, difference_low, difference_high, blocks`` (shared), ``differing_blocks`` (those in which counts
-        differ) and ``few_blocks`` (fewer than ten shared, or fewer than ten differ but some: the interval says
-        little; where none differs, the runs agree on this history, and nothing more is said). NaN where either run has
-        no entries.
+        differ) and ``few_blocks`` (fewer than ten shared: no interval, its bounds are NaN; or fewer than ten differ but
+        some: it says little; where none differs, the runs agree on this history, and nothing more is said). NaN where
+        either run has no entries.
 
     Raises
     ------
@@ -84,7 +86,7 @@ def compare(one: Result, other: Result, horizon: str | None = None, confidence: 
     match = _matched(one, other, horizon)
     tail = (1 - level) / 2
     rows: list[dict[str, object]] = []
-    drawn: dict[tuple[int, int], Float] = {}
+    drawn: dict[tuple[int, int], csr_array] = {}
     for pair in match.pairs:
         tables = [_read(run, where) for run, where in zip((one, other), pair, strict=True)]
         labels = _labels(pair[0], match.columns)
@@ -98,9 +100,11 @@ def compare(one: Result, other: Result, horizon: str | None = None, confidence: 
             ]
             n_blocks = max(0, last - first)
             key = n_blocks, mean_length(n_blocks, ms / match.block_ms)
-            if n_blocks and key not in drawn:
-                drawn[key] = weights(*key, replications, seed)
-            low, high = _interval(parts, drawn[key], tail) if n_blocks else _nothing(len(match.leverages))
+            low, high = _nothing(len(match.leverages))
+            if n_blocks >= FEWEST_BLOCKS:
+                if key not in drawn:
+                    drawn[key] = jumps(weights(*key, replications, seed))
+                low, high = difference_interval(parts, drawn[key], tail)
             rates = [_rate(part.sum(axis=-1)) for part in parts]
             differing = (parts[0] != parts[1]).any(axis=0).sum(axis=-1)
             for at, (leverage, *_) in enumerate(match.leverages):
@@ -123,8 +127,8 @@ def compare(one: Result, other: Result, horizon: str | None = None, confidence: 
                 )
     out = pd.DataFrame(rows)
     out.attrs = {
-        "one": str(one.path),
-        "other": str(other.path),
+        "one": str(one.place),
+        "other": str(other.place),
         "differs": match.differs,
         "confidence": level,
         "replications": replications,
@@ -155,26 +159,37 @@ def _shared(counts: list[Int], first_blocks: list[int]) -> tuple[int, int]:
     return max(begin), max(*begin, min(end))
 
 
-def _rate(counts: Float | Int) -> Float:
-    """Survival from (2, …) entries and liquidations, NaN without entries."""
+def _rate(counts: Sequence[Float | Int]) -> Float:
+    """Survival from entries and liquidations, NaN without entries."""
     with np.errstate(invalid="ignore", divide="ignore"):
         out: Float = np.where(counts[0] > 0, 1 - counts[1] / counts[0], np.nan)
     return out
 
 
-def _interval(parts: list[Int], weight: Float, tail: float) -> tuple[Float, Float]:
-    """Quantiles of the difference over resampled histories, of each leverage.
+def difference_interval(parts: list[Int], jump: csr_array, tail: float) -> tuple[Float, Float]:
+    """Quantiles of the difference of two survival rates over resampled histories.
 
-    parts : (2, n_leverages, n_blocks) of each run; weight : (replications, n_blocks). Sums of counts are whole numbers
-    that float64 holds, so that they are the same in whatever order they are added.
+    Parameters
+    ----------
+    parts : two of (2, n_rows, n_blocks) int64
+        Entries and liquidations of each run over the same blocks.
+    jump : (replications, n_blocks)
+        As of `backtest.bootstrap.jumps`.
+    tail : float
+        Share of the replications below the lower bound, and above the upper one.
+
+    Returns
+    -------
+    low, high : (n_rows,) float64
+        NaN where no replication has entries in both; of those that have not in a row, none counts.
     """
-    n_leverages = parts[0].shape[1]
-    low, high = _nothing(n_leverages)
-    step = max(1, CELLS // (4 * len(weight)))
-    for at in (slice(i, i + step) for i in range(0, n_leverages, step)):
-        size = parts[0][:, at].shape
-        sums = [(part[:, at].reshape(-1, size[-1]) @ weight.T).reshape(*size[:2], -1) for part in parts]
-        difference = np.sort(_rate(sums[1]) - _rate(sums[0]), axis=-1)  # NaN, of draws without entries, to the end
+    n_rows = parts[0].shape[1]
+    low, high = _nothing(n_rows)
+    step = max(1, CELLS // max(jump.shape))
+    for at in (slice(i, i + step) for i in range(0, n_rows, step)):
+        mine, theirs = (_rate([sums(counts[at], jump) for counts in part]) for part in parts)
+        difference = np.ascontiguousarray((theirs - mine).T)
+        difference.sort(axis=-1)  # NaN, of draws without entries, to the end
         known = np.isfinite(difference).sum(axis=-1)
         low[at], high[at] = (_quantile(difference, known, q) for q in (tail, 1 - tail))
     return low, high

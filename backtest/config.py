@@ -36,7 +36,9 @@ from backtest.keys import (
     Side,
     explain,
 )
+from backtest.places import resolved
 from backtest.policy import Policy, VolatilityScale, VolatilityTarget
+from backtest.regimes import Regimes, of_market
 from backtest.rules.catalog import rules
 from backtest.units import duration_ms, instant_ms, number_text
 
@@ -266,7 +268,7 @@ class Margin(Model):
 
 
 class Statistics(Model):
-    """Intervals."""
+    """Intervals, and by what counts are kept apart."""
 
     confidence: Annotated[Number, Field(gt=0, lt=1)] = 0.95
     block: Duration = Field("7d", description="Calendar blocks of entries that are counted apart.")
@@ -274,8 +276,14 @@ class Statistics(Model):
         1000, description="Bootstrap, where an interval has no closed form."
     )
     seed: Annotated[int, Field(strict=True, ge=0)] = 0
+    regimes: Regimes = Field(
+        (), description="Labels of the entries by which counts are kept apart too: 'year', 'hour' …"
+    )
     outcomes: Annotated[bool, Field(strict=True)] = Field(
         False, description="Also what became of positions in money; always with policies."
+    )
+    bankroll_fraction: Annotated[Number, Field(gt=0, le=1)] = Field(
+        0.1, description="Of a bankroll, posted as margin: for the log growth among the outcomes."
     )
 
 
@@ -339,6 +347,9 @@ class Config(Model):
         ):
             if given is not None:
                 raise ValueError(f"{name} has no place beside sweep.portfolio")
+        for regime in self.statistics.regimes:
+            if of_market(regime):
+                raise ValueError(f"statistics.regimes: {regime.by!r} is of one symbol, and sweep.portfolio has several")
         if self.margin.contract != "linear":
             raise ValueError(
                 f"sweep.portfolio is margined in one quote currency: contract 'linear'; got {self.margin.contract!r}"
@@ -367,11 +378,11 @@ def load_config(path: str | Path) -> Config:
         raise ConfigError(f"{file}:\n" + explain(error)) from None
     if config.data.path is None:
         raise ConfigError(f"{file}: data.path must name a dataset or a Parquet file")
-    return _with_base(config, file.parent)
+    return with_base(config, file.parent)
 
 
-def _with_base(config: Config, base: Path) -> Config:
-    """Resolve the paths of a configuration against the folder of its file."""
+def with_base(config: Config, base: Path) -> Config:
+    """Resolve the paths of a configuration against a folder."""
 
     def resolve(item: float | str | RuleTiers) -> float | str | RuleTiers:
         if isinstance(item, RuleTiers):
@@ -381,7 +392,9 @@ def _with_base(config: Config, base: Path) -> Config:
         return item
 
     sweep = config.sweep.model_copy(update={"maintenance": tuple(resolve(m) for m in config.sweep.maintenance)})
-    data = config.data.model_copy(update={"path": str(base / (config.data.path or ""))})
+    data = config.data.model_copy(update={"path": resolved(base, config.data.path or "")})
     file = config.entries.file
     entries = config.entries.model_copy(update={"file": None if file is None else str(base / file)})
-    return config.model_copy(update={"sweep": sweep, "data": data, "entries": entries})
+    regimes = tuple(regime.at(base) for regime in config.statistics.regimes)
+    statistics = config.statistics.model_copy(update={"regimes": regimes})
+    return config.model_copy(update={"sweep": sweep, "data": data, "entries": entries, "statistics": statistics})

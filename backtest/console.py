@@ -15,6 +15,7 @@ from backtest.plots.words import (
     own_leverage,
     percent_text,
     rate_text,
+    scenario_axes,
     scenario_words,
     times_text,
 )
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+NO_WINDOW = "no window fits"
+FEW_BLOCKS = "*: too few blocks of history for the interval to say much"
 WIDTH = 2000  # labels of policies and portfolios are long, and a cell that is cut says less than a line that wraps
 
 
@@ -45,7 +48,20 @@ def choices_text(choices: pd.DataFrame) -> str:
     title = f"Largest leverage whose survival is at least {target} with {confidence} confidence"
     if own:
         title = f"Survival of the trades at the leverage each had, and its {confidence} interval"
-    return "\n".join([title, _table([*axes, *horizons], rows), *_notes(choices, own)])
+    text = "\n".join([title, _table([*axes, *horizons], rows), *_notes(choices, own)])
+    return f"{text}\n\n{_earned_text(choices, axes)}" if "growth_mean" in choices else text
+
+
+def _earned_text(choices: pd.DataFrame, axes: list[str]) -> str:
+    """What the chosen leverages earned per position, and where most was earned."""
+    lines = []
+    for row in choices.to_dict("records"):
+        best = "—" if math.isnan(row["growth_leverage"]) else f"{row['growth_leverage']:g}×"
+        amounts = [_signed(row["return_mean"]), *(_signed(row[key], 4) for key in ("growth_mean", "insurance_loss"))]
+        lines.append([*(_label(row[name]) for name in axes), row["horizon"], *amounts, best])
+    header = [*axes, "horizon", "return", "log growth", "fund pays", "most growth at"]
+    note = "most growth at: of the leverages that meet the target; —: none of them grows a bankroll"
+    return "\n".join(["What it earned per position, in margins, net of everything", _table(header, lines), note])
 
 
 def leverage_text(table: pd.DataFrame) -> str:
@@ -58,9 +74,64 @@ def leverage_text(table: pd.DataFrame) -> str:
         for leverage in [math.nan] if same["leverage"].isna().all() else usual_leverages(same):
             line = {row["horizon"]: row for row in matching(same, "leverage", leverage).to_dict("records")}
             name = OWN_LEVERAGE if math.isnan(leverage) else f"{leverage:g}×"
-            lines.append([name, *(_rate(line[h]) for h in horizons)])
+            lines.append([name, *(_entered(line[h]) for h in horizons)])
         parts.append(f"Survival of {scenario_words(same)}\n" + _table(["leverage", *horizons], lines))
+    if (table["few_blocks"] & (table["entries"] > 0)).any():
+        parts.append(FEW_BLOCKS)
     return "\n".join(parts)
+
+
+def regimes_text(frame: pd.DataFrame) -> str:
+    """Survival with its interval of every label (lines) at the leverages given (columns), scenario by scenario.
+
+    frame : as `Result.regimes` returns it, at one horizon
+    """
+    parts = []
+    axes = [name for name in scenario_axes(frame) if name != "regime"]
+    for _, rows in frame.groupby(axes, sort=False, dropna=False):
+        lines = []
+        for label, line in rows.groupby("regime", sort=False):
+            entries = int(line["entries"].max())
+            cells = [_rate(row) + "*" * bool(row["few_blocks"]) for row in line.to_dict("records")]
+            lines.append([str(label), f"{entries:,}", *(cells if entries else ["no entries"] * len(cells))])
+        leverages = [OWN_LEVERAGE if math.isnan(x) else f"{x:g}×" for x in dict.fromkeys(rows["leverage"])]
+        title = f"Survival of {scenario_words(rows, ('regime',))} within {rows['horizon'].iloc[0]}"
+        parts.append(title + "\n" + _table([frame.attrs["by"], "entries", *leverages], lines))
+    notes = []
+    if (frame["few_blocks"] & (frame["entries"] > 0)).any():
+        notes.append("*: the entries of this label span less than a year and a half; the interval says little")
+    return "\n\n".join(parts) + "\n" + "\n".join(notes)
+
+
+def returns_text(frame: pd.DataFrame) -> str:
+    """Mean and quantiles of the return on margin per leverage (lines), scenario by scenario and horizon by horizon.
+
+    frame : as `backtest.returns` returns it
+    """
+    quantiles = [name for name in frame.columns if name.startswith("return_q")]
+    heads = [f"{name.removeprefix('return_q').replace('_', '.')} %" for name in quantiles]
+    parts = []
+    for _, rows in frame.groupby([*scenario_axes(frame), "horizon"], sort=False, dropna=False):
+        lines = []
+        for row in rows.to_dict("records"):
+            name = OWN_LEVERAGE if math.isnan(row["leverage"]) else f"{row['leverage']:g}×"
+            earned = [_signed(row[key]) for key in ("return_mean", *quantiles)]
+            further = [_signed(row[key], 4) for key in ("growth_mean", "insurance_loss")]
+            lines.append([name, f"{row['entries']:,}", *earned, *further])
+        title = f"Return on margin of {scenario_words(rows)}, held for {rows['horizon'].iloc[0]}"
+        parts.append(title + "\n" + _table(["leverage", "entries", "mean", *heads, "log growth", "fund pays"], lines))
+    share = percent_text(frame.attrs["bankroll_fraction"])
+    notes = f"log growth: of a bankroll of which {share} is posted as margin, per position; ruin: it can lose all of it"
+    return "\n\n".join(parts) + "\n" + notes
+
+
+def _signed(share: float, digits: int = 2) -> str:
+    """``+1.23 %``."""
+    if math.isnan(share):
+        return "—"
+    if math.isinf(share):
+        return "ruin"
+    return f"{100 * share:+.{digits}f} %".replace("-", "−")
 
 
 def episodes_text(episodes: pd.DataFrame, worst: int = 10) -> str:
@@ -168,10 +239,12 @@ def compare_text(frame: pd.DataFrame) -> str:
     notes = [f"{name}: {_label(two)}, against {_label(one)}" for name, (one, two) in frame.attrs["differs"].items()]
     if not notes:
         notes.append("the two runs have the same settings")
-    if (frame["differing_blocks"] == 0).any():
+    if frame["difference"].isna().any():
+        notes.append("—: the runs share no block in which both have entries at this horizon")
+    if (frame["difference"].notna() & (frame["differing_blocks"] == 0)).any():
         notes.append("=: the runs agree in every calendar block; of what this history does not hold it says nothing")
     if frame["few_blocks"].any():
-        notes.append("*: fewer than ten calendar blocks are shared, or differ: the interval says little")
+        notes.append("*: fewer than ten calendar blocks are shared (no interval), or differ (it says little)")
     return "\n".join([title, _table([*axes, "leverage", *horizons], lines), *notes])
 
 
@@ -188,6 +261,8 @@ def _difference(row: Mapping[Hashable, Any]) -> str:
         f"{100 * row[name]:+.{digits}f}".replace("-", "−")
         for name in ("difference", "difference_low", "difference_high")
     )
+    if math.isnan(row["difference_low"]):
+        return f"{middle} (no interval){sign}"
     return f"{middle} ({low} … {high}){sign}"
 
 
@@ -205,10 +280,10 @@ def _choice(row: Mapping[Hashable, Any], own: bool) -> str:
 def _notes(choices: pd.DataFrame, own: bool) -> list[str]:
     """What the signs in the table mean, of those that are there."""
     notes = []
-    if choices["leverage"].isna().any() and not own:
+    if (choices["leverage"].isna() & choices["attainable"].notna()).any() and not own:
         notes.append("none (max …): no leverage meets the target; the largest lower bound this history can show")
     if choices["few_blocks"].any():
-        notes.append("*: too few blocks of history for the interval to say much")
+        notes.append(FEW_BLOCKS)
     if "verdict" in choices and choices["verdict"].nunique() > 1:
         notes.append("worst: each leg at its own worst price at once; close: all at the close; the truth lies between")
     return notes
@@ -221,8 +296,14 @@ def _rate(row: Mapping[Hashable, Any]) -> str:
     return f"{percent_text(row['survival'])} ({low}–{high})"
 
 
+def _entered(row: Mapping[Hashable, Any]) -> str:
+    if row["entries"]:
+        return _rate(row) + "*" * bool(row["few_blocks"])
+    return "all rejected" if row["rejected"] else NO_WINDOW
+
+
 def _none(attainable: float) -> str:
-    return "no window fits" if math.isnan(attainable) else f"none (max {percent_text(attainable)})"
+    return NO_WINDOW if math.isnan(attainable) else f"none (max {percent_text(attainable)})"
 
 
 def _label(value: object) -> str:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +26,7 @@ from backtest.kernels.portfolio import Field, field_of, padded, search_windows
 from backtest.kernels.windows import LOWEST, adverse_series
 from backtest.portfolio import CrossScenario, CrossWork
 from backtest.series import funding_paid, periods_of, split_at_tables
-from backtest.survival import COUNTS, PRIOR, Count, SurvivalTable
+from backtest.survival import COUNTS, PRIOR, Count, SurvivalTable, Tables, merged
 from backtest.work import Cohort, Horizons
 
 Float = NDArray[np.float64]
@@ -141,7 +141,7 @@ class Question(NamedTuple):
     threshold: list[float]
 
 
-def cross_block(work: CrossWork, scenarios: Sequence[CrossScenario], chunk: slice) -> SurvivalTable:
+def cross_block(work: CrossWork, scenarios: Sequence[CrossScenario], chunk: slice) -> Tables:
     """Count entries, rejections, margin calls and liquidations of a chunk of entries.
 
     Parameters
@@ -153,24 +153,25 @@ def cross_block(work: CrossWork, scenarios: Sequence[CrossScenario], chunk: slic
 
     Returns
     -------
-    SurvivalTable
-        Tables of disjoint chunks add up to that of all entries.
+    tuple of SurvivalTable
+        By calendar block, then by each regime. Tables of disjoint chunks add up to that of all entries.
     """
     legs = list(zip(work.legs, scenarios[0].maintenance, strict=True))
     parts = split_at_tables(work.base.bars, legs, chunk)
     if len(parts) > 1:
-        return sum((cross_block(work, scenarios, part) for part in parts[1:]), cross_block(work, scenarios, parts[0]))
-    base, horizons = work.base, work.base.cohorts(chunk)
+        return reduce(merged, (cross_block(work, scenarios, part) for part in parts))
+    base, counted = work.base, work.base.cohorts(chunk)
     local = local_of(work, scenarios[0], chunk)
     periods = [periods_of(grid, rule, local.start, local.stop) for grid, rule in legs]
-    n_blocks = horizons.cohorts[0].entries.size
-    counts = np.zeros((len(COUNTS), len(scenarios), len(horizons.bars), base.leverages.size, n_blocks), np.int64)
+    shape = (len(COUNTS), len(scenarios), len(base.horizons), base.leverages.size)
+    tables = [np.zeros((*shape, by.n_cells), np.int64) for by in counted]
     rejected: list[Bool] = []
     passes: dict[Lines, list[Question]] = {}
     for i, scenario in enumerate(scenarios):
         fee = scenario.open_fee if base.terms.fees_from_margin else 0.0
         rejected.append(_rejected(scenario, base.leverages, fee, local, periods))
-        _count_entries(counts[:, i], horizons, rejected[-1])
+        for by, counts in zip(counted, tables, strict=True):
+            _count_entries(counts[:, i], by, rejected[-1])
         tried = np.flatnonzero(~rejected[-1].all(axis=1)).tolist()
         asked: tuple[tuple[Count, float], ...] = (
             ("liquidations", 1.0),
@@ -180,9 +181,10 @@ def cross_block(work: CrossWork, scenarios: Sequence[CrossScenario], chunk: slic
             for lines, leverage, threshold in _barriers(scenario, base.leverages, tried, fee, ratio, local, periods):
                 passes.setdefault(lines, []).append(Question(row, i, leverage, threshold))
     for lines, questions in passes.items():
-        rates = required_rates(lines, local, horizons.bars)
-        _answer(rates, questions, rejected, horizons, counts)
-    return SurvivalTable(counts, int(base.blocks(base.bars[chunk][:1])[0]))
+        rates = required_rates(lines, local, counted[0].bars)
+        for by, counts in zip(counted, tables, strict=True):
+            _answer(rates, questions, rejected, by, counts)
+    return tuple(SurvivalTable(counts, by.first) for by, counts in zip(counted, tables, strict=True))
 
 
 def _rejected(

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,8 @@ import pyarrow.parquet as pq
 
 from backtest.arrow import LATEST_MS, Float, Int, arrow_errors, numbers_of, times_of
 from backtest.errors import ConfigError, DataError
+from backtest.manifests import in_force
+from backtest.places import Changed, Place, Remote, opened, place_of, remote_errors
 from backtest.units import duration_ms, duration_text, instant_text
 
 TIME = "open_time"
@@ -47,41 +52,114 @@ class Group:
 class Footer:
     """What a Parquet file says about itself: the arrow types of all its columns, and its row groups."""
 
-    path: Path
+    path: Place
     metadata: Any
     types: dict[str, Any]
     groups: tuple[Group, ...]
 
 
-def existing(path: str | Path) -> Path:
-    """`path` as a Path; ConfigError if there is nothing."""
-    if not os.path.exists(path):
-        raise ConfigError(f"{path} does not exist; data is a local directory or Parquet file")
-    return Path(path)
+def existing(path: str | Place) -> Place:
+    """`path` as a place; ConfigError if there is nothing."""
+    place = place_of(path)
+    if not place.exists():
+        raise ConfigError(
+            f"{path} does not exist; data is a local directory or Parquet file, or a URI such as s3://bucket/data"
+        )
+    return place
 
 
-def files_of(root: Path) -> dict[Series, list[Path]]:
+def files_of(root: Place) -> dict[Series, list[Place]]:
     """Parquet files per series below a dataset directory, or one ``interval=…`` or ``symbol=…`` directory of it."""
-    folder = root.absolute()
-    depth = 2 if folder.name.startswith("symbol=") else 1 if folder.name.startswith("interval=") else 0
-    pattern = "/".join(("interval=*", "symbol=*", "year=*", "*.parquet")[depth:])
-    found: dict[Series, list[Path]] = {}
-    for file in sorted(root.glob(pattern)):
-        interval, symbol = (part.partition("=")[2] for part in file.absolute().parts[-4:-2])
+    folders = _folders(root)
+    found: dict[Series, list[Place]] = {}
+    for folder, files in folders.items():
+        interval, symbol = (unquote(part.partition("=")[2]) for part in (folder.parent.name, folder.name))
         try:
             duration_ms(interval)
         except ConfigError as error:
-            raise DataError(f"{file}: folder interval={interval}: {error}") from None
-        found.setdefault(Series(interval, unquote(symbol)), []).append(file)
+            raise DataError(f"{folder}: folder interval={interval}: {error}") from None
+        if folder.name.startswith("."):
+            symbol = symbol.removesuffix(OLD)
+        found.setdefault(Series(interval, symbol), []).extend(files)
     if not found:
         raise DataError(f"{root} holds no interval=…/symbol=…/year=…/*.parquet; see `backtest import`")
     return found
 
 
-def read_footer(file: Path) -> Footer:
+OLD = ".old"
+"""``.symbol=X.old`` is the symbol while its writer, where no folders can be swapped, has moved it aside."""
+
+
+def files_in(folder: Place) -> list[Place]:
+    """Parquet files of a symbol's directory, ``DATA/interval=…/symbol=…``; none where it is not there."""
+    if isinstance(folder, Path) and not folder.exists():
+        return []
+    return next(iter(_folders(folder).values()), [])
+
+
+def _folders(root: Place) -> Mapping[Path, list[Place]] | Mapping[Remote, list[Place]]:
+    """Parquet files that count, per symbol's directory below a root."""
+    if isinstance(root, Remote):
+        return _remote_folders(root)
+    try:
+        return _local_folders(root)
+    except FileNotFoundError as error:
+        raise Changed(f"{error.filename}: went away while the dataset was read; read it again") from None
+
+
+def _local_folders(root: Path) -> dict[Path, list[Place]]:
+    place, depth = root.absolute(), _depth(root.absolute())
+    intervals = sorted(place.glob("interval=*")) if depth == 0 else [place]
+    folders = [place] if depth == 2 else [folder for interval in intervals for folder in _symbols(interval)]
+    found: dict[Path, list[Place]] = {}
+    for folder in folders:
+        files = _parquet_files(folder) or _parquet_files(folder)  # at first perhaps a state that is being removed
+        if files:
+            found[folder] = [root / file.relative_to(place) for file in files]
+    return found
+
+
+def _parquet_files(folder: Path) -> list[Path]:
+    """In the order of names; where a folder goes away meanwhile this fails, as ``glob`` does not in every Python."""
+    with os.scandir(folder) as entries:
+        years = sorted(entry.path for entry in entries if entry.name.startswith("year=") and entry.is_dir())
+    return [Path(year, name) for year in years for name in sorted(os.listdir(year)) if name.endswith(".parquet")]
+
+
+def _symbols(interval: Path) -> list[Path]:
+    """Directories of symbols; a listing during a renaming may lack both names, so two in a row must agree."""
+    names, before = _symbol_names(interval), None
+    while names != before:
+        names, before = _symbol_names(interval), names
+    aside = {name for name in names if name.startswith(".") and name[1:].removesuffix(OLD) in names}
+    return [interval / name for name in sorted(names - aside)]
+
+
+def _symbol_names(interval: Path) -> set[str]:
+    return {n for n in os.listdir(interval) if n.startswith("symbol=") or (n[:8] == ".symbol=" and n.endswith(OLD))}
+
+
+def _remote_folders(root: Remote) -> dict[Remote, list[Place]]:
+    from concurrent.futures import ThreadPoolExecutor
+
+    pattern = "/".join(("interval=[^/]+", "symbol=[^/]+", "year=[^/]+", r"[^/]+\.parquet")[_depth(root) :])
+    listed: dict[Remote, list[Remote]] = {}
+    for file in root.files():
+        if re.fullmatch(pattern, file.below(root)):
+            listed.setdefault(file.parent.parent, []).append(file)
+    with ThreadPoolExecutor(16) as pool:  # one small file per symbol
+        counted = pool.map(in_force, listed, listed.values())
+        return {folder: list(files) for folder, files in zip(listed, counted, strict=True) if files}
+
+
+def _depth(root: Place) -> int:
+    return 2 if root.name.startswith(("symbol=", ".symbol=")) else 1 if root.name.startswith("interval=") else 0
+
+
+def read_footer(file: Place) -> Footer:
     """Footer of a Parquet file with an open_time column; DataError naming the file if it is not one."""
-    with arrow_errors(file), pq.ParquetFile(file) as opened:
-        metadata, schema = opened.metadata, opened.schema_arrow
+    with _reading(file) as source, pq.ParquetFile(source) as parquet:
+        metadata, schema = parquet.metadata, parquet.schema_arrow
     types = {field.name: field.type for field in schema}
     if len(types) < len(schema.names):
         twice = next(name for name in schema.names if schema.names.count(name) > 1)
@@ -119,8 +197,25 @@ def chunk_of(metadata: Any, index: int, name: str) -> Any:
 
 def read_group(footer: Footer, group: Group, names: tuple[str, ...]) -> Any:
     """Arrow table of some columns of one row group: the only place that reads data."""
-    with arrow_errors(footer.path), pq.ParquetFile(footer.path, metadata=footer.metadata) as opened:
-        return opened.read_row_group(group.index, columns=list(names))
+    remote = isinstance(footer.path, Remote)  # then columns are fetched together and not one by one
+    with (
+        _reading(footer.path) as source,
+        pq.ParquetFile(source, metadata=footer.metadata, pre_buffer=remote) as parquet,
+    ):
+        return parquet.read_row_group(group.index, columns=list(names))
+
+
+@contextmanager
+def _reading(file: Place) -> Iterator[Any]:
+    """What Arrow reads a file from; what it says about the file is a DataError that names it."""
+    answers = remote_errors(file) if isinstance(file, Remote) else nullcontext()
+    try:
+        with arrow_errors(file), answers, opened(file) as source:
+            yield source
+    except DataError:
+        if file.exists():
+            raise
+        raise Changed(f"{file}: went away while the dataset was read; read it again") from None
 
 
 def read_times(footer: Footer, group: Group) -> Int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,24 +90,7 @@ def liquidation_days(
     '10.0 1970-01-02 00:00:00+00:00 4'
     """
     config = _config(source, sweep, horizon, data, entries, margin)
-    symbols = sources_of(source, config)
-    fields = fields_of(config)
-    tables: list[pa.RecordBatch] = []
-    span: dict[str, tuple[str, str]] = {}
-    for tally in tallies_of(config, symbols, where):
-        span[tally.grid.symbol] = _span(tally.grid)
-        at, day = np.nonzero((tally.liquidations > 0) & tally.wanted[:, None])
-        columns = [
-            *repeated([*fields, POINT[0]], tally.labels, at.size),
-            leverage_column(config, at),
-            pa.array((tally.first_day + day) * DAY_MS).cast(TIME),
-            pa.array(tally.liquidations[at, day]),
-            pa.array(tally.recovered[at, day]),
-        ]
-        tables.append(pa.RecordBatch.from_arrays(columns, schema=pa.schema([*fields, *POINT, ("day", TIME), *COUNTED])))
-    found = noted(pa.Table.from_batches(tables).to_pandas(), {"config": config.model_dump(mode="json", by_alias=True)})
-    found.attrs["span"] = span
-    return found
+    return _days(config, tallies_of(config, sources_of(source, config), where))
 
 
 def liquidation_episodes(
@@ -169,10 +152,46 @@ def liquidation_episodes(
     """
     config = _config(source, sweep, horizon, data, entries, margin)
     at = _place(config, leverage)
-    symbols = sources_of(source, config)
+    return _episodes(config, at, tallies_of(config, sources_of(source, config), where, at))
+
+
+def days_and_episodes(
+    source: PriceHistory, sweep: Sweep, leverage: float | None, data: Data, entries: Entries, margin: Margin
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Both of one leverage and the sweep's longest horizon, in one pass."""
+    config = _config(source, sweep, None, data, entries, margin)
+    at = _place(config, leverage)
+    where = None if leverage is None else f"leverage = {leverage!r}"
+    tallies = list(tallies_of(config, sources_of(source, config), where, at))
+    return _days(config, tallies), _episodes(config, at, tallies)
+
+
+def _days(config: Config, tallies: Iterable[Tally]) -> pd.DataFrame:
+    """What `liquidation_days` returns, at the leverages asked for."""
     fields = fields_of(config)
     tables: list[pa.RecordBatch] = []
-    for tally in tallies_of(config, symbols, where, at):
+    span: dict[str, tuple[str, str]] = {}
+    for tally in tallies:
+        span[tally.grid.symbol] = _span(tally.grid)
+        at, day = np.nonzero((tally.liquidations > 0) & tally.wanted[:, None])
+        columns = [
+            *repeated([*fields, POINT[0]], tally.labels, at.size),
+            leverage_column(config, at),
+            pa.array((tally.first_day + day) * DAY_MS).cast(TIME),
+            pa.array(tally.liquidations[at, day]),
+            pa.array(tally.recovered[at, day]),
+        ]
+        tables.append(pa.RecordBatch.from_arrays(columns, schema=pa.schema([*fields, *POINT, ("day", TIME), *COUNTED])))
+    found = noted(pa.Table.from_batches(tables).to_pandas(), {"config": config.model_dump(mode="json", by_alias=True)})
+    found.attrs["span"] = span
+    return found
+
+
+def _episodes(config: Config, at: int, tallies: Iterable[Tally]) -> pd.DataFrame:
+    """What `liquidation_episodes` returns, at the leverage of that place."""
+    fields = fields_of(config)
+    tables: list[pa.RecordBatch] = []
+    for tally in tallies:
         rows = _ranked(_episode(tally, at, config, first, last) for first, last in _runs(tally.liquidations[at]))
         columns = [
             *repeated([*fields, POINT[0]], tally.labels, len(rows)),

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from backtest.demo_history import demo_history
+from backtest.places import Place
 from backtest.results import Result
 from backtest.runner import run
 from backtest.store import write_history
+from backtest.worstdays import worst_days
 
 DATA = Path("data/demo")
 CONFIG = """\
@@ -22,10 +24,13 @@ leverage = { from = 1, to = 125 }
 horizon = ["1h", "8h", "1d", "7d", "30d"]
 maintenance = [0.005]
 open_fee = [0.0005]
+
+[statistics]
+regimes = ["year", "volatility"]
 """
 
 
-def run_demo(out: str, workers: int | None, say: Callable[[str], None]) -> tuple[Result, Path]:
+def run_demo(out: str, workers: int | None, say: Callable[[str], None]) -> tuple[Result, Place]:
     """Generate, sweep and report.
 
     Parameters
@@ -39,7 +44,7 @@ def run_demo(out: str, workers: int | None, say: Callable[[str], None]) -> tuple
 
     Returns
     -------
-    (Result, Path)
+    (Result, Path or Remote)
         The run and its report.
     """
     say(f"generating five years of 1-minute bars into {DATA} (not a real market)")
@@ -48,4 +53,4 @@ def run_demo(out: str, workers: int | None, say: Callable[[str], None]) -> tuple
     config.write_text(CONFIG)
     say(f"sweeping {config} (the first run on a machine compiles for half a minute)")
     result = run(config, out=out, workers=workers, overwrite=True)
-    return result, result.report()
+    return result, result.report(worst=worst_days(result))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,9 @@ MINUTES_PER_YEAR = 365.25 * 1440
 FUNDING_MS = 8 * 3_600_000
 
 
-def demo_history(seed: int = 7, years: float = 5, interval: str = "1m") -> PriceHistory:
+def demo_history(
+    seed: int = 7, years: float = 5, interval: str = "1m", *, symbol: str = "DEMOUSDT", own: float = 0.0
+) -> PriceHistory:
     """Invented bars of a perpetual swap: last and mark price, funding, crashes, wicks and a few gaps.
 
     Parameters
@@ -34,16 +37,21 @@ def demo_history(seed: int = 7, years: float = 5, interval: str = "1m") -> Price
         From 2020-01-01 on; 5 years of minutes are 2.63 million bars and take about two seconds.
     interval : str
         Length of a bar, 1m to 1d.
+    symbol : str
+        The name it goes by.
+    own : float
+        Share of the variance of everyday moves that this symbol does not have in common with others of the same seed,
+        0 to 1; crashes and the level of volatility are those of the market. Above 0 another symbol has other bars.
 
     Returns
     -------
     PriceHistory
-        Symbol ``DEMOUSDT``, prices in quote per base on a tick of 0.1, funding every 8 hours.
+        Prices in quote per base on a tick of 0.1, funding every 8 hours.
 
     Raises
     ------
     ConfigError
-        If `years` or `interval` is out of range.
+        If `years`, `interval` or `own` is out of range.
 
     Notes
     -----
@@ -63,10 +71,15 @@ def demo_history(seed: int = 7, years: float = 5, interval: str = "1m") -> Price
     n_bars = int(years * MINUTES_PER_YEAR / minutes)
     if not n_bars * minutes >= 10 * 1440 or years > 50:
         raise ConfigError(f"years must be within 0.03 … 50; got {years:g}")
+    if not 0 <= own <= 1:
+        raise ConfigError(f"own must be a share within 0 … 1; got {own:g}")
     rng = np.random.default_rng(seed)
     push, stir = _crashes(rng, n_bars, minutes, years)
     volatility = _volatility(rng, n_bars, minutes, stir)
-    shocks = np.clip(rng.standard_t(4, n_bars) / math.sqrt(2), -25, 25)
+    shocks = _shocks(rng, n_bars)
+    if own:
+        rng = np.random.default_rng([seed, crc32(symbol.encode())])
+        shocks = math.sqrt(1 - own) * shocks + math.sqrt(own) * _shocks(rng, n_bars)
     path = _ar1(volatility * shocks + push, half_life=90 * 1440 / minutes)  # log of close / LEVEL
     smooth = _running_mean(path, 3 / minutes)  # three minutes
     columns: dict[str, Float] = {}
@@ -80,7 +93,12 @@ def demo_history(seed: int = 7, years: float = 5, interval: str = "1m") -> Price
     for gap in _gaps(rng, n_bars, start, step):
         for values in columns.values():
             values[gap] = np.nan
-    return PriceHistory("DEMOUSDT", step, start, columns | {"funding_rate": funding})
+    return PriceHistory(symbol, step, start, columns | {"funding_rate": funding})
+
+
+def _shocks(rng: np.random.Generator, n_bars: int) -> Float:
+    """Independent, of variance 1, with fat tails."""
+    return np.clip(rng.standard_t(4, n_bars) / math.sqrt(2), -25, 25)
 
 
 def _ar1(noise: Float, half_life: float) -> Float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,7 @@ from backtest.kernels.windows import (
 )
 from backtest.rates import Part, parts_of_scenario
 from backtest.series import Series, nested_windows, periods_of, series_of, split_at_tables
-from backtest.survival import COUNTS, PRIOR, SurvivalTable
+from backtest.survival import COUNTS, PRIOR, SurvivalTable, Tables, merged
 from backtest.sweep import Maintenance, Scenario, sides_of
 from backtest.work import Horizons, Work
 
@@ -76,7 +77,7 @@ class Question:
     threshold: tuple[float, ...]
 
 
-def count_block(work: Work, scenarios: Sequence[Scenario], chunk: slice) -> SurvivalTable:
+def count_block(work: Work, scenarios: Sequence[Scenario], chunk: slice) -> Tables:
     """Count entries, rejections, margin calls and liquidations of a chunk of entries.
 
     Parameters
@@ -88,19 +89,20 @@ def count_block(work: Work, scenarios: Sequence[Scenario], chunk: slice) -> Surv
 
     Returns
     -------
-    SurvivalTable
-        Tables of disjoint chunks add up to that of all entries.
+    tuple of SurvivalTable
+        By calendar block, then by each regime. Tables of disjoint chunks add up to that of all entries.
     """
     parts = parts_of(work, scenarios[0].maintenance, chunk)
     if len(parts) > 1:
-        return sum((count_block(work, scenarios, part) for part in parts[1:]), count_block(work, scenarios, parts[0]))
+        return reduce(merged, (count_block(work, scenarios, part) for part in parts))
     if any(is_entrywise(work, scenario) for scenario in scenarios):
         return _count_entrywise(work, scenarios, chunk)
     series = series_of(work, chunk, scenarios[0])
-    horizons = work.cohorts(chunk)
-    n_blocks = horizons.cohorts[0].entries.size
-    shape = (len(COUNTS), len(scenarios), len(horizons.bars), work.leverages.size, n_blocks)
-    counts = np.zeros(shape, np.int64)
+    counted = work.cohorts(chunk)
+    tables = [
+        np.zeros((len(COUNTS), len(scenarios), len(by.bars), work.leverages.size, by.n_cells), np.int64)
+        for by in counted
+    ]
     passes: dict[Lines, list[Question]] = {}
     for i, scenario in enumerate(scenarios):
         made = compiled(work, series, scenario)
@@ -108,13 +110,14 @@ def count_block(work: Work, scenarios: Sequence[Scenario], chunk: slice) -> Surv
             for b in barriers:
                 question = Question(COUNTS.index(row), i, b.leverage, b.threshold)
                 passes.setdefault(b.lines, []).append(question)
-        for k, cohort in zip(horizons.axis, horizons.cohorts, strict=True):
-            counts[COUNTS.index("entries"), i, k, ~made.rejected] = cohort.entries
-            counts[COUNTS.index("rejected"), i, k, made.rejected] = cohort.entries
-            counts[COUNTS.index("excluded"), i, k] = cohort.excluded
+        for by, counts in zip(counted, tables, strict=True):
+            for k, cohort in zip(by.axis, by.cohorts, strict=True):
+                counts[COUNTS.index("entries"), i, k, ~made.rejected] = cohort.entries
+                counts[COUNTS.index("rejected"), i, k, made.rejected] = cohort.entries
+                counts[COUNTS.index("excluded"), i, k] = cohort.excluded
     for lines, questions in passes.items():
-        _answer(lines, questions, series, scenarios[0].sign, horizons, counts)
-    return SurvivalTable(counts, int(work.blocks(work.bars[chunk][:1])[0]))
+        _answer(lines, questions, series, scenarios[0].sign, counted, tables)
+    return tuple(SurvivalTable(counts, by.first) for by, counts in zip(counted, tables, strict=True))
 
 
 def is_entrywise(work: Work, scenario: Scenario) -> bool:
@@ -154,44 +157,59 @@ def critical_leverages(work: Work, scenario: Scenario, chunk: slice) -> Float:
     return out
 
 
-def _count_entrywise(work: Work, scenarios: Sequence[Scenario], chunk: slice) -> SurvivalTable:
+def _count_entrywise(work: Work, scenarios: Sequence[Scenario], chunk: slice) -> Tables:
     """As `count_block`, one scenario at a time; where trades have sides of their own, both are counted."""
-    first, last = (int(b) for b in work.blocks(work.bars[chunk][[0, -1]]))
-    shape = (len(COUNTS), len(scenarios), len(work.horizons), work.leverages.size, last - first + 1)
-    counts = np.zeros(shape, np.int64)
+    counted = work.counted(chunk)
+    shape = (len(COUNTS), len(work.horizons), work.leverages.size)
+    tables = [np.zeros((shape[0], len(scenarios), *shape[1:], by.last - by.first), np.int64) for by in counted]
     for i, scenario in enumerate(scenarios):
         for one in sides_of(scenario):
             series = series_of(work, chunk, one)
-            found = np.zeros(shape[:1] + shape[2:], np.int64)
-            count_entrywise(work, series, entry_parts(work, series, one, work.leverages), chunk, first, found)
-            counts[:, i] += found
-    return SurvivalTable(counts, first)
+            found = [np.zeros((*shape, by.last - by.first), np.int64) for by in counted]
+            count_entrywise(work, series, entry_parts(work, series, one, work.leverages), chunk, found)
+            for table, counts in zip(tables, found, strict=True):
+                table[:, i] += counts
+    return tuple(SurvivalTable(counts, by.first) for by, counts in zip(counted, tables, strict=True))
 
 
 def _answer(
-    lines: Lines, questions: list[Question], series: Series, sign: float, horizons: Horizons, counts: Int
+    lines: Lines,
+    questions: list[Question],
+    series: Series,
+    sign: float,
+    counted: Sequence[Horizons],
+    tables: Sequence[Int],
 ) -> None:
-    """Answer every question of one pass, adding to `counts`."""
+    """Answer every question of one pass, adding to the tables: one sight of the windows serves all of them."""
     thresholds = np.unique(np.concatenate([q.threshold for q in questions]))
     levels = levels_of(thresholds)
-    n_blocks = horizons.cohorts[0].entries.size
-    histogram = np.zeros((len(horizons.bars), 2 * n_blocks, levels.value.size), np.int64)
+    histograms = [np.zeros((len(by.bars), 2 * by.n_cells, levels.value.size), np.int64) for by in counted]
     adverse = np.empty((len(lines.rate), series.adverse_price.size))
     for k, out in enumerate(adverse):
         fill_line(lines, k, series, sign, out)
-    windows = nested_windows(adverse, horizons.bars)
     weight, shift = np.array(lines.weight), np.array(lines.shift)
-    for window, cohort, found in zip(windows, horizons.cohorts, histogram, strict=True):
-        if cohort.runs.start.size:
-            count_windows(window, series.entries, weight, shift, cohort.runs, levels, found)
-    # Entries that reach each threshold: (n_horizons, n_blocks, stays, n_levels).
-    reached = histogram[..., ::-1].cumsum(axis=-1)[..., -2::-1].reshape(len(horizons.bars), n_blocks, 2, -1)
+    for h, window in enumerate(nested_windows(adverse, counted[0].bars)):
+        for by, histogram in zip(counted, histograms, strict=True):
+            runs = by.cohorts[h].runs
+            if runs.start.size:
+                count_windows(window, series.entries, weight, shift, runs, levels, histogram[h])
+    for by, histogram, counts in zip(counted, histograms, tables, strict=True):
+        _place(questions, thresholds, histogram, by, counts)
+
+
+def _place(questions: list[Question], thresholds: Float, histogram: Int, by: Horizons, counts: Int) -> None:
+    """Add the answers of one pass where they belong.
+
+    histogram : (n_horizons, 2 · n_cells, n_levels) int64
+    """
+    # Entries that reach each threshold: (n_horizons, n_cells, stays, n_levels).
+    reached = histogram[..., ::-1].cumsum(axis=-1)[..., -2::-1].reshape(len(by.bars), by.n_cells, 2, -1)
     both, staying = reached.sum(axis=2), reached[:-1, :, 1]
     for q in questions:
         at = np.searchsorted(thresholds, q.threshold)
-        axes = np.ix_(horizons.axis, q.leverage)
+        axes = np.ix_(by.axis, q.leverage)
         counts[q.row, q.scenario][axes] += both[..., at].swapaxes(1, 2)
-        later = np.ix_(horizons.axis[1:], q.leverage)
+        later = np.ix_(by.axis[1:], q.leverage)
         prior = COUNTS.index(PRIOR[COUNTS[q.row]])
         counts[prior, q.scenario][later] += staying[..., at].swapaxes(1, 2)
 
@@ -203,15 +221,18 @@ def fill_line(lines: Lines, k: int, series: Series, sign: float, out: Float) -> 
     out[lines.stop[k] :] = LOWEST
 
 
-def first_crossings(work: Work, scenario: Scenario, chunk: slice) -> Crossings:
-    """First margin call and liquidation of each entry of a chunk at each leverage."""
+def first_crossings(work: Work, scenario: Scenario, chunk: slice, *, calls: bool = True) -> Crossings:
+    """First margin call and liquidation of each entry of a chunk at each leverage.
+
+    calls : without them those of margin calls may be 0 throughout, in half the time
+    """
     series = series_of(work, chunk, scenario)
     if is_entrywise(work, scenario):
         return crossings_entrywise(work, series, entry_parts(work, series, scenario, work.leverages))
     made = compiled(work, series, scenario)
     call, dead = (
         _first_of(barriers, series, scenario.sign, work.leverages.size, max(work.horizons))
-        for barriers in (made.margin_call, made.liquidation)
+        for barriers in (made.margin_call if calls else [], made.liquidation)
     )
     rejected = np.broadcast_to(made.rejected, (series.worth.size, made.rejected.size))
     return Crossings(series, rejected, call, dead)

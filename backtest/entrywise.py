@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,51 +56,65 @@ def members_of(work: Work, chunk: slice, weight: Float) -> Members:
     return Members(tuple(axis), horizons, whole & ~out, out)
 
 
-def count_entrywise(work: Work, series: Series, parts: list[Part], chunk: slice, first_block: int, counts: Int) -> None:
-    """Add what became of a scenario's positions to its counts.
+def count_entrywise(work: Work, series: Series, parts: list[Part], chunk: slice, tables: Sequence[Int]) -> None:
+    """Add what became of a scenario's positions to its counts, by calendar block and by each regime.
 
-    counts : (n_counts, n_horizons, n_leverages, n_blocks) int64
+    tables : (n_counts, n_horizons, n_leverages, n_cells) int64, as `Work.counted` has them
     """
     members = members_of(work, chunk, series.weight)
-    block = work.blocks(work.bars[chunk]) - first_block
-    n_blocks = counts.shape[-1]
     for part in parts:
         columns = list(part.leverage)
-        tally = Tally(block, n_blocks, 1.0 / work.leverages[columns])
+        inverse = 1.0 / work.leverages[columns]
+        tallies = [Tally(by.place - by.first, by.last - by.first, inverse) for by in work.counted(chunk)]
         calls = rates_by_horizon(work, series, part.margin_call, members)
         deaths = rates_by_horizon(work, series, part.liquidation, members)
         before: tuple[Float, Float] | None = None
         for h, (call, dead) in enumerate(zip(calls, deaths, strict=True)):
-            inside = members.inside[h]
-            cell: dict[Count, Int] = {"rejected": tally.reaching(part.floor, inside)}
-            cell["entries"] = np.bincount(block[inside], minlength=n_blocks) - cell["rejected"]
-            out = np.bincount(block[members.excluded[h]], minlength=n_blocks)
-            cell["excluded"] = np.broadcast_to(out, cell["rejected"].shape)
-            cell["margin_calls"] = tally.reaching(np.maximum(call, part.floor), inside) - cell["rejected"]
-            cell["liquidations"] = tally.reaching(np.maximum(dead, part.floor), inside) - cell["rejected"]
-            if before is not None:
-                gone = [tally.reaching(np.maximum(rate, part.floor), inside) - cell["rejected"] for rate in before]
-                cell["prior_margin_calls"], cell["prior_liquidations"] = gone
-            for name, values in cell.items():
-                counts[COUNTS.index(name), members.axis[h], columns] += values
+            for tally, counts in zip(tallies, tables, strict=True):
+                cells = tally.cells(part.floor, (call, dead), before, members.inside[h], members.excluded[h])
+                for name, values in cells.items():
+                    counts[COUNTS.index(name), members.axis[h], columns] += values
             before = call.copy(), dead.copy()
 
 
 @dataclass(frozen=True)
 class Tally:
-    """Entries per leverage and calendar block; a leverage is reached where the rate is at least 1/L."""
+    """Entries per leverage and cell; a leverage is reached where the rate is at least 1/L."""
 
-    block: Int  # (n_entries,) from 0
-    n_blocks: int
+    place: Int  # (n_entries,) cell of each, from 0
+    n_cells: int
     inverse: Float  # (n_leverages,) 1/L
 
+    def cells(
+        self,
+        floor: Float,
+        rates: tuple[Float, Float],
+        before: tuple[Float, Float] | None,
+        inside: Bool,
+        excluded: Bool,
+    ) -> dict[Count, Int]:
+        """Counts of one horizon from the rates of margin calls and liquidations, and from those of the one before."""
+        rejected = self.reaching(floor, inside)
+        out: dict[Count, Int] = {
+            "rejected": rejected,
+            "entries": np.bincount(self.place[inside], minlength=self.n_cells) - rejected,
+            "excluded": np.broadcast_to(np.bincount(self.place[excluded], minlength=self.n_cells), rejected.shape),
+        }
+        out["margin_calls"], out["liquidations"] = (
+            self.reaching(np.maximum(r, floor), inside) - rejected for r in rates
+        )
+        if before is not None:
+            gone = (self.reaching(np.maximum(rate, floor), inside) - rejected for rate in before)
+            out["prior_margin_calls"], out["prior_liquidations"] = gone
+        return out
+
     def reaching(self, rate: Float, who: Bool) -> Int:
-        """(n_leverages, n_blocks) entries of `who` whose rate reaches 1/L."""
+        """(n_leverages, n_cells) entries of `who` whose rate reaches 1/L."""
         order = np.argsort(self.inverse, kind="stable")
         bins = self.inverse.size + 1
-        cell = self.block[who] * bins + np.searchsorted(self.inverse[order], rate[who], side="right")
-        found = np.bincount(cell, minlength=self.n_blocks * bins).reshape(self.n_blocks, bins)
-        out = np.empty((self.inverse.size, self.n_blocks), np.int64)
+        cell = self.place[who] * bins + np.searchsorted(self.inverse[order], rate[who], side="right")
+        found = np.bincount(cell, minlength=self.n_cells * bins).reshape(self.n_cells, bins)
+        out = np.empty((self.inverse.size, self.n_cells), np.int64)
         out[order] = found[:, ::-1].cumsum(axis=1)[:, -2::-1].T
         return out
 

@@ -21,8 +21,9 @@ from backtest.entrywise import members_of
 from backtest.errors import ConfigError
 from backtest.history import PriceHistory
 from backtest.outcomes import closed_lives, lives_by_leverage
+from backtest.places import local
+from backtest.placing import folders_for
 from backtest.progress import progress
-from backtest.runner import folders_for
 from backtest.sources import Source, config_of, grid_for, has_own_leverage, sources_of, with_trades, work_of
 from backtest.sweep import Scenario, scenarios_at, scenarios_of, sides_of
 from backtest.where import Where
@@ -110,7 +111,7 @@ def write_events(
     ConfigError
         If the file exists or has another suffix, the condition is not one, or the rows are too many.
     """
-    target = Path(out)
+    target = local(out, "--out")
     if target.suffix not in (".parquet", ".csv"):
         raise ConfigError(f"--out must end in .parquet or .csv; got {target.name!r}")
     if target.exists() and not overwrite:

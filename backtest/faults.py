@@ -1,15 +1,15 @@
-"""The rules that each row of a price file must keep."""
+"""The rules that each row of a price file must keep, and how runs of bars that look wrong are told."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backtest.arrow import Bool, Float
+from backtest.arrow import Bool, Float, Int
 from backtest.history import LAST, MARK, PRICES
 
 NEEDED = (("close", "high", "low"), ("mark_close", "mark_high", "mark_low"))
@@ -64,3 +64,48 @@ def row_faults(values: Mapping[str, Float], nulls: Mapping[str, Bool]) -> Iterat
                 if name in values:
                     outside = sound & ((values[name] > values[high]) | (values[name] < values[low]))
                     yield Fault(name, f"must lie within {low} … {high}", outside, values[name])
+
+
+# --- what breaks no rule and still looks wrong ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Runs of bars that look wrong by one rule.
+
+    Attributes
+    ----------
+    column : str or None
+    rule : str
+    first, last : (n_runs,) int64
+        Open times of the first and the last bar of each, ms.
+    bars : (n_runs,) int64
+        How many bars.
+    value : callable
+        What stands there, of a run counted from 0.
+    """
+
+    column: str | None
+    rule: str
+    first: Int
+    last: Int
+    bars: Int
+    value: Callable[[int], str | float | None]
+
+
+def no_value(_: int) -> None:
+    """A run that has no value to show."""
+
+
+def run_ends(times: Int, step_ms: int) -> tuple[Int, Int]:
+    """Indices of the first and the last of each run of ascending times that follow one another by a step.
+
+    Examples
+    --------
+    >>> run_ends(np.array([0, 1, 2, 5, 7, 8]), 1)
+    (array([0, 3, 4]), array([2, 3, 5]))
+    """
+    cuts = np.flatnonzero(np.diff(times) != step_ms)
+    if not times.size:
+        return cuts, cuts
+    return np.append(0, cuts + 1), np.append(cuts, times.size - 1)

@@ -63,7 +63,7 @@ def survival_interval(
     survived: Int,
     horizon_bars: int | Int,
     block_bars: int,
-    span_bars: int,
+    span_bars: int | Int,
     day_bars: float,
     confidence: float,
 ) -> Interval:
@@ -75,8 +75,10 @@ def survival_interval(
         Per calendar block, consecutive blocks, empty ones included.
     horizon_bars : int or (n_rows,) int64
         The horizon, of all rows or of each.
-    block_bars, span_bars : int
-        The length of a block, and the bars of the grid that have trigger prices.
+    block_bars : int
+        The length of a block.
+    span_bars : int or (n_rows,) int64
+        Bars of the grid that have trigger prices, of all rows or of each.
     day_bars : float
         Bars in a day.
     confidence : float
@@ -101,6 +103,7 @@ def survival_interval(
     low, high = np.full(n_rows, np.nan), np.full(n_rows, np.nan)
     n_eff, few = np.full(n_rows, np.nan), np.ones(n_rows, dtype=np.bool_)
     horizons = np.broadcast_to(np.asarray(horizon_bars, dtype=np.int64), n_rows)
+    spans = np.broadcast_to(np.asarray(span_bars, dtype=np.int64), n_rows)
     total = entries.sum(axis=1)
     filled = entries > 0
     first = filled.argmax(axis=1)
@@ -111,13 +114,13 @@ def survival_interval(
         rows = np.flatnonzero((first == begin) & (last == end) & (total > 0))
         n_blocks, part = int(end - begin), slice(int(begin), int(end))
         weeks = n_blocks * block_bars / (7 * day_bars)
-        ceiling = _most_trials(total[rows], horizons[rows], span_bars, day_bars)
+        ceiling = _most_trials(total[rows], horizons[rows], spans[rows], day_bars)
         if n_blocks < FEWEST_BLOCKS:
             n_eff[rows] = np.minimum(FEWEST_TRIALS, ceiling)
         else:
             deviation = survived[rows, part] - entries[rows, part] * rate[rows, None]
             error = _standard_error(deviation, weeks, confidence) / total[rows]
-            windows = span_bars / horizons[rows]
+            windows = spans[rows] / horizons[rows]
             n_eff[rows] = _effective_trials(rate[rows], error, total[rows], ceiling, windows)
         few[rows] = weeks < FEWEST_WEEKS
     rows = np.flatnonzero(total > 0)
@@ -156,7 +159,12 @@ def _standard_error(deviation: Float, weeks: float, confidence: float) -> Float:
     return widened
 
 
-def _most_trials(total: Int, horizons: Int, span_bars: int, day_bars: float) -> Float:
+def trial_bars(horizon_bars: int, day_bars: float) -> int:
+    """Bars that an independent trial lasts: the horizon, and `CLUSTER_DAYS` at the least."""
+    return max(horizon_bars, round(CLUSTER_DAYS * day_bars), 1)
+
+
+def _most_trials(total: Int, horizons: Int, span_bars: int | Int, day_bars: float) -> Float:
     """Trials that entries without a loss are worth."""
     most: Float = np.minimum(total, span_bars / np.maximum(horizons, CLUSTER_DAYS * day_bars))
     return most

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from backtest.errors import ConfigError
+from backtest.places import is_uri, refuse_credentials, scrubbed
 from backtest.units import duration_ms, instant_ms
 
 Side = Literal["long", "short"]
@@ -54,7 +55,10 @@ def _instant(text: object) -> str:
 
 
 def _path(value: object) -> object:
-    return str(value) if isinstance(value, Path) else value
+    text = str(value) if isinstance(value, Path) else value
+    if isinstance(text, str) and is_uri(text):
+        refuse_credentials(text)
+    return text
 
 
 Duration = Annotated[str, Field(strict=True, pattern=r"^\d+\s*[smhdw]$"), BeforeValidator(_duration)]
@@ -94,4 +98,4 @@ def explain(error: ValidationError, root: str = "") -> str:
         whole = not path and problem["type"] == "value_error"  # of several tables; its text names the key
         place = "" if whole else f"{path or 'configuration'}: "
         lines.append(f"{place}{rule_text}{shown if len(shown) < 200 else ''}")
-    return "\n".join(dict.fromkeys(lines))
+    return scrubbed("\n".join(dict.fromkeys(lines)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from backtest.entrywise import members_of
 from backtest.lives import Lives, lives_of
 from backtest.positions import positions_of
 from backtest.stage import Openings, stage_of
-from backtest.survival import COUNTS, OUTCOMES, SurvivalTable
+from backtest.survival import COUNTS, OUTCOMES, SurvivalTable, Tables
 from backtest.sweep import Scenario, sides_of
 from backtest.work import Work
 
@@ -28,48 +29,89 @@ ENTRIES_AT_ONCE = 1 << 15
 """Entries whose events are held at once: at 125 leverages a few dozen megabytes."""
 
 
-def count_with_outcomes(work: Work, scenarios: Sequence[Scenario], chunk: slice) -> SurvivalTable:
-    """As `count_block`, with the outcomes; policies are followed from event to event.
+@dataclass(frozen=True)
+class Ends:
+    """What became of positions at one horizon and leverage; arrays of (n,).
+
+    Attributes
+    ----------
+    entry : int64
+        Place in ``work.bars``.
+    horizon, leverage : int
+        Places in the work.
+    opened : bool
+        Not rejected.
+    values : dict
+        By a name of `COUNTS` or `OUTCOMES`.
+    """
+
+    entry: Int
+    horizon: int
+    leverage: int
+    opened: Bool
+    values: Cells
+
+    @property
+    def returns(self) -> Float:
+        """(n_opened,) what was left, less what was put in, over the initial margin."""
+        left = np.asarray(self.values["equity"], np.float64)
+        added = np.asarray(self.values.get("added", 0.0), np.float64)
+        return np.asarray(left - added - 1.0)[self.opened]
+
+
+def count_with_outcomes(work: Work, scenarios: Sequence[Scenario], chunk: slice, bankroll_fraction: float) -> Tables:
+    """As `count_block`, with the outcomes by calendar block; policies are followed from event to event.
 
     scenarios : of one side, maintenance rule and funding
+    bankroll_fraction : what is posted as margin, for the growth of the bankroll
     """
-    first, last = (int(b) for b in work.blocks(work.bars[chunk][[0, -1]]))
-    shape = (len(scenarios), len(work.horizons), work.leverages.size, last - first + 1)
-    table = SurvivalTable(np.zeros((len(COUNTS), *shape), np.int64), first, np.zeros((len(OUTCOMES), *shape)))
+    shape = (len(scenarios), len(work.horizons), work.leverages.size)
+    tables = tuple(
+        SurvivalTable(
+            np.zeros((len(COUNTS), *shape, by.last - by.first), np.int64),
+            by.first,
+            None if regime else np.zeros((len(OUTCOMES), *shape, by.last - by.first)),
+        )
+        for regime, by in enumerate(work.counted(chunk))
+    )
     for i, scenario in enumerate(scenarios):
+        totals = Totals(work, tables, i)
         for one in sides_of(scenario):
-            if scenario.policy is None:
-                _closings(work, one, chunk, Totals(table, i))
-            else:
-                for piece in _pieces(chunk):
-                    _lives(work, one, piece, Totals(table, i))
+            if one.policy is not None:
+                _count_excluded(work, one, chunk, totals)
+            for ends in ends_of(work, one, chunk):
+                growth = np.zeros(ends.entry.size)
+                growth[ends.opened] = log_growth(ends.returns, bankroll_fraction)
+                totals.add(ends, ends.opened, {**ends.values, "log_growth": growth})
+                if one.policy is not None:
+                    totals.add(ends, ~ends.opened, {"rejected": ~ends.opened})
     static = [i for i, scenario in enumerate(scenarios) if scenario.policy is None]
     if static:
-        table.counts[:, static] = count_block(work, [scenarios[i] for i in static], chunk).counts
-    return table
+        counted = count_block(work, [scenarios[i] for i in static], chunk)
+        for table, found in zip(tables, counted, strict=True):
+            table.counts[:, static] = found.counts
+    return tables
 
 
 class Totals:
-    """The cells of one scenario of a table, to be added to."""
+    """The cells of one scenario of tables, to be added to; outcomes are summed in the first, that of the calendar."""
 
-    def __init__(self, table: SurvivalTable, scenario: int) -> None:
-        assert table.outcomes is not None
-        self.first_block = table.first_block
-        self.counts = table.counts[:, scenario]
-        self.outcomes = table.outcomes[:, scenario]
+    def __init__(self, work: Work, tables: Tables, scenario: int) -> None:
+        self.work, self.tables, self.scenario = work, tables, scenario
 
-    def add(self, block: Int, horizon: int, leverage: int, who: Bool, values: Cells) -> None:
-        """Add the values of the entries `who` to their calendar blocks.
-
-        block, who, values : (n,) each; the values by a name of `COUNTS` or `OUTCOMES`
-        """
-        place, n = block[who] - self.first_block, self.counts.shape[-1]
-        for name, value in values.items():
-            found = np.bincount(place, value[who], n)
-            if name in COUNTS:
-                self.counts[COUNTS.index(name), horizon, leverage] += found.astype(np.int64)
-            else:
-                self.outcomes[OUTCOMES.index(name), horizon, leverage] += found
+    def add(self, ends: Ends, who: Bool, values: Cells) -> None:
+        """Add values of the entries `who` to their calendar blocks and cells."""
+        at = (self.scenario, ends.horizon, ends.leverage)
+        chosen = ends.entry[who]
+        for number, table in enumerate(self.tables):
+            regime = self.work.regimes[number - 1] if number else None
+            place = self.work.blocks(self.work.bars[chosen]) if regime is None else regime.place[chosen]
+            place, n = place - table.first_block, table.counts.shape[-1]
+            for name, value in values.items():
+                if name in COUNTS:
+                    table.counts[COUNTS.index(name)][at] += np.bincount(place, value[who], n).astype(np.int64)
+                elif table.outcomes is not None:
+                    table.outcomes[OUTCOMES.index(name)][at] += np.bincount(place, value[who], n)
 
 
 def _pieces(chunk: slice) -> Iterator[slice]:
@@ -77,44 +119,63 @@ def _pieces(chunk: slice) -> Iterator[slice]:
         yield slice(start, min(chunk.stop, start + ENTRIES_AT_ONCE))
 
 
-def _closings(work: Work, scenario: Scenario, chunk: slice, totals: Totals) -> None:
-    """Outcomes of static rules."""
-    for part in parts_of(work, scenario.maintenance, chunk):
-        for piece in _pieces(part):
-            found = first_crossings(work, scenario, piece)
-            for window in windows_of(work, piece, found.series.weight):
-                block = work.blocks(window.entry_bar)
-                for leverage in range(work.leverages.size):
-                    closed = closings_of(work, scenario, found, window, leverage)
-                    died = closed.liquidation > 0
-                    gone = np.where(died, closed.insurance, 0.0)
-                    values: Cells = {
-                        "recovered": closed.recovered,
-                        "equity": closed.equity,
-                        "residual": np.where(died, closed.residual, 0.0),
-                        "insurance_loss": np.maximum(0.0, -gone),
-                        "insurance_gain": np.maximum(0.0, gone),
-                        "fees": closed.fees,
-                    }
-                    # A fill of which nothing is known (no level, no open) leaves nothing.
-                    known: Cells = {name: np.nan_to_num(np.asarray(v, np.float64)) for name, v in values.items()}
-                    totals.add(block, window.horizon, leverage, ~closed.rejected, known)
+def log_growth(returns: Float, bankroll_fraction: float) -> Float:
+    """log(1 + f·r): growth of a bankroll of which the fraction f is posted; −inf where nothing is left of it."""
+    with np.errstate(divide="ignore"):
+        grown: Float = np.log(np.maximum(1.0 + bankroll_fraction * returns, 0.0))
+    return grown
 
 
-def _lives(work: Work, scenario: Scenario, chunk: slice, totals: Totals) -> None:
-    """Counts and outcomes of a policy."""
-    weight = work.weights(scenario.weight, chunk, scenario.sign)
-    windows = list(windows_of(work, chunk, weight))
-    members = members_of(work, chunk, weight)
-    order, every = list(members.axis), work.blocks(work.bars[chunk])
-    for h, out in zip(order, members.excluded, strict=True):
+def ends_of(work: Work, scenario: Scenario, chunk: slice) -> Iterator[Ends]:
+    """What became of the positions of a scenario of one side, stretch by stretch, horizon by horizon."""
+    if scenario.policy is None:
+        for part in parts_of(work, scenario.maintenance, chunk):
+            for piece in _pieces(part):
+                yield from _closed(work, scenario, piece)
+    else:
+        for piece in _pieces(chunk):
+            yield from _lived(work, scenario, piece)
+
+
+def _closed(work: Work, scenario: Scenario, piece: slice) -> Iterator[Ends]:
+    """Static rules."""
+    found = first_crossings(work, scenario, piece)
+    for window in windows_of(work, piece, found.series.weight):
         for leverage in range(work.leverages.size):
-            totals.add(every, h, leverage, out, {"excluded": out})
-    for leverage, (kept, lives) in enumerate(lives_by_leverage(work, scenario, chunk)):
+            closed = closings_of(work, scenario, found, window, leverage)
+            died = closed.liquidation > 0
+            gone = np.where(died, closed.insurance, 0.0)
+            values: Cells = {
+                "recovered": closed.recovered,
+                "equity": closed.equity,
+                "residual": np.where(died, closed.residual, 0.0),
+                "insurance_loss": np.maximum(0.0, -gone),
+                "insurance_gain": np.maximum(0.0, gone),
+                "fees": closed.fees,
+            }
+            # A fill of which nothing is known (no level, no open) leaves nothing.
+            known: Cells = {name: np.nan_to_num(np.asarray(v, np.float64)) for name, v in values.items()}
+            yield Ends(window.place, window.horizon, leverage, ~closed.rejected, known)
+
+
+def _count_excluded(work: Work, scenario: Scenario, chunk: slice, totals: Totals) -> None:
+    """Entries left out for a gap, which no policy follows."""
+    members = members_of(work, chunk, work.weights(scenario.weight, chunk, scenario.sign))
+    every = np.arange(chunk.start, chunk.stop)
+    for h, out in zip(members.axis, members.excluded, strict=True):
+        for leverage in range(work.leverages.size):
+            totals.add(Ends(every, h, leverage, ~out, {}), out, {"excluded": out})
+
+
+def _lived(work: Work, scenario: Scenario, piece: slice) -> Iterator[Ends]:
+    """Policies, with their counts."""
+    windows = list(windows_of(work, piece, work.weights(scenario.weight, piece, scenario.sign)))
+    order = sorted(range(len(work.horizons)), key=work.horizons.__getitem__)
+    for leverage, (kept, lives) in enumerate(lives_by_leverage(work, scenario, piece)):
         for h in order:
             window = windows[h]
             who = np.searchsorted(kept, window.kept)
-            block, opened = work.blocks(window.entry_bar), ~lives.rejected[who]
+            opened = ~lives.rejected[who]
             values: Cells = {
                 "entries": opened,
                 "margin_calls": lives.margin_call[who, h] > 0,
@@ -127,8 +188,7 @@ def _lives(work: Work, scenario: Scenario, chunk: slice, totals: Totals) -> None
                 values["prior_margin_calls"] = lives.margin_call[who, before] > 0
                 values["prior_stopped"] = lives.outcome[who, before] == STOPPED
                 values["prior_took_profit"] = lives.outcome[who, before] == TOOK_PROFIT
-            totals.add(block, h, leverage, opened, values)
-            totals.add(block, h, leverage, ~opened, {"rejected": ~opened})
+            yield Ends(window.place, h, leverage, opened, values)
 
 
 def _outcomes(lives: Lives, who: Int, horizon: int) -> Cells:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,22 +17,27 @@ import pyarrow.parquet as pq
 from backtest.analysis_frames import (
     conditional_frame,
     count_columns,
+    curve_frame,
     hazard_frame,
     incidence_frame,
     time_frame,
 )
-from backtest.choose import choose
-from backtest.columns import axes_fields, outcome_schema, repeated, survival_schema
+from backtest.choose import choose, of_horizon, with_economics
+from backtest.columns import axes_fields
 from backtest.errors import ConfigError, DataError
 from backtest.intervals import check_confidence
+from backtest.places import Place, Remote, place_of
 from backtest.plots.words import noted
-from backtest.survival import COUNTS, OUTCOMES, Estimates, Span, SurvivalTable, estimate
-from backtest.units import MS_PER_UNIT, duration_ms
+from backtest.regime_tables import regime_named, regime_names
+from backtest.run_tables import blocks_of, effective_trials, read_blocks, regime_rows, survival_rows
+from backtest.units import duration_ms
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from backtest.explorer import Explorer
     from backtest.plots import Plots
+    from backtest.report.worst import Worst
 
 
 @dataclass(frozen=True, repr=False)
@@ -42,7 +47,7 @@ class Result:
     Attributes
     ----------
     path : Path
-        The run directory.
+        The run directory, or a copy of it on this machine.
     info : dict
         ``run.json``.
 
@@ -56,6 +61,12 @@ class Result:
     path: Path
     info: dict[str, Any]
     _keep: TemporaryDirectory[str] | None = field(default=None, repr=False, compare=False)
+    _store: Remote | None = None
+
+    @property
+    def place(self) -> Place:
+        """Where the run lies: `path`, or a folder of an object store."""
+        return self._store or self.path
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -76,7 +87,7 @@ class Result:
         """
         file = self.path / "outcomes.parquet"
         if not self.has_outcomes:
-            raise ConfigError(f"{self.path}: outcomes were not counted; ask for them with statistics.outcomes = true")
+            raise ConfigError(f"{self.place}: outcomes were not counted; ask for them with statistics.outcomes = true")
         frame: pd.DataFrame = pq.read_table(file).to_pandas()
         return noted(frame, self.info)
 
@@ -97,6 +108,15 @@ class Result:
         sweep = self.info["config"]["sweep"]
         size = len(sweep["horizon"]), len(sweep["leverage"])
         return count_columns(read_blocks(self.path, where, *size) for where in blocks_of(self.info))
+
+    def curves(self, confidence: float | None = None) -> pd.DataFrame:
+        """Kaplan–Meier with bounds and effective sample size: see `backtest.analysis_frames.curve_frame`.
+
+        confidence : of the bounds; default: the run's.
+        """
+        level = float(self.info["config"]["statistics"]["confidence"] if confidence is None else confidence)
+        check_confidence(level)
+        return curve_frame(self.table, self._counts, effective_trials(self.path, self.info, level), level)
 
     def hazard(self) -> pd.DataFrame:
         """Hazard per interval between horizons: see `backtest.analysis_frames.hazard_frame`."""
@@ -120,6 +140,7 @@ class Result:
         horizon: str | None = None,
         confidence: float | None = None,
         worst_over: Sequence[str] = (),
+        by: str | None = None,
     ) -> pd.DataFrame:
         """The largest leverage such that it and every lower one of the grid have ``survival_low`` ≥ `survival`.
 
@@ -132,16 +153,35 @@ class Result:
         confidence : float, optional
             Level of the bounds; default: the run's. Another one is computed from ``blocks/``.
         worst_over : sequence of str
-            Axes whose worst case counts, such as ``["funding", "side"]``.
+            Axes whose worst case counts, such as ``["funding", "side"]``, and ``"regime"`` with `by`.
+        by : str, optional
+            One of the regimes of the run: a choice for each of its labels.
 
         Returns
         -------
         DataFrame
-            See `backtest.choose.choose`.
+            See `backtest.choose.choose`; where outcomes were counted with the columns of
+            `backtest.choose.with_economics` (not for the worst of several scenarios, nor by regime).
         """
         own = float(self.info["config"]["statistics"]["confidence"])
         level = own if confidence is None else confidence
-        table = self.table if level == own else self.table_at(level)
+        if by is not None:
+            table = self.regimes(by, confidence=level)
+        else:
+            table = self.table if level == own else self.table_at(level)
+        choices = self._choose(table, survival, horizon, level, worst_over)
+        earned = self.has_outcomes and by is None and not worst_over
+        return with_economics(choices, self.outcomes) if earned else choices
+
+    def _choose(
+        self,
+        table: pd.DataFrame,
+        survival: float,
+        horizon: str | None,
+        confidence: float,
+        worst_over: Sequence[str] = (),
+    ) -> pd.DataFrame:
+        """The choice among rows with bounds at a level of confidence: those of the table, or a part of them."""
         present = {entry["symbol"]: int(entry["present_bars"]) for entry in self.info["coverage"]}
         interval = int(self.info["interval_ms"])
         block = duration_ms(self.info["config"]["statistics"]["block"])
@@ -151,7 +191,7 @@ class Result:
             interval,
             survival=survival,
             horizon=horizon,
-            confidence=level,
+            confidence=confidence,
             block_ms=block,
             worst_over=worst_over,
         )
@@ -162,14 +202,79 @@ class Result:
         frame: pd.DataFrame = pa.Table.from_batches(list(survival_rows(self.path, self.info, confidence))).to_pandas()
         return frame
 
+    def regimes(
+        self, by: str | None = None, horizon: str | None = None, confidence: float | None = None
+    ) -> pd.DataFrame:
+        """Survival by regime: every label of the entries with its own counts and intervals.
+
+        Parameters
+        ----------
+        by : str, optional
+            One of the regimes of ``statistics.regimes``; may be left out where there is one.
+        horizon : str, optional
+            Default: each horizon of the run.
+        confidence : float, optional
+            Level of the bounds; default: the run's.
+
+        Returns
+        -------
+        DataFrame
+            The columns of ``survival.parquet`` with ``regime``, the label, beside the scenario, and ``attainable``, the
+            largest ``survival_low`` that the entries of the label can show at all. A label without entries has 0 of
+            them and no rates.
+
+        Raises
+        ------
+        ConfigError
+            If the regime was not counted, or the run has no such horizon.
+        """
+        regime = regime_named(self.info, by)
+        level = float(self.info["config"]["statistics"]["confidence"]) if confidence is None else confidence
+        check_confidence(level)
+        batches = list(regime_rows(self.path, self.info, regime, level))
+        frame: pd.DataFrame = of_horizon(pa.Table.from_batches(batches).to_pandas(), horizon)
+        frame.attrs = {"by": regime, "confidence": level}
+        return frame
+
     @property
     def plot(self) -> Plots:
         """Plots of the table: ``plot.leverage()``, ``plot.heatmap()``, ``plot.curves()``."""
         from backtest.plots import Plots
 
-        return Plots(self.table, self.outcomes if self.has_outcomes else None)
+        return Plots(self.table, self.outcomes if self.has_outcomes else None, self.regimes)
 
-    def report(self, survival: float = 0.95, path: str | Path | None = None) -> Path:
+    def explore(self, survival: float = 0.95, horizon: str | None = None) -> Explorer:
+        """Widgets for a notebook: pick a scenario, move leverage, horizon and target, and see what follows.
+
+        Needs ipywidgets: ``pip install 'liquidation-backtest[notebook]'``.
+
+        Parameters
+        ----------
+        survival : float
+            Target to begin with.
+        horizon : str, optional
+            Horizon to begin with; default: the shortest.
+
+        Returns
+        -------
+        Explorer
+            See `backtest.explorer.Explorer`.
+
+        Raises
+        ------
+        ConfigError
+            ipywidgets is not installed, the target is not within (0, 1), or the horizon not of the run.
+        """
+        from backtest.explorer import explore
+
+        own = float(self.info["config"]["statistics"]["confidence"])
+
+        def chosen(rows: pd.DataFrame, target: float, held: str) -> pd.DataFrame:
+            return self._choose(rows, target, held, own)
+
+        return explore(self.table, chosen, survival=survival, horizon=horizon, confidence=own)
+
+    def report(self, survival: float = 0.95, path: str | Path | None = None, worst: Worst | None = None) -> Place:
         """Write the run as one self-contained HTML page.
 
         Parameters
@@ -178,36 +283,72 @@ class Result:
             Target of the choice that the page leads with.
         path : path, optional
             Default: ``report.html`` in the run directory.
+        worst : Worst, optional
+            The days that did it, as of `backtest.worst_days`: they are not in a run, but asked of its histories again.
         """
         from backtest.report import write_report
 
-        counted = self.outcomes if self.has_outcomes else None
-        return write_report(self.table, self.info, self.choose(survival), path or self.path / "report.html", counted)
+        written = write_report(
+            self.table,
+            self.info,
+            self.choose(survival),
+            path or self.path / "report.html",
+            self.outcomes if self.has_outcomes else None,
+            self._first_regimes(),
+            worst,
+        )
+        if path is not None or self._store is None:
+            return written
+        (self._store / written.name).upload(written)
+        return self._store / written.name
+
+    def _first_regimes(self) -> dict[str, pd.DataFrame]:
+        """Every regime of the first scenario of each symbol and side."""
+        first: dict[tuple[object, object], dict[str, Any]] = {}
+        for entry in self.info["blocks"]:
+            first.setdefault((entry["symbol"], entry["scenario"].get("side")), entry)
+        few = Result(self.path, {**self.info, "blocks": list(first.values())})
+        return {name: few.regimes(name) for name in regime_names(self.info)}
 
     def __repr__(self) -> str:
         symbols = ", ".join(entry["symbol"] for entry in self.info["coverage"])
         return (
-            f"Result({symbols}: {len(self.info['blocks'])} scenarios, {self.info['verdicts']:,} verdicts, {self.path})"
+            f"Result({symbols}: {len(self.info['blocks'])} scenarios, {self.info['verdicts']:,} verdicts, {self.place})"
         )
 
     def _repr_html_(self) -> str:
-        from html import escape
+        from backtest.notebook import result_html
 
-        from backtest.console import choices_text, leverage_text
-
-        text = "\n\n".join([repr(self), choices_text(self.choose()), leverage_text(self.table)])
-        return f"<pre style='line-height:1.25;overflow-x:auto'>{escape(text)}</pre>"
+        return result_html(repr(self), self.table, noted(self.choose(), self.info))
 
 
-def load(path: str | Path) -> Result:
-    """A run directory, back as a result.
+def load(path: str | Place) -> Result:
+    """A run directory, back as a result; one of an object store is copied to this machine.
 
     Raises
     ------
     DataError
         If the directory does not hold a finished run.
     """
-    folder = Path(path)
+    place = place_of(path)
+    if isinstance(place, Remote):
+        return _fetched(place)
+    return _loaded(place)
+
+
+def _fetched(place: Remote) -> Result:
+    keep = TemporaryDirectory(prefix="backtest-")
+    try:
+        before = (place / "run.json").read_bytes()
+        place.give_folder(Path(keep.name), left_out="report.html")
+        if (place / "run.json").read_bytes() != before:
+            raise DataError(f"{place}: was written while it was read; read it again")
+    except FileNotFoundError:
+        raise DataError(f"{place}: is not a finished run (run.json does not exist)") from None
+    return replace(_loaded(Path(keep.name)), _keep=keep, _store=place)
+
+
+def _loaded(folder: Path) -> Result:
     try:
         info = json.loads((folder / "run.json").read_text())
     except OSError as error:
@@ -219,149 +360,3 @@ def load(path: str | Path) -> Result:
     if not (folder / "survival.parquet").is_file():
         raise DataError(f"{folder}: survival.parquet is missing; the run is not whole, run it again")
     return Result(folder, info)
-
-
-@dataclass(frozen=True)
-class Blocks:
-    """Where the counts of a scenario per calendar block lie: a row group of a file under ``blocks/``."""
-
-    symbol: str
-    scenario: dict[str, str | float | None]
-    file: str
-    row_group: int
-
-
-def blocks_of(info: dict[str, Any]) -> list[Blocks]:
-    """Every scenario of a run, in the order of the rows of ``survival.parquet``."""
-    return [Blocks(**entry) for entry in info["blocks"]]
-
-
-def read_blocks(folder: Path, where: Blocks, n_horizons: int, n_leverages: int) -> SurvivalTable:
-    """Counts of one scenario, as they were written by `write_blocks`."""
-    try:
-        file = pq.ParquetFile(folder / "blocks" / where.file)
-        group = file.read_row_group(where.row_group)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(f"{folder / 'blocks' / where.file}: cannot be read ({error}); run again") from None
-    lacking = [name for name in COUNTS if name not in group.column_names]
-    if lacking:
-        raise DataError(f"{folder / 'blocks' / where.file}: holds no {lacking[0]}; an older version made it, run again")
-    first = int(file.schema_arrow.metadata[b"first_block"])
-
-    def read(names: Sequence[str]) -> np.ndarray:
-        values = [group[name].combine_chunks().values.to_numpy(zero_copy_only=False) for name in names]
-        return np.stack(values).reshape(len(names), 1, n_horizons, n_leverages, -1)
-
-    return SurvivalTable(read(COUNTS), first, read(OUTCOMES) if OUTCOMES[0] in group.column_names else None)
-
-
-def write_blocks(
-    file: Path, table: SurvivalTable, scenarios: list[dict[str, str | float | None]], axes: pa.Table, block_ms: int
-) -> None:
-    """Write counts per calendar block, a row group per scenario.
-
-    Parameters
-    ----------
-    axes : Table
-        ``horizon`` and ``leverage`` of each row of a scenario.
-    """
-    size = table.counts.shape[-1]
-    columns = axes_fields(scenarios[0])[1:]
-    cells = dict(zip(COUNTS, table.counts, strict=True))
-    if table.outcomes is not None:
-        cells |= zip(OUTCOMES, table.outcomes, strict=True)
-    lists = [pa.field(name, pa.list_(pa.from_numpy_dtype(values.dtype), size)) for name, values in cells.items()]
-    stamp = pa.field("first_block_start", pa.timestamp("ms", tz="UTC"))
-    metadata = {"first_block": str(table.first_block), "block_ms": str(block_ms)}
-    schema = pa.schema([*columns, *axes.schema, stamp, *lists], metadata)
-    start = pa.scalar(table.first_block * block_ms, stamp.type)
-    with pq.ParquetWriter(file, schema, compression="zstd", write_statistics=False) as writer:
-        for i, scenario in enumerate(scenarios):
-            labels = repeated(columns, scenario, axes.num_rows)
-            values = [pa.FixedSizeListArray.from_arrays(pa.array(v[i].reshape(-1)), size) for v in cells.values()]
-            arrays = [*labels, *(column.combine_chunks() for column in axes.columns)]
-            arrays += [pa.repeat(start, axes.num_rows), *values]
-            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
-
-
-def axes_of(info: dict[str, Any]) -> pa.Table:
-    """``horizon`` and ``leverage`` of the rows of one scenario."""
-    horizons, leverages = info["config"]["sweep"]["horizon"], info["config"]["sweep"]["leverage"]
-    shown = [None] if info.get("own_leverage") else list(leverages)
-    return pa.table(
-        {
-            "horizon": pa.array([h for h in horizons for _ in leverages], pa.string()),
-            "leverage": pa.array(shown * len(horizons), pa.float64()),
-        }
-    )
-
-
-def survival_rows(folder: Path, info: dict[str, Any], confidence: float) -> Iterator[pa.RecordBatch]:
-    """Rows of ``survival.parquet``, scenario by scenario, estimated from ``blocks/``."""
-    axes = axes_of(info)
-    sweep, interval = info["config"]["sweep"], int(info["interval_ms"])
-    horizons = tuple(duration_ms(text) // interval for text in sweep["horizon"])
-    block = duration_ms(info["config"]["statistics"]["block"]) // interval
-    present = {entry["symbol"]: int(entry["present_bars"]) for entry in info["coverage"]}
-    for where in blocks_of(info):
-        table = read_blocks(folder, where, len(horizons), len(sweep["leverage"]))
-        span = Span(horizons, block, present[where.symbol], MS_PER_UNIT["d"] / interval)
-        found = estimate(table, span, confidence)
-        yield _batch(where, axes, found)
-
-
-def outcome_rows(folder: Path, info: dict[str, Any]) -> Iterator[pa.RecordBatch]:
-    """Rows of ``outcomes.parquet``, scenario by scenario, from ``blocks/``.
-
-    What a policy cost is the mean return without it (policy ``none``, where the axis holds it) less that with it.
-    """
-    axes, sweep = axes_of(info), info["config"]["sweep"]
-    size = len(sweep["horizon"]), len(sweep["leverage"])
-    plain: dict[tuple[object, ...], np.ndarray] = {}
-    for bare in (True, False):  # first those that the others are compared with
-        for where in blocks_of(info):
-            key = (where.symbol, *(value for name, value in where.scenario.items() if name != "policy"))
-            if bare:
-                if where.scenario.get("policy") == "none":
-                    plain[key] = _mean_return(read_blocks(folder, where, *size))
-                continue
-            yield _outcome_batch(where, axes, read_blocks(folder, where, *size), plain.get(key))
-
-
-def _mean_return(table: SurvivalTable) -> np.ndarray:
-    """(n_horizons · n_leverages,) mean of what was left, less what was put in, over the initial margin."""
-    assert table.outcomes is not None
-    total = dict(zip(OUTCOMES, table.outcomes.sum(axis=-1)[:, 0], strict=True))
-    entries = table["entries"].sum(axis=-1)[0]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(((total["equity"] - total["added"]) / entries - 1).reshape(-1))
-
-
-def _outcome_batch(where: Blocks, axes: pa.Table, table: SurvivalTable, plain: np.ndarray | None) -> pa.RecordBatch:
-    labels = {"symbol": where.symbol, **where.scenario}
-    schema = outcome_schema(labels)
-    assert table.outcomes is not None
-    cells: dict[str, np.ndarray] = {n: table[n].sum(axis=-1).reshape(-1) for n in ("entries", "liquidations")}
-    cells |= {n: v.sum(axis=-1).reshape(-1) for n, v in zip(OUTCOMES, table.outcomes, strict=True)}
-    cells["survived"] = cells["entries"] - cells["liquidations"] - cells["stopped"] - cells["took_profit"]
-    cells["return_mean"] = _mean_return(table)
-    cells["policy_cost"] = np.full(axes.num_rows, np.nan) if plain is None else plain - cells["return_mean"]
-    arrays = repeated(axes_fields(labels), labels, axes.num_rows)
-    arrays += [column.combine_chunks() for column in axes.columns]
-    for column in list(schema)[len(arrays) :]:
-        values = cells[column.name].astype(column.type.to_pandas_dtype())
-        arrays.append(pa.array(values, mask=np.isnan(values)))
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-
-def _batch(where: Blocks, axes: pa.Table, found: Estimates) -> pa.RecordBatch:
-    labels = {"symbol": where.symbol, **where.scenario}
-    arrays = repeated(axes_fields(labels), labels, axes.num_rows)
-    arrays += [column.combine_chunks() for column in axes.columns]
-    arrays += [pa.array(found.counts[name].reshape(-1)) for name in COUNTS[:5]]
-    arrays += [
-        pa.array(values.reshape(-1), mask=np.isnan(values.reshape(-1)))
-        for values in (found.survival, found.low, found.high, found.survival_km)
-    ]
-    arrays.append(pa.array(found.few_blocks.reshape(-1)))
-    return pa.RecordBatch.from_arrays(arrays, schema=survival_schema(labels))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import numpy as np
 
 from backtest.barrier import MarginTerms
 from backtest.config import Config, Data, Entries, Funding, Margin, RuleTiers, Statistics, Sweep, load_config
+from backtest.dataset import Series, existing, files_of
 from backtest.errors import ConfigError, DataError, RuleError
 from backtest.history import Grid, PriceHistory, grid_of
+from backtest.places import Place, place_of, stamp_of
 from backtest.store import read_history, series_of
 from backtest.sweep import Scenario, bars_of, horizon_bars, maintenance_of, scenarios_at, scenarios_of
 from backtest.trades import read_trades, trades_on
@@ -27,6 +30,15 @@ class Source:
     symbol: str
     interval_ms: int
     read: Callable[[], PriceHistory] = field(repr=False)
+    files: tuple[Place, ...] = field(default=(), repr=False)
+
+    def stamp(self) -> str | None:
+        """Names, sizes and times of its files: while they stand, its data do. None where there are no such files."""
+        try:
+            parts = [(str(file), *stamp_of(file)) for file in self.files]
+        except OSError:
+            return None
+        return hashlib.sha256(repr(parts).encode()).hexdigest() if parts else None
 
 
 def config_of(
@@ -77,16 +89,30 @@ def sources_of(given: str | Path | PriceHistory | Sequence[PriceHistory], config
     ConfigError, RuleError, DataError
         Also where a symbol lacks what the configuration needs of each, so that no work is done in vain.
     """
+    sources = sources_named(given, config)
+    refuse_unfit(config, sources)
+    return sources
+
+
+def sources_named(given: str | Path | PriceHistory | Sequence[PriceHistory], config: Config) -> list[Source]:
+    """The symbols of a run, in order, whether or not their histories will do."""
     sources = _found(given, config)
+    return sources if config.sweep.portfolio else _entered(config, sources)
+
+
+def refuse_unfit(config: Config, sources: Sequence[Source], known: Collection[str] = ()) -> None:
+    """Refuse symbols that lack what the configuration needs of each, so that no work is done in vain.
+
+    known : symbols whose histories will do.
+    """
     if config.sweep.portfolio:
-        return sources
-    sources = _entered(config, sources)
+        return
     _refuse_unopenable(config, sources)
     if len(sources) > 1 and _asks_of_histories(config):
         scenarios = scenarios_of(config)
         for source in sources:
-            work_of(config, grid_for(config, source, scenarios_at(scenarios, source.symbol)))
-    return sources
+            if source.symbol not in known:
+                work_of(config, grid_for(config, source, scenarios_at(scenarios, source.symbol)))
 
 
 def _entered(config: Config, sources: list[Source]) -> list[Source]:
@@ -147,9 +173,9 @@ def _found(given: str | Path | PriceHistory | Sequence[PriceHistory], config: Co
     if data.path is None:
         raise ConfigError("data.path must name a dataset or a Parquet file")
     path = data.path
-    if Path(path).is_file():
+    if place_of(path).is_file():
         return [_plain_file(path, data)]
-    found = series_of(path)
+    found = files_of(existing(path))
     wanted = duration_ms(data.interval) if data.interval else None
     intervals = sorted({s.interval for s in found if wanted in (None, duration_ms(s.interval))}, key=duration_ms)
     if len(intervals) != 1:
@@ -157,7 +183,7 @@ def _found(given: str | Path | PriceHistory | Sequence[PriceHistory], config: Co
         got = f"; got {data.interval!r}" if data.interval else ""
         raise ConfigError(f"data.interval must name one of the intervals of {path}: {names}{got}")
     interval = intervals[0]
-    present = [s.symbol for s in found if s.interval == interval]
+    present = sorted(s.symbol for s in found if s.interval == interval)
     for symbol in data.symbols or ():
         if symbol not in present:
             raise ConfigError(
@@ -167,16 +193,23 @@ def _found(given: str | Path | PriceHistory | Sequence[PriceHistory], config: Co
     def reader(symbol: str) -> Callable[[], PriceHistory]:
         return lambda: read_history(path, symbol, interval, data.start, data.end)
 
-    return [Source(symbol, duration_ms(interval), reader(symbol)) for symbol in data.symbols or present]
+    return [
+        Source(symbol, duration_ms(interval), reader(symbol), tuple(found[Series(interval, symbol)]))
+        for symbol in data.symbols or present
+    ]
 
 
 def _plain_file(path: str, data: Data) -> Source:
     """A Parquet file: one symbol, named by the configuration or the file; its rows only suggest an interval."""
     if data.symbols is not None and len(data.symbols) > 1:
         raise ConfigError(f"data.symbols: {path} is one Parquet file and holds one symbol; got {len(data.symbols)}")
-    symbol = data.symbols[0] if data.symbols else Path(path).stem
+    symbol = data.symbols[0] if data.symbols else place_of(path).stem
     interval = data.interval or series_of(path)[0].interval
-    return Source(symbol, duration_ms(interval), lambda: read_history(path, symbol, interval, data.start, data.end))
+
+    def read() -> PriceHistory:
+        return read_history(path, symbol, interval, data.start, data.end)
+
+    return Source(symbol, duration_ms(interval), read, (place_of(path),))
 
 
 def _histories(given: PriceHistory | Sequence[PriceHistory], data: Data) -> list[Source]:

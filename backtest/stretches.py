@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from backtest.errors import ConfigError
 from backtest.intervals import check_confidence
-from backtest.results import Blocks, Result, blocks_of, read_blocks
+from backtest.results import Result
+from backtest.run_tables import Blocks, blocks_of, read_blocks
 from backtest.survival import Span, SurvivalTable, estimate
 from backtest.units import MS_PER_UNIT, duration_ms, duration_text
 

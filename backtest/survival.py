@@ -32,10 +32,11 @@ PRIOR: dict[Count, Count] = {"liquidations": "prior_liquidations", "margin_calls
 Outcome = Literal[
     "stopped", "took_profit", "recovered", "partial_liquidations", "top_ups", "deleverages", "scale_ins",
     "prior_stopped", "prior_took_profit", "equity", "residual", "insurance_loss", "insurance_gain", "fees", "added",
+    "log_growth",
 ]  # fmt: skip
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 """How positions ended and what came of them, summed over entries: numbers of positions and of events first, then
-amounts as fractions of the initial margin."""
+amounts as fractions of the initial margin, and the log growth of a bankroll (``statistics.bankroll_fraction``)."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,9 @@ class SurvivalTable:
         ``prior_liquidations`` those of them that were liquidated by the next shorter horizon (for Kaplan–Meier),
         ``prior_margin_calls`` those that were called by then.
     first_block : int
-        Calendar block of column 0: open time of the entry bar over the block length, rounded down.
-    outcomes : (15, n_scenarios, n_horizons, n_leverages, n_blocks) float64, optional
+        Calendar block of column 0: open time of the entry bar over the block length, rounded down. Of a regime's table
+        columns are its cells.
+    outcomes : (16, n_scenarios, n_horizons, n_leverages, n_blocks) float64, optional
         In the order of `OUTCOMES`, over the entries that were not rejected.
 
     Examples
@@ -100,6 +102,15 @@ class SurvivalTable:
         return self
 
 
+Tables = tuple[SurvivalTable, ...]
+"""Counts of the same entries by calendar block, then by the cells of each regime (`backtest.cells`)."""
+
+
+def merged(one: Tables, two: Tables) -> Tables:
+    """Tables of disjoint entries, added up."""
+    return tuple(a + b for a, b in zip(one, two, strict=True))
+
+
 def survival_rate(entries: Int, liquidations: Int) -> Float:
     """``1 − liquidations / entries``, NaN where nothing was entered."""
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -137,15 +148,15 @@ class Span:
         In the order of the table's axis.
     block : int
         Length of a calendar block.
-    present : int
-        Bars of the grid that have trigger prices.
+    present : int, or (n_horizons,) int64
+        Bars of the grid that have trigger prices; for a regime those that its entries are worth, per horizon.
     day : float
         Bars in a day.
     """
 
     horizons: tuple[int, ...]
     block: int
-    present: int
+    present: int | Int
     day: float
 
 
@@ -159,6 +170,7 @@ class Estimates:
     high: Float
     survival_km: Float
     few_blocks: NDArray[np.bool_]
+    n_eff: Float
 
 
 def estimate(table: SurvivalTable, span: Span, confidence: float) -> Estimates:
@@ -172,7 +184,8 @@ def estimate(table: SurvivalTable, span: Span, confidence: float) -> Estimates:
     opened = table["entries"].reshape(-1, n_blocks)
     alive = opened - table["liquidations"].reshape(-1, n_blocks)
     horizons = np.broadcast_to(np.array(span.horizons, np.int64)[:, None], entries.shape).reshape(-1)
-    bounds = survival_interval(opened, alive, horizons, span.block, span.present, span.day, confidence)
+    present = np.broadcast_to(np.asarray(span.present, np.int64).reshape(-1, 1), entries.shape).reshape(-1)
+    bounds = survival_interval(opened, alive, horizons, span.block, present, span.day, confidence)
     low, high = bounds.low.reshape(entries.shape), bounds.high.reshape(entries.shape)
-    few = bounds.few_blocks.reshape(entries.shape)
-    return Estimates(total, survival_rate(entries, liquidations), low, high, km, few)
+    few, n_eff = bounds.few_blocks.reshape(entries.shape), bounds.n_eff.reshape(entries.shape)
+    return Estimates(total, survival_rate(entries, liquidations), low, high, km, few, n_eff)

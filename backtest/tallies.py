@@ -123,7 +123,7 @@ def _empty(config: Config, work: Work, scenario: Scenario, wanted: NDArray[np.bo
 
 def _count(work: Work, scenario: Scenario, chunk: slice, tally: Tally, at: int | None) -> None:
     """Add the liquidations of a chunk of entries."""
-    found = first_crossings(work, scenario, chunk)
+    found = first_crossings(work, scenario, chunk, calls=False)
     (window,) = windows_of(work, chunk, found.series.weight)
     grid, n_days = work.grid, tally.liquidations.shape[1]
     # Every leverage is counted for `lived`; where only days are asked for, those that are.

@@ -81,7 +81,7 @@ class Trades:
 
 @lru_cache(maxsize=4)
 def _read(path: str, stamp: tuple[int, int]) -> TradeFile:
-    table = _table(Path(path))
+    table = table_of(Path(path), "trades")
     unknown = sorted(set(table.column_names) - set(COLUMNS))
     if unknown:
         raise ConfigError(f"{path}: unknown column {unknown[0]!r}; trades have {', '.join(COLUMNS)}")
@@ -92,7 +92,7 @@ def _read(path: str, stamp: tuple[int, int]) -> TradeFile:
             raise ConfigError(f"{path}: column {name!r} stands there twice")
     if not table.num_rows:
         raise ConfigError(f"{path}: holds no trade")
-    entry, exits = _times(path, table, "entry_time"), _times(path, table, "exit_time")
+    entry, exits = stamps_of(path, table, "entry_time"), stamps_of(path, table, "exit_time")
     if (entry == OPEN_END).any():
         raise ConfigError(f"{path}: row {int(np.argmax(entry == OPEN_END))}: entry_time is missing")
     sign, symbol = None, None
@@ -138,15 +138,16 @@ def read_trades(path: str | Path) -> TradeFile:
     return _read(str(file), (stat.st_mtime_ns, stat.st_size))
 
 
-def _table(file: Path) -> pa.Table:
+def table_of(file: Path, what: str) -> pa.Table:
+    """A table with times, Parquet or CSV; `what` it is of, for messages."""
     try:
         return pa.csv.read_csv(file) if file.suffix == ".csv" else pq.read_table(file, partitioning=None)
     except (OSError, pa.ArrowInvalid) as error:
-        raise ConfigError(f"{file}: is no table of trades, Parquet or CSV ({error})") from None
+        raise ConfigError(f"{file}: is no table of {what}, Parquet or CSV ({error})") from None
 
 
-def _times(path: str, table: pa.Table, name: str) -> Int:
-    """UTC milliseconds, rounded up: a trade in the last microsecond of a bar is one of that bar."""
+def stamps_of(path: str, table: pa.Table, name: str) -> Int:
+    """UTC milliseconds, `OPEN_END` where null; rounded up: a trade in the last microsecond of a bar is of that bar."""
     if name not in table.column_names:
         return np.full(table.num_rows, OPEN_END)
     column = table[name]

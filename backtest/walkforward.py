@@ -218,9 +218,9 @@ def resampled_choices(
     DataFrame
         A row per scenario, target and quantile: scenario columns, ``horizon, target, chosen`` (on the history as it
         was, all of it), ``none`` (share of resampled histories in which no leverage met the target), ``met`` (share
-        of those that held one whose survival ahead met the target), ``few_blocks`` (fewer than ten: resampling says
-        little), ``quantile, leverage`` (the smallest chosen that this share of histories does not exceed; NaN where
-        that is none) and ``realised`` (quantile of the survival ahead, where one was held).
+        of those that held one whose survival ahead met the target), ``few_blocks`` (fewer than ten: nothing is
+        resampled, ``none`` is NaN), ``quantile, leverage`` (the smallest chosen that this share of histories does not
+        exceed; NaN where that is none) and ``realised`` (quantile of the survival ahead, where one was held).
     """
     import pandas as pd
 
@@ -234,7 +234,10 @@ def resampled_choices(
         whole = rates(one, plan, np.array([0]), np.array([one.n_blocks]))
         for target in plan.targets:
             at = int(_chosen(whole.low, whole.entries, target)[0])
-            leverage, realised = _replicated(one, plan, target, replications, seed)
+            few = one.n_blocks < FEWEST_BLOCKS
+            leverage, realised = np.zeros(1), np.full(1, np.nan)
+            if not few:
+                leverage, realised = _replicated(one, plan, target, replications, seed)
             held = ~np.isnan(realised)
             row = {
                 "symbol": one.where.symbol,
@@ -242,9 +245,9 @@ def resampled_choices(
                 "horizon": plan.horizon,
                 "target": target,
                 "chosen": float(one.leverage[at]) if at >= 0 else float("nan"),
-                "none": float((leverage == 0).mean()),
+                "none": float("nan") if few else float((leverage == 0).mean()),
                 "met": float((realised[held] >= target).mean()) if held.any() else float("nan"),
-                "few_blocks": one.n_blocks < FEWEST_BLOCKS,
+                "few_blocks": few,
             }
             for q in quantiles:
                 largest = float(np.quantile(leverage, q, method="inverted_cdf"))

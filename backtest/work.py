@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backtest.barrier import Compiled, MarginTerms
+from backtest.cells import Cells
 from backtest.history import Grid
 from backtest.kernels.windows import Runs
 from backtest.policy import VolatilityTarget
@@ -26,8 +27,17 @@ CHUNK_BARS = 1 << 18
 
 
 @dataclass(frozen=True)
+class Counted:
+    """Where the entries of a chunk are counted: in which of the calendar blocks, or cells of a regime."""
+
+    first: int
+    last: int  # one past it
+    place: Int  # (n,) of each entry
+
+
+@dataclass(frozen=True)
 class Cohort:
-    """The entries of a chunk at one horizon, in runs of one calendar block.
+    """The entries of a chunk at one horizon, in runs of one calendar block, or of one cell of a regime.
 
     ``runs.label`` is ``2 · block + stays``, where `stays` says that the entry is in the cohort of the next longer
     horizon too (what Kaplan–Meier conditions on).
@@ -40,11 +50,17 @@ class Cohort:
 
 @dataclass(frozen=True)
 class Horizons:
-    """The horizons in ascending order."""
+    """The horizons in ascending order, their cohorts by calendar block, or by the cells of a regime."""
 
+    first: int  # block or cell that the cohorts count from
     axis: tuple[int, ...]  # where each stands in the configuration
     bars: tuple[int, ...]
     cohorts: tuple[Cohort, ...]
+
+    @property
+    def n_cells(self) -> int:
+        """Blocks, or cells, of the chunk."""
+        return int(self.cohorts[0].entries.size)
 
 
 @dataclass(frozen=True)
@@ -70,6 +86,8 @@ class Work:
         The last bar settles the positions (dated futures): windows that reach past it end there.
     trades : Trades, optional
         The user's own entries; `bars` are theirs then.
+    regimes : tuple of Cells
+        By what else than the calendar block entries are counted apart, each on its own.
     """
 
     grid: Grid
@@ -81,9 +99,10 @@ class Work:
     max_gap_bars: int | None = None
     settled: bool = False
     trades: Trades | None = None
+    regimes: tuple[Cells, ...] = ()
     too_long: Int = field(init=False, repr=False)
     compiled: dict[Scenario, Compiled] = field(init=False, repr=False, default_factory=dict)
-    _cohorts: dict[tuple[int, int], Horizons] = field(init=False, repr=False, default_factory=dict)
+    _cohorts: dict[tuple[int, int], tuple[Horizons, ...]] = field(init=False, repr=False, default_factory=dict)
     _weights: dict[str, Float] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -127,15 +146,28 @@ class Work:
         edges = np.searchsorted(self.bars, np.arange(0, self.grid.n_bars + size, size))
         return [slice(int(a), int(b)) for a, b in pairwise(edges) if b > a]
 
-    def cohorts(self, chunk: slice) -> Horizons:
-        """The cohorts of a chunk, the same for all scenarios: worked out once."""
+    def cohorts(self, chunk: slice) -> tuple[Horizons, ...]:
+        """The cohorts of a chunk by calendar block, then by each regime: the same for all scenarios."""
         key = (chunk.start, chunk.stop)
         if key not in self._cohorts:
             axis = sorted(range(len(self.horizons)), key=self.horizons.__getitem__)
             bars = [self.horizons[k] for k in axis]
-            pairs = zip(bars, [*bars[1:], None], strict=True)
-            self._cohorts[key] = Horizons(tuple(axis), tuple(bars), tuple(cohort_of(self, chunk, *p) for p in pairs))
+            reach = list(zip(bars, [*bars[1:], None], strict=True))
+            self._cohorts[key] = tuple(
+                Horizons(
+                    cells.first, tuple(axis), tuple(bars), tuple(cohort_of(self, chunk, cells, *pair) for pair in reach)
+                )
+                for cells in self.counted(chunk)
+            )
         return self._cohorts[key]
+
+    def counted(self, chunk: slice) -> list[Counted]:
+        """Where the entries of a chunk are counted: by calendar block, then by each regime."""
+        by_block = self.blocks(self.bars[chunk])
+        return [
+            Counted(int(place.min()), int(place.max()) + 1, place)
+            for place in (by_block, *(cells.place[chunk] for cells in self.regimes))
+        ]
 
     def excluded(self, bars: Int, horizon: int) -> NDArray[np.bool_]:
         """Whether the windows of these entries hold more than `max_gap_bars` bars of a gap."""
@@ -151,11 +183,6 @@ class Work:
         out: Int = (self.grid.start_ms + bars * self.grid.interval_ms) // self.block_ms
         return out
 
-    def first_bars(self, first: int, last: int) -> Int:
-        """First bar of each of the calendar blocks `first` … `last` − 1."""
-        starts = np.arange(first, last, dtype=np.int64) * self.block_ms - self.grid.start_ms
-        return -(-starts // self.grid.interval_ms)
-
 
 def _bars_past_gap(grid: Grid, max_gap_bars: int | None) -> Int:
     """Bars at which a gap becomes longer than allowed: its ``max_gap_bars + 1``-th bar."""
@@ -165,21 +192,19 @@ def _bars_past_gap(grid: Grid, max_gap_bars: int | None) -> Int:
     return (present[:-1] + 1 + max_gap_bars)[np.diff(present) > max_gap_bars + 1].astype(np.int64)
 
 
-def cohort_of(work: Work, chunk: slice, horizon: int, longer: int | None) -> Cohort:
+def cohort_of(work: Work, chunk: slice, cells: Counted, horizon: int, longer: int | None) -> Cohort:
     """Entries of a chunk whose window lies inside the grid, gaps permitting.
 
     longer : the next longer horizon in bars, None for the longest.
     """
-    bars = work.bars[chunk]
-    first, last = (int(b) for b in work.blocks(bars[[0, -1]]))
+    bars, n = work.bars[chunk], cells.last - cells.first
     reach = [h for h in (horizon, longer) if h is not None]
-    ends = [work.first_bars(first + 1, last + 1), work.too_long]
-    ends += [work.too_long - h for h in reach]
-    ends.append(np.array([work.end - h for h in reach]))
-    edges = np.unique(np.append(np.searchsorted(bars, np.concatenate(ends)), [0, bars.size]))
+    ends = [work.too_long, *(work.too_long - h for h in reach), np.array([work.end - h for h in reach])]
+    changes = np.flatnonzero(np.diff(cells.place)) + 1
+    edges = np.unique(np.concatenate([changes, np.searchsorted(bars, np.concatenate(ends)), [0, bars.size]]))
     start, stop = edges[:-1], edges[1:]
     head = bars[start]  # membership is the same all along a run
-    block = work.blocks(head) - first
+    place = cells.place[start] - cells.first
     inside = head + horizon < work.end
     out = inside & work.excluded(head, horizon)
     stays = np.zeros(head.size, np.bool_)
@@ -187,7 +212,7 @@ def cohort_of(work: Work, chunk: slice, horizon: int, longer: int | None) -> Coh
         stays = (head + longer < work.end) & ~work.excluded(head, longer)
 
     def total(mask: NDArray[np.bool_]) -> Int:
-        return np.bincount(block[mask], (stop - start)[mask], last - first + 1).astype(np.int64)
+        return np.bincount(place[mask], (stop - start)[mask], n).astype(np.int64)
 
     kept = inside & ~out
-    return Cohort(Runs(start[kept], stop[kept], (2 * block + stays)[kept]), total(kept), total(out))
+    return Cohort(Runs(start[kept], stop[kept], (2 * place + stays)[kept]), total(kept), total(out))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import betaincinv, ndtri, stdtrit
 
 from backtest import intervals
+from backtest.curve_intervals import curve_interval
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
@@ -115,6 +116,15 @@ def record(entries: Int, survived: Int, horizon: int, block: int, span: int, day
     return found.low, found.high, found.few_blocks
 
 
+def curve(entries: Int, survived: Int, horizon: int, block: int, span: int, day: int, confidence: float) -> Bounds:
+    """The interval of Kaplan–Meier curves on the effective trials of record, at the first horizon."""
+    opened = np.broadcast_to(entries, survived.shape)
+    found = intervals.survival_interval(opened, survived, horizon, block, span, day, confidence)
+    total, dead = opened.sum(axis=1)[:, None, None], (opened - survived).sum(axis=1)[:, None, None]
+    bounds = curve_interval([1], total, dead, 0 * dead, trials=found.n_eff[:, None, None], confidence=confidence)
+    return bounds.low[:, 0, 0], bounds.high[:, 0, 0], found.few_blocks
+
+
 def _third(n_blocks: int) -> int:
     return max(3, int(0.4 * n_blocks ** (2 / 3)))
 
@@ -134,4 +144,5 @@ FORMS: dict[str, tuple[str, Form]] = {
     "cosines": ("q = 0.4·T^⅔ cosines, Student t (Lazarus et al. 2018)", plain(cosines(_third))),
     "slow": ("q = 0.2·T^⅔ cosines", plain(cosines(_sixth))),
     "record": ("the same, with clusters of two days and more: the form of record", record),
+    "curve": ("the same by Wilson's interval, as that of Kaplan–Meier curves", curve),
 }

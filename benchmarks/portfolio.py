@@ -129,7 +129,7 @@ def main() -> None:
     value, horizon = adverse_series(local), np.array(work.base.horizons)
     weight = np.column_stack([leg.weight / leg.entry for leg in local.legs])
     rates = np.empty((local.bar.size, horizon.size))
-    want = cross_block(thin, [scenario], slice(0, local.bar.size))["liquidations"][0].sum(axis=-1)
+    want = cross_block(thin, [scenario], slice(0, local.bar.size))[0]["liquidations"][0].sum(axis=-1)
     for name, scan in (("plain scan", plain_scan), ("vector scan", vector_scan)):
         took = best(lambda scan=scan: scan(value, local.bar, weight, horizon, rates), 2) / local.bar.size
         same = "same counts" if (counted(rates, thin, local, weight) == want).all() else "COUNTS DIFFER"

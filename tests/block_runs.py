@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from backtest.results import Result, axes_of, write_blocks
+from backtest.results import Result
+from backtest.run_tables import axes_of, write_blocks
 from backtest.survival import COUNTS, SurvivalTable
 from backtest.units import duration_ms
 

@@ -130,7 +130,7 @@ def count_all(
     out = []
     for members in cross_groups_of(scenarios):
         group = [scenarios[i] for i in members]
-        table = reduce(add, [cross_block(work, group, chunk) for chunk in work.chunks(size)])
+        table = reduce(add, [cross_block(work, group, chunk)[0] for chunk in work.chunks(size)])
         out += [(scenario, table, i) for i, scenario in enumerate(group)]
     return out
 

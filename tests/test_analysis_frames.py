@@ -12,7 +12,7 @@ import pytest
 import backtest as bt
 from backtest.analysis_frames import conditional_frame, count_columns, hazard_frame, incidence_frame, time_frame
 from backtest.errors import ConfigError, DataError
-from backtest.results import blocks_of, read_blocks
+from backtest.run_tables import blocks_of, read_blocks
 from tests.histories import history_of, random_rows
 
 CURVES = {(10.0, "long"): [0.9, 0.8, 0.4], (20.0, "long"): [0.6, 0.3, 0.0], (10.0, "short"): [0.9, np.nan, np.nan]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -118,7 +119,8 @@ def test_all_problems_of_all_files_are_found(tmp_path: Path) -> None:
 def test_files_that_overlap_are_found(tmp_path: Path) -> None:
     folder = tmp_path / "interval=1h" / "symbol=X" / "year=1970"
     first = write(folder / "a.parquet", [0, 1, 2, 3, 4])
-    second = write(folder / "b.parquet", [3, 4, 5, 6, 7])
+    later = {name: [value + 3 for value in values] for name, values in sound().items()}
+    second = write(folder / "b.parquet", [3, 4, 5, 6, 7], **later)
     (problem,) = check(tmp_path).problems
     rule = f"must come after the bars of {first} (2 of this file do not)"
     assert problem == Problem(str(second), 0, "open_time", rule, "1970-01-01T03:00Z")
@@ -171,6 +173,11 @@ def test_gaps_are_coverage(tmp_path: Path) -> None:
         Gap("1970-01-01T02:00Z", "1970-01-01T03:00Z", 2),
         Gap("1970-01-01T06:00Z", "1970-01-01T06:00Z", 1),
     )
+    assert [(warning.first, warning.last, warning.bars) for warning in report.warnings] == [
+        ("1970-01-01T02:00Z", "1970-01-01T03:00Z", 2),
+        ("1970-01-01T06:00Z", "1970-01-01T06:00Z", 1),
+    ]
+    assert report.text().splitlines()[-1] == "no problems, 2 warnings"
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -186,9 +193,15 @@ def test_coverage_is_that_of_the_grid(tmp_path: Path, seed: int) -> None:
     grid = grid_of(read_history(tmp_path))
     (one,) = report.coverage
     assert report.ok
+    gaps = [warning for warning in report.warnings if warning.column is None]
+    assert (len(gaps), sum(gap.bars for gap in gaps)) == (one.gaps, one.missing)
     assert (one.trigger, one.bars, one.longest_gap) == (grid.trigger, grid.n_bars, grid.longest_gap())
     assert one.missing == int((~grid.has_trigger).sum())
-    assert check_history(PriceHistory("X", HOUR, 0, columns)) == report
+    again = check_history(PriceHistory("X", HOUR, 0, columns))
+    assert (again.coverage, again.problems) == (report.coverage, report.problems)
+    assert [replace(warning, file="") for warning in again.warnings] == [
+        replace(warning, file="") for warning in report.warnings
+    ]
 
 
 def test_a_series_that_cannot_be_run_is_a_problem(tmp_path: Path) -> None:

@@ -112,3 +112,18 @@ def test_every_interval_and_seed_is_sound(interval: str, seed: int) -> None:
 def test_impossible_arguments_are_refused(years: float, interval: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         demo_history(years=years, interval=interval)
+
+
+def test_symbols_of_one_seed_are_of_one_market() -> None:
+    """Without a share of its own only the name differs; with one, √(1 − own) · √(1 − own) = 0.6 of the moves agree."""
+    one, same, other = (
+        demo_history(5, 1, "1h", symbol=name, own=own) for name, own in (("A", 0.0), ("B", 0.0), ("B", 0.4))
+    )
+    assert (one.symbol, same.symbol) == ("A", "B")
+    np.testing.assert_array_equal(one.columns["low"], same.columns["low"])
+    apart = demo_history(5, 1, "1h", symbol="C", own=0.4)
+    moves = [np.diff(np.log(history.columns["close"])) for history in (other, apart)]
+    known = ~np.isnan(moves[0]) & ~np.isnan(moves[1])
+    assert 0.5 < np.corrcoef(moves[0][known], moves[1][known])[0, 1] < 0.75  # crashes are shared whole
+    with pytest.raises(ConfigError, match=r"own must be a share within 0 … 1; got 1\.5"):
+        demo_history(5, 1, "1h", own=1.5)

@@ -19,8 +19,15 @@ from backtest.kernels.jit import cache_directory
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 CHOOSING = ROOT / "notebooks/choosing_leverage.ipynb"
-PICTURES = ["heatmap", "leverage", "curves"]
-"""Cells of it that draw."""
+PICTURES = {
+    "choosing_leverage": ["heatmap", "leverage", "curves"],
+    "comparing_exchanges": ["small", "large", "sides", "differences"],
+    "crash_close_up": ["days", "closely", "entries", "margin", "wick", "recovered-picture", "bars-picture"],
+    "portfolio": ["look", "compared", "band", "alone-picture", "share"],
+}
+"""Cells that draw."""
+EXPLORED = {"choosing_leverage", "portfolio"}
+"""Those with an explorer, in the cell of that name."""
 
 PROBE = """
 import json
@@ -65,7 +72,7 @@ def largest(table: pd.DataFrame, target: float) -> float:
 
 
 def test_there_are_notebooks() -> None:
-    assert CHOOSING in NOTEBOOKS
+    assert [path.stem for path in NOTEBOOKS] == sorted(PICTURES)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -95,10 +102,19 @@ def test_notebook_runs(path: Path, jupyter: Path, tmp_path: Path) -> None:
         assert not (output.get("name") == "stderr" and "Warning:" in output.text), f"{name}: {output.text}"
     assert list(jupyter.iterdir()) == []
     assert list((tmp_path / "tmpdir").glob(f"{path.stem.replace('_', '-')}-*")) == []
+    assert [name for name, output in outputs if "image/png" in output.get("data", {})] == PICTURES[path.stem]
+    widgets = {name for name, output in outputs if "application/vnd.jupyter.widget-view+json" in output.get("data", {})}
+    assert widgets == ({"explore"} if path.stem in EXPLORED else set())
     if path == CHOOSING:
-        assert [name for name, output in outputs if "image/png" in output.get("data", {})] == PICTURES
         (place,) = places
         assert_choice_is_right(printed(notebook.cells[place]), tmp_path)
+
+
+@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if path != CHOOSING], ids=lambda path: path.stem)
+def test_one_line_puts_in_your_own_dataset(path: Path) -> None:
+    (cell,) = (cell for cell in nbformat.read(path, as_version=4).cells if cell.id == "history")
+    assert re.search(r"^histor(y|ies) = .*demo_history\(", cell.source, re.MULTILINE)
+    assert re.search(r"^# histor(y|ies) = .*bt\.read_history\(", cell.source, re.MULTILINE)
 
 
 def assert_choice_is_right(said: str, probed: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 import backtest as bt
 from backtest.policy import Policy, VolatilityTarget
-from backtest.results import blocks_of, read_blocks
+from backtest.run_tables import blocks_of, read_blocks
 from tests.histories import HOUR, history_of, random_rows
 from tests.oracles import policies as lived
 from tests.oracles import volatility

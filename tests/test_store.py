@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backtest import dataset, store
+from backtest import adding, commits, dataset, rows, store
 from backtest.errors import BacktestError, ConfigError, DataError
 from backtest.history import COLUMNS, Grid, PriceHistory, grid_of
 from backtest.store import Series, read_history, series_of, write_history
@@ -98,7 +98,7 @@ def test_a_range_is_a_slice_of_the_whole(history: PriceHistory, first: int, coun
             return type(error).__name__
 
     with tempfile.TemporaryDirectory() as data, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "ROW_GROUP", 4)
+        patch.setattr(adding, "ROW_GROUP", 4)
         write_history(history, data)
         filled = np.any([~np.isnan(values) for values in history.columns.values()], axis=0)
         rows = np.flatnonzero(filled)
@@ -133,7 +133,8 @@ def touched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, tuple[str, 
     original = dataset.read_group
     monkeypatch.setattr(dataset, "read_group", read)
     monkeypatch.setattr(store, "read_group", read)
-    monkeypatch.setattr(store, "ROW_GROUP", 10)
+    monkeypatch.setattr(rows, "read_group", read)
+    monkeypatch.setattr(adding, "ROW_GROUP", 10)
     return seen
 
 
@@ -447,7 +448,7 @@ def test_nothing_half_written_stays(
             raise error
         original(*arguments, **options)
 
-    monkeypatch.setattr(store.pq, "write_table", fail_second)
+    monkeypatch.setattr(adding.pq, "write_table", fail_second)
     with pytest.raises(type(error)):
         write_history(bars(3), tmp_path / "data", overwrite=overwrite)
     assert everything(tmp_path) == before
@@ -461,10 +462,11 @@ def test_what_was_there_stays_when_the_last_step_fails(tmp_path: Path, monkeypat
     original = Path.rename
 
     def fail(self: Path, target: Path) -> Path:
-        if self.suffix == ".tmp":
+        if self.suffix == ".new":
             raise OSError("no")
         return original(self, target)
 
+    monkeypatch.setattr(commits, "_exchange", lambda one, two: False)  # a file system that swaps no folders
     monkeypatch.setattr(Path, "rename", fail)
     with pytest.raises(OSError, match="no"):
         write_history(bars(3), tmp_path, overwrite=True)

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from backtest.cli import datasets, histories, imports, results, rules, run  # noqa: F401  each adds its commands to the group
+from backtest.cli import datasets, fetch, histories, imports, results, rules, run  # noqa: F401  each adds its commands to the group
 from backtest.cli.shared import cli
 from backtest.errors import BacktestError, DataError
 
@@ -21,10 +21,10 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except DataError as error:
-        click.echo(f"error: {error}", err=True)
+        _complain(error)
         sys.exit(1)
     except BacktestError as error:
-        click.echo(f"error: {error}", err=True)
+        _complain(error)
         sys.exit(2)
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted", err=True)
@@ -33,5 +33,16 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(1)
     except OSError as error:
-        click.echo(f"error: {error.filename or ''}: {error.strerror or error}", err=True)
+        named = f"{error.filename}: " if error.filename else ""
+        click.echo(f"error: {named}{error.strerror or error}", err=True)
         sys.exit(1)
+    except MemoryError as error:
+        said = f" ({error})" if str(error) else ""
+        click.echo(f"error: out of memory{said}; fewer --workers or a smaller --memory need less", err=True)
+        sys.exit(1)
+
+
+def _complain(error: BacktestError) -> None:
+    from backtest.places import scrubbed
+
+    click.echo(f"error: {scrubbed(str(error))}", err=True)

@@ -9,6 +9,8 @@ import click
 from backtest.cli.shared import cli, emit, json_option, overwrite_option, say
 from backtest.errors import ConfigError
 
+USUAL = (1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0)
+
 
 @cli.command()
 @click.argument("config", type=click.Path())
@@ -92,3 +94,30 @@ def required(config: str, survival: tuple[float, ...], workers: int | None, as_j
         from backtest.console import required_text
 
         say(required_text(frame))
+
+
+@cli.command()
+@click.argument("config", type=click.Path())
+@click.option(
+    "--leverage", multiple=True, type=float, help="One of the sweep's, several times; default: the usual ones."
+)
+@click.option("--fraction", default=0.1, show_default=True, help="Of a bankroll, posted as margin.")
+@click.option("--workers", type=int, help="Threads; default: one per core.")
+@json_option
+def returns(config: str, leverage: tuple[float, ...], fraction: float, workers: int | None, as_json: bool) -> None:
+    """What positions earned on their margin, net of everything: mean, quantiles, growth of a bankroll."""
+    from backtest.config import load_config
+    from backtest.earnings import returns as returns_of
+
+    if not config.endswith(".toml"):
+        raise ConfigError(f"CONFIG must be a .toml file; got {config!r}")
+    swept = load_config(config).sweep.leverage
+    usual = tuple(x for x in swept if x in USUAL) or swept
+    frame = returns_of(config, leverage=leverage or usual, bankroll_fraction=fraction, workers=workers)
+    if as_json:
+        known = frame.replace([float("-inf")], None).astype(object)
+        emit({"config": config, **frame.attrs, "returns": known.where(known.notna(), None).to_dict("records")})
+    else:
+        from backtest.console import returns_text
+
+        say(returns_text(frame))

@@ -5,6 +5,21 @@ from __future__ import annotations
 import click
 
 from backtest.cli.shared import cli, emit, json_option, say
+from backtest.units import duration_ms
+
+
+@cli.command()
+@click.argument("folder", metavar="[DIR]", default="runs", type=click.Path())
+@json_option
+def runs(folder: str, as_json: bool) -> None:
+    """Runs in a folder and below it: finished, running, unfinished (and how to go on) or damaged (what is missing)."""
+    from backtest.run_states import run_states, runs_text
+
+    found = run_states(folder)
+    if as_json:
+        emit({"folder": folder, "runs": [one.as_dict() for one in found]})
+    else:
+        say(runs_text(found) if found else f"no runs in {folder}")
 
 
 @cli.command()
@@ -13,6 +28,7 @@ from backtest.cli.shared import cli, emit, json_option, say
 @click.option("--horizon", help="One horizon of the run; default: each.")
 @click.option("--confidence", type=float, help="Of the bounds; default: the run's.")
 @click.option("--worst-over", multiple=True, metavar="AXIS", help="Take the worst case over an axis, such as funding.")
+@click.option("--by", help="A regime of the run: a choice for each of its labels (--worst-over regime: the worst).")
 @json_option
 def choose(
     run_directory: str,
@@ -20,13 +36,14 @@ def choose(
     horizon: str | None,
     confidence: float | None,
     worst_over: tuple[str, ...],
+    by: str | None,
     as_json: bool,
 ) -> None:
     """The largest leverage such that it and every lower one meet the target."""
     from backtest.results import load
 
     result = load(run_directory)
-    choices = result.choose(survival, horizon, confidence, worst_over)
+    choices = result.choose(survival, horizon, confidence, worst_over, by)
     if as_json:
         rows = choices.astype(object).where(choices.notna(), None).to_dict("records")
         emit({"run": run_directory, **choices.attrs, "choices": rows})
@@ -34,6 +51,41 @@ def choose(
         from backtest.console import choices_text
 
         say(choices_text(choices))
+
+
+@cli.command()
+@click.argument("run_directory", metavar="RUN", type=click.Path())
+@click.option("--by", help="One of the regimes of the run; may be left out where there is one.")
+@click.option("--leverage", type=float, help="One of the run's; default: the usual ones.")
+@click.option("--horizon", help="One horizon of the run; default: the longest.")
+@click.option("--confidence", type=float, help="Of the intervals; default: the run's.")
+@click.option("--plot", type=click.Path(), help="A .png or .svg file: the first scenario of each side.")
+@json_option
+def regimes(
+    run_directory: str,
+    by: str | None,
+    leverage: float | None,
+    horizon: str | None,
+    confidence: float | None,
+    plot: str | None,
+    as_json: bool,
+) -> None:
+    """Survival by regime: year, hour, volatility at entry, or whatever the run counted apart."""
+    from backtest.console import regimes_text
+    from backtest.plots.days import save_plot
+    from backtest.plots.regimes import at_leverage, plot_regimes
+    from backtest.results import load
+
+    result = load(run_directory)
+    longest = max(result.info["config"]["sweep"]["horizon"], key=duration_ms)
+    found = at_leverage(result.regimes(by, horizon or longest, confidence), leverage)
+    if plot is not None:
+        save_plot(plot_regimes(found), plot)
+    if as_json:
+        rows = found.astype(object).where(found.notna(), None).to_dict("records")
+        emit({"run": run_directory, **found.attrs, "regimes": rows})
+    else:
+        say(regimes_text(found))
 
 
 @cli.command()
@@ -60,5 +112,7 @@ def compare(runs: tuple[str, str], horizon: str | None, confidence: float | None
 def report(run_directory: str, survival: float) -> None:
     """Write RUN/report.html, one self-contained page."""
     from backtest.results import load
+    from backtest.worstdays import worst_days
 
-    say(str(load(run_directory).report(survival)))
+    result = load(run_directory)
+    say(str(result.report(survival, worst=worst_days(result, survival))))

@@ -8,6 +8,16 @@ from backtest.cli.shared import cli, emit, json_option, overwrite_option, say
 from backtest.errors import ConfigError
 
 
+def threads_or_dask(context: click.Context, option: click.Parameter, value: str | None) -> int | str | None:
+    """A number as such; what begins with dask is read where it is used."""
+    if value is None or value.startswith("dask:"):
+        return value
+    try:
+        return int(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not a valid integer, nor dask:N") from None
+
+
 @cli.command()
 @click.option("--out", default="runs/demo", show_default=True, help="Run directory, replaced each time.")
 @click.option("--workers", type=int, help="Threads; default: one per core.")
@@ -19,25 +29,45 @@ def demo(out: str, workers: int | None) -> None:
     result, page = run_demo(out, workers, lambda line: click.echo(line, err=True))
     say(leverage_text(result.table))
     say("\n" + choices_text(result.choose(survival=0.95)))
-    say(f"\nrun     {result.path}\nreport  {page}")
+    say(f"\nrun     {result.place}\nreport  {page}")
 
 
 @cli.command()
 @click.argument("config", type=click.Path())
 @click.option("--out", type=click.Path(), help="Run directory; default: runs/<config stem>-<UTC time>.")
-@click.option("--workers", type=int, help="Threads; default: one per core.")
+@click.option(
+    "--workers",
+    metavar="N|dask:N",
+    callback=threads_or_dask,
+    help="Threads, or dask:N for N processes; default: a thread per core.",
+)
+@click.option("--scheduler", metavar="ADDRESS", help="Of a dask scheduler, such as tcp://10.0.0.1:8786.")
+@click.option("--resume", is_flag=True, help="Go on with an unfinished run; what was finished is not counted again.")
+@click.option("--log", type=click.Path(), help="A file that takes a line of JSON per event; it is appended to.")
 @overwrite_option
 @json_option
-def run(config: str, out: str | None, workers: int | None, overwrite: bool, as_json: bool) -> None:
+def run(
+    config: str,
+    out: str | None,
+    workers: int | str | None,
+    scheduler: str | None,
+    resume: bool,
+    log: str | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
     """Sweep every scenario over every entry."""
-    from backtest.runner import default_directory
+    from backtest.logs import logged
+    from backtest.placing import default_directory, unfinished_directory
     from backtest.runner import run as run_sweep
 
     if not config.endswith(".toml"):
         raise ConfigError(f"CONFIG must be a .toml file; got {config!r}")
-    result = run_sweep(config, out=out or default_directory(config), workers=workers, overwrite=overwrite)
+    out = out or str(unfinished_directory(config) if resume else default_directory(config))
+    with logged(log):
+        result = run_sweep(config, out=out, workers=workers, scheduler=scheduler, overwrite=overwrite, resume=resume)
     if as_json:
-        emit({"run": str(result.path), **result.info})
+        emit({"run": str(result.place), **result.info})
         return
     info = result.info
     for part in info["coverage"]:
@@ -49,4 +79,19 @@ def run(config: str, out: str | None, workers: int | None, overwrite: bool, as_j
             + (f"; bars outside the common span: {', '.join(lost)}" if lost else "")
         )
     say(f"{info['verdicts']:,} verdicts in {info['wall_seconds']:.1f} s")
-    say(f"{result.path}\nnext: backtest choose {result.path}   or: backtest report {result.path}")
+    say(f"{result.place}\nnext: backtest choose {result.place}   or: backtest report {result.place}")
+
+
+@cli.command()
+@json_option
+def doctor(as_json: bool) -> None:
+    """Versions, threads, cache, memory, and what is slow or wrong on this machine. Exit 1 if something is wrong."""
+    from backtest.doctor import diagnose
+
+    found = diagnose()
+    if as_json:
+        emit(found.as_dict())
+    else:
+        say(found.text())
+    if found.wrong:
+        raise SystemExit(1)

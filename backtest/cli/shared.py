@@ -17,7 +17,9 @@ overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what 
 @click.option("-v", "--verbose", is_flag=True, help="Say more on standard error.")
 def cli(verbose: bool) -> None:
     """Which leverage would have been liquidated, how often and how soon: every entry and every leverage at once."""
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s", stream=sys.stderr)
+    level, lines = logging.INFO if verbose else logging.WARNING, logging.StreamHandler(sys.stderr)
+    lines.setLevel(level)  # --log has a file see more
+    logging.basicConfig(level=level, format="%(message)s", handlers=[lines])
 
 
 def say(text: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -31,3 +32,17 @@ def map_ordered(function: Callable[[T], R], items: Iterable[T], workers: int) ->
             yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class Threads:
+    """The executor of this process."""
+
+    workers: int
+
+    def require(self, condition: Callable[[], None]) -> None:
+        """What this process needs it has found out."""
+
+    def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        """As `map_ordered`."""
+        return map_ordered(function, items, self.workers)

@@ -13,7 +13,8 @@ import numpy as np
 
 from backtest.errors import ConfigError, RuleError
 from backtest.ingest.tier_sources import NO_END, Entry, Layout, read_source
-from backtest.rules.tiers import COLUMNS, DatedTable, Float, TierTable, derive_deductions
+from backtest.places import local
+from backtest.rules.tiers import COLUMNS, DatedTable, Float, TierTable, derive_deductions, read_tier_tables
 from backtest.units import instant_ms, instant_text, number_text
 
 PERCENT_FROM = 10  # maintenance rate × largest leverage: at most about 1 as a fraction, 25 to 100 as percent
@@ -53,6 +54,7 @@ def import_tiers(
     effective_from: str | None = None,
     contract_size: float | None = None,
     overwrite: bool = False,
+    add: bool = False,
 ) -> ImportedTiers:
     """Turn an exchange's answer, or its pages, into one tier table.
 
@@ -71,6 +73,8 @@ def import_tiers(
         where floors and caps count contracts (OKX), refused elsewhere.
     overwrite : bool
         Replace an existing file.
+    add : bool
+        Put the table beside those of other dates in an existing file.
 
     Raises
     ------
@@ -89,15 +93,20 @@ def import_tiers(
     ...     import_tiers([meta], Path(folder, "eth.csv")).tables[0].table.mmr.round(4).tolist()
     [0.02, 0.0333]
     """
-    target = Path(out)
-    _check_target(target, overwrite)
+    target = local(out, "--out")
+    if add and overwrite:
+        raise ConfigError("add and overwrite exclude each other")
+    _check_target(target, overwrite or add)
     since = None if effective_from is None else _since(effective_from)
     if contract_size is not None and not 0 < contract_size < math.inf:
         raise ConfigError(f"contract_size must be a finite number > 0; got {number_text(contract_size)}")
     layout, chosen, entries, notes = _gather(sources, symbol)
     scale = _contract_scale(layout, chosen, contract_size)
     table, more = _table(target.stem, layout, entries, scale)
-    tables = (DatedTable(since, table),)
+    tables = (DatedTable(since, table), *(read_tier_tables(target) if add and target.exists() else ()))
+    tables = tuple(
+        sorted(tables, key=lambda one: -math.inf if one.effective_from_ms is None else one.effective_from_ms)
+    )
     _write(target, tiers_csv(tables))
     return ImportedTiers(target, chosen, layout.name, tables, (*notes, *more))
 
@@ -144,7 +153,7 @@ def _check_target(target: Path, overwrite: bool) -> None:
     if target.suffix != ".csv":
         raise ConfigError(f"the output of an import of tiers must end in .csv; got {str(target)!r}")
     if target.is_dir() or (target.exists() and not overwrite):
-        raise ConfigError(f"{target}: exists already; choose another file, or ask for --overwrite")
+        raise ConfigError(f"{target}: exists already; choose another file, or ask for --overwrite or --add")
 
 
 def _since(text: str) -> int:

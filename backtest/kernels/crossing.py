@@ -15,6 +15,8 @@ from backtest.kernels.windows import LOWEST, Entries
 
 FAN = 16
 """Children of a node of the block-maximum tree."""
+STEPS = 8
+"""Records that are tried one by one before the search leaps."""
 
 
 class Tree(NamedTuple):
@@ -34,6 +36,24 @@ def tree_of(series: Float) -> Tree:
         levels.append(padded.reshape(-1, FAN).max(axis=1))
     starts = np.cumsum([0, *(level.size for level in levels)])
     return Tree(np.concatenate(levels), starts.astype(np.int64))
+
+
+@kernel
+def leap(value: Float, at: int, offset: float, scale: float, weight: float, shift: float, threshold: float) -> int:
+    """The last place before `at` that reaches the threshold, where `at` does not; values fall from place to place."""
+    short = at
+    step = 1
+    while weight * ((value[at] - offset) * scale) + shift < threshold:
+        short = at
+        at = max(at - step, 0)
+        step *= 2
+    while short - at > 1:
+        middle = (short + at) // 2
+        if weight * ((value[middle] - offset) * scale) + shift < threshold:
+            short = middle
+        else:
+            at = middle
+    return at
 
 
 @kernel
@@ -71,8 +91,13 @@ def crossings_by_stack(
         scale = entries.scale[j]
         x = weight * ((value[at] - offset) * scale) + shift
         for k in range(threshold.size):
-            while x < threshold[k]:
+            tries = STEPS
+            while x < threshold[k] and tries > 0:
                 at -= 1
+                tries -= 1
+                x = weight * ((value[at] - offset) * scale) + shift
+            if x < threshold[k]:
+                at = leap(value, at, offset, scale, weight, shift, threshold[k])
                 x = weight * ((value[at] - offset) * scale) + shift
             bars = stack[at] - bar
             if bars > limit:

@@ -7,14 +7,18 @@ Background is transparent and ink a middle grey, which read alike on light and d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from backtest.errors import ConfigError
 from backtest.plots import drawing
 from backtest.plots.band import plot_band
+from backtest.plots.calibration import plot_calibration
+from backtest.plots.compared import plot_compared
+from backtest.plots.days import plot_days
 from backtest.plots.policies import plot_policies
+from backtest.plots.regimes import at_leverage, plot_regimes
 from backtest.plots.required import plot_required
 from backtest.plots.scenario import Funding, Selection, curves_by_leverage, horizons, leverages, select
 from backtest.plots.words import scenario_words
@@ -30,10 +34,14 @@ __all__ = [
     "Plots",
     "Selection",
     "plot_band",
+    "plot_calibration",
+    "plot_compared",
     "plot_curves",
+    "plot_days",
     "plot_heatmap",
     "plot_leverage",
     "plot_policies",
+    "plot_regimes",
     "plot_required",
     "plot_required_margin",
     "scenario_words",
@@ -107,7 +115,7 @@ def plot_heatmap(
     rows = select(table, **scenario)
     shown, grid = horizons(rows), leverages(rows)
     values = rows.pivot(index="horizon", columns="leverage", values="survival").reindex(index=list(shown), columns=grid)
-    few = rows.groupby("horizon")["few_blocks"].any()
+    few = (rows["few_blocks"] & rows["survival"].notna()).groupby(rows["horizon"]).any()
     with drawing.styled():
         ax = drawing.axes_of(ax)
         drawing.draw_cells(ax, grid, values.to_numpy(dtype=float))
@@ -223,10 +231,13 @@ class Plots:
         The columns of ``survival.parquet``.
     outcomes : DataFrame, optional
         The columns of ``outcomes.parquet``, where the run has them.
+    by_regime : callable, optional
+        `Result.regimes`.
     """
 
     table: pd.DataFrame
     outcomes: pd.DataFrame | None = None
+    by_regime: Callable[[str | None, str | None], pd.DataFrame] | None = None
 
     def leverage(
         self,
@@ -273,14 +284,40 @@ class Plots:
         """Survival of a portfolio between its two verdicts, against leverage: see `plot_band`."""
         return plot_band(self.table, horizon=horizon, ax=ax, **scenario)
 
+    def compared(
+        self,
+        axis: str,
+        *,
+        horizon: str | None = None,
+        ax: Axes | None = None,
+        **scenario: Unpack[Selection],
+    ) -> Axes:
+        """Survival against leverage, one curve per value of an axis: see `plot_compared`."""
+        return plot_compared(self.table, axis, horizon=horizon, ax=ax, **scenario)
+
+    def regimes(
+        self,
+        by: str | None = None,
+        *,
+        horizon: str | None = None,
+        leverage: float | None = None,
+        ax: Axes | None = None,
+        **scenario: Unpack[Selection],
+    ) -> Axes:
+        """Survival by regime, at one leverage or the usual ones: see `plot_regimes`; the longest horizon by default."""
+        if self.by_regime is None:
+            raise ConfigError("a table has no regimes; ask a run for them: result.plot.regimes(…)")
+        frame = self.by_regime(by, horizon or list(horizons(self.table))[-1])
+        return plot_regimes(at_leverage(frame, leverage), ax=ax, **scenario)
+
     def policies(
         self,
         *,
         horizon: str | None = None,
-        axes: Sequence[Axes] | None = None,
+        ax: Axes | None = None,
         **scenario: Unpack[Selection],
     ) -> Axes:
         """Survival and mean return against leverage, one curve per policy: see `plot_policies`."""
         if self.outcomes is None:
             raise ConfigError("outcomes were not counted; ask for them with statistics.outcomes = true or sweep.policy")
-        return plot_policies(self.outcomes, horizon=horizon, axes=axes, **scenario)
+        return plot_policies(self.outcomes, horizon=horizon, ax=ax, **scenario)

@@ -60,6 +60,7 @@ def plot_days(
         ax = drawing.axes_of(ax)
         ax.vlines(daily["day"], 0, daily["liquidations"], color=drawing.OKABE_ITO[4], lw=1.4)
         _limits(ax, days, daily, str(first["symbol"]))
+        ax.yaxis.set_major_formatter("{x:,.0f}")
         ax.set_ylabel("liquidations per day" + ("" if own else f" at {times_text(first['leverage'])}"))
         ax.grid(visible=True, axis="y", color=drawing.INK, alpha=0.25, lw=0.6)
         drawing.title(ax, rows, also=[f"held for {first['horizon']}"])
@@ -69,8 +70,8 @@ def plot_days(
 
 def save_plot(ax: Axes, path: str) -> None:
     """Write the Figure of an Axes on a white ground."""
-    if not path.endswith((".png", ".svg")):
-        raise ConfigError(f"--plot must end in .png or .svg; got {path!r}")
+    if not path.endswith((".png", ".svg", ".pdf")):
+        raise ConfigError(f"--plot must end in .png, .svg or .pdf; got {path!r}")
     ax.get_figure(root=True).savefig(path, dpi=150, facecolor="white")  # type: ignore[union-attr]
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from io import BytesIO
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 
 from backtest.plots.words import scenario_words, times_text
@@ -67,11 +68,18 @@ def new_axes(count: int, size: tuple[float, float]) -> list[Axes]:
         """Axes that a notebook shows as a picture when they are the value of a cell."""
 
         def _repr_png_(self) -> bytes:
-            out = BytesIO()
-            figure.savefig(out, format="png", dpi=110, facecolor="white")
-            return out.getvalue()
+            return png_of(self)
 
     return [figure.add_subplot(count, 1, row + 1, axes_class=Shown) for row in range(count)]
+
+
+def png_of(ax: Axes) -> bytes:
+    """The Figure of an Axes as a PNG on a white ground, which reads on light and dark pages."""
+    out = BytesIO()
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    figure.savefig(out, format="png", dpi=110, facecolor="white")
+    return out.getvalue()
 
 
 def floats(rows: pd.DataFrame, column: str, first: float | None = None) -> NDArray[np.float64]:
@@ -122,16 +130,19 @@ def draw_curve(ax: Axes, rows: pd.DataFrame, x: str, y: str, colour: str, alpha:
 def end_labels(ax: Axes, ends: Sequence[tuple[str, float, float, str]], heading: str) -> None:
     """Labels (text, x, y, colour) in a column on the right, apart from each other, each tied to its curve's end."""
     bottom, top = ax.get_ylim()
-    gap = 0.052 * (top - bottom)
-    placed: list[float] = []
     drawn = sorted((end for end in reversed(ends) if not math.isnan(end[2])), key=lambda end: round(end[2], 3))
-    for _, _, y, _ in drawn:
-        placed.append(max(y, placed[-1] + gap) if placed else y)
+    heights = [0.052 * (top - bottom) * (1 + end[0].count("\n")) for end in drawn]
+    gaps = [(one + other) / 2 for one, other in pairwise(heights)]
+    placed = [y for _, _, y, _ in drawn]
+    for k, gap in enumerate(gaps):
+        placed[k + 1] = max(placed[k + 1], placed[k] + gap)
     ceiling = top - 0.02 * (top - bottom)
     for k in range(len(placed) - 1, -1, -1):
         placed[k] = min(placed[k], ceiling)
-        ceiling = placed[k] - gap
+        ceiling = placed[k] - (gaps[k - 1] if k else 0)
     for (text, x, y, colour), height in zip(drawn, placed, strict=True):
+        across = ax.transAxes.inverted().transform(ax.transData.transform((x, y)))[0]
+        line = "-" if across > 0.9 else ":"  # a long one would look like a part of the curve
         ax.annotate(
             text,
             xy=(x, y),
@@ -139,7 +150,8 @@ def end_labels(ax: Axes, ends: Sequence[tuple[str, float, float, str]], heading:
             textcoords=ax.get_yaxis_transform(),
             va="center",
             color=INK,
-            arrowprops={"arrowstyle": "-", "color": colour, "lw": 1.2, "relpos": (0, 0.5), "shrinkA": 2, "shrinkB": 0},
+            arrowprops={"arrowstyle": "-", "color": colour, "ls": line, "lw": 1.2, "relpos": (0, 0.5)}
+            | {"shrinkA": 2, "shrinkB": 0},
             annotation_clip=False,
         )
     ax.text(1.045, 1.01, heading, transform=ax.transAxes, va="bottom", color=INK, fontsize="small", alpha=0.9)
@@ -156,7 +168,7 @@ def survival_axis(ax: Axes, curves: Sequence[pd.DataFrame], leave_out: Collectio
     least = min((low for low in lows if not math.isnan(low)), default=0.0)
     share_axis(ax, least)
     ax.set_ylabel("survived")
-    if any(rows["few_blocks"].any() for rows in curves):
+    if any((rows["few_blocks"] & rows["survival"].notna()).any() for rows in curves):
         handle = Line2D([], [], color=INK, ls=(0, (3, 2)), label="few blocks: interval says little")
         ax.legend(handles=[handle], loc="lower left")
     title(ax, curves[0], leave_out)
@@ -207,7 +219,8 @@ def margin_axis(ax: Axes, leverages: Sequence[float]) -> None:
     low, high = 1 / leverages[-1], 1 / leverages[0]
     if high / low >= 4:
         ax.set_xscale("log")
-    ticks = [1 / tick for tick in TICKS if leverages[0] <= tick < leverages[-1] / 1.3] or [high]
+    round_ones = (tick for tick in TICKS if tick != 3)  # 33.3 % is none, and runs into 50 %
+    ticks = [1 / tick for tick in round_ones if leverages[0] <= tick < leverages[-1] / 1.3] or [high]
     ax.set_xticks([*ticks, low], [f"{tick:.3g} %" for tick in (100 * rate for rate in [*ticks, low])])
     ax.minorticks_off()
     ax.set_xlabel("initial margin rate")
@@ -215,9 +228,19 @@ def margin_axis(ax: Axes, leverages: Sequence[float]) -> None:
 
 
 def time_axis(ax: Axes, shown: dict[str, int]) -> None:
-    """Time from 0 on a log scale (linear up to the first horizon), ticks at the configured horizons."""
+    """Time from 0 on a log scale (linear up to the first horizon), ticks at the configured horizons.
+
+    shown : ascending; one too near to the next has a tick without a label
+    """
     ax.set_xscale("symlog", linthresh=min(shown.values()), linscale=0.4)
-    ax.set_xticks([0, *shown.values()], ["0", *shown])
+    room = 0.055 * (0.5 + math.log10(max(shown.values()) / min(shown.values())))
+    labels: list[str] = []
+    last = math.inf
+    for text, ms in reversed(shown.items()):
+        far = last - math.log10(ms) > room
+        last = math.log10(ms) if far else last
+        labels.append(text if far else "")
+    ax.set_xticks([0, *shown.values()], ["0", *reversed(labels)])
     ax.minorticks_off()
     ax.set_xlabel("time since entry")
     ax.set_xlim(-0.03 * min(shown.values()), 1.05 * max(shown.values()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import isnan
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
@@ -26,7 +25,7 @@ def plot_policies(
     outcomes: pd.DataFrame,
     *,
     horizon: str | None = None,
-    axes: Sequence[Axes] | None = None,
+    ax: Axes | None = None,
     **scenario: Unpack[Selection],
 ) -> Axes:
     """Survival and mean return on margin against leverage at one horizon, one curve per policy.
@@ -46,7 +45,7 @@ def plot_policies(
     -------
     Axes
         Those of survival (one less liquidations over entries; what a stop-loss closed counts as survived); those of
-        the returns stand below, ``.figure.axes[1]``.
+        the returns stand below, the last of ``.figure.axes``.
 
     Raises
     ------
@@ -62,10 +61,10 @@ def plot_policies(
     curves, grid = by_policy(rows), leverages(rows)
     with drawing.styled():
         rows_of_legend = len(curves) if _long(curves) else (len(curves) + 1) // 2
-        above, below = axes or drawing.new_axes(2, (7, 6 + 0.22 * rows_of_legend))
-        for ax, column in ((above, "survival"), (below, "return_mean")):
-            _draw(ax, curves, column)
-            drawing.leverage_axis(ax, grid)
+        above, below = drawing.new_axes(2, (7, 6 + 0.22 * rows_of_legend)) if ax is None else _halves(ax)
+        for half, column in ((above, "survival"), (below, "return_mean")):
+            _draw(half, curves, column)
+            drawing.leverage_axis(half, grid)
         drawing.title(above, rows, leave_out=("policy",), also=[f"held {text}"])
         least = float(rows["survival"].min())
         drawing.share_axis(above, 0.0 if isnan(least) else least)
@@ -77,6 +76,16 @@ def plot_policies(
             place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (-0.02, -0.22), "alignment": "left"}
             below.legend(**place, ncols=1 if _long(curves) else 2, title="policy")
     return above
+
+
+def _halves(ax: Axes) -> tuple[Axes, Axes]:
+    """The Axes in the upper half of its place, and one below it."""
+    spec, figure = ax.get_subplotspec(), ax.get_figure()
+    if spec is None or figure is None:
+        raise ConfigError("ax must stand in a grid of subplots, as of plt.subplots(): two pictures share its place")
+    place = spec.subgridspec(2, 1)
+    ax.set_subplotspec(place[0])
+    return ax, figure.add_subplot(place[1])
 
 
 def not_liquidated(rows: pd.DataFrame) -> pd.Series[float]:

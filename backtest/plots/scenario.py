@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from numbers import Real
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 from backtest.errors import ConfigError
-from backtest.plots.words import OWN_LEVERAGE, is_null, listed, scenario_axes, times_text
+from backtest.plots.words import (
+    COIN,
+    OWN_LEVERAGE,
+    funding_words,
+    is_null,
+    listed,
+    scenario_axes,
+    times_text,
+    value_words,
+)
 from backtest.units import duration_ms, number_text
 
 if TYPE_CHECKING:
@@ -15,8 +24,10 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+Value = TypeVar("Value")
 USUAL_LEVERAGES = (2.0, 3.0, 5.0, 10.0, 20.0, 50.0)
 
+FUNDING = ("funding_scale", "funding_shift")
 Funding = float | Mapping[str, float]
 """A scale of the funding charged, or ``{"scale": 2.0, "shift": 0.0001}`` as in the config."""
 
@@ -109,6 +120,45 @@ def matching(rows: pd.DataFrame, column: str, value: object) -> pd.DataFrame:
     return rows[rows[column].isna() if is_null(value) else rows[column] == value]
 
 
+def varying(table: pd.DataFrame) -> dict[str, list[tuple[str, dict[str, object]]]]:
+    """Axes with more than one value, funding as one: axis → its values, in words and as what their columns hold.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> table = pd.DataFrame({"side": ["long", "short"], "open_fee": [0.0002, 0.0002], "horizon": ["1d", "1d"]})
+    >>> varying(table)
+    {'side': [('long', {'side': 'long'}), ('short', {'side': 'short'})]}
+    """
+    found: dict[str, list[tuple[str, dict[str, object]]]] = {}
+    axes = scenario_axes(table)
+    for axis in dict.fromkeys("funding" if axis in FUNDING else axis for axis in axes):
+        columns = list(FUNDING) if axis == "funding" else [axis]
+        unique = table[columns].drop_duplicates().itertuples(index=False, name=None)
+        parts = [
+            dict(zip(columns, (None if is_null(value) else value for value in row), strict=True)) for row in unique
+        ]
+        if len(parts) > 1:
+            found[axis] = [(_part_words(axis, part, table), part) for part in parts]
+    return found
+
+
+def _part_words(axis: str, part: Mapping[str, object], table: pd.DataFrame) -> str:
+    if axis == "funding":
+        return funding_words(
+            *(float(str(part.get(name, default))) for name, default in zip(FUNDING, (1, 0), strict=True))
+        )
+    coin = set(table["maintenance"]) <= set(table.attrs.get(COIN, ())) if axis == "size" else False
+    return value_words(axis, part[axis], coin=coin)
+
+
+def part_of(rows: pd.DataFrame, part: Mapping[str, object]) -> pd.DataFrame:
+    """Rows that hold the values of some columns, as `varying` gives them."""
+    for column, value in part.items():
+        rows = matching(rows, column, value)
+    return rows
+
+
 def horizons(rows: pd.DataFrame, asked: str | Sequence[str] | None = None) -> dict[str, int]:
     """Horizons of the rows that were asked for (all by default), matched by duration: text → ms, shortest first."""
     present = sorted(
@@ -148,8 +198,20 @@ def usual_leverages(rows: pd.DataFrame, usual: Sequence[float] = USUAL_LEVERAGES
     found = [value for value in usual if value in present]
     if len(found) >= min(3, len(present)):
         return found
-    step = (len(present) - 1) / max(1, min(len(usual), len(present)) - 1)
-    return sorted({present[round(k * step)] for k in range(min(len(usual), len(present)))})
+    return spread(present, len(usual))
+
+
+def spread(values: Sequence[Value], most: int) -> list[Value]:
+    """At most so many of the values, evenly apart, the first and the last of them.
+
+    Examples
+    --------
+    >>> spread([1, 2, 3, 4, 5, 6, 7], 3)
+    [1, 4, 7]
+    """
+    count = min(most, len(values))
+    step = (len(values) - 1) / max(1, count - 1)
+    return [values[round(k * step)] for k in range(count)]
 
 
 def curves_by_leverage(rows: pd.DataFrame, asked: float | Sequence[float] | None = None) -> dict[str, pd.DataFrame]:

@@ -64,12 +64,15 @@ def scenario_words(rows: pd.DataFrame, leave_out: Collection[str] = ()) -> str:
     row = rows.iloc[0]
     spot = str(row["maintenance"]).startswith("ltv=")
     coin = row["maintenance"] in rows.attrs.get(COIN, ())
-    words = [subject(row["symbol"], row["side"])]
-    words.append(("" if spot else "maintenance ") + value_words("maintenance", row["maintenance"]))
-    words.append(f"fee {value_words('open_fee', row['open_fee'])}")
-    if not spot and not rows.attrs.get(UNFUNDED):
+    words = [_whose(row["symbol"], row["side"], leave_out)]
+    if "maintenance" not in leave_out:
+        words.append(("" if spot else "maintenance ") + value_words("maintenance", row["maintenance"]))
+    if "open_fee" not in leave_out:
+        words.append(f"fee {value_words('open_fee', row['open_fee'])}")
+    if not spot and not rows.attrs.get(UNFUNDED) and "funding_scale" not in leave_out:
         words.append(funding_words(float(row["funding_scale"]), float(row["funding_shift"])))
-    words += [] if is_null(row["size"]) else [value_words("size", row["size"], coin=coin)]
+    if "size" not in leave_out and not is_null(row["size"]):
+        words.append(value_words("size", row["size"], coin=coin))
     known = {"symbol", "side", "maintenance", "open_fee", "funding_scale", "funding_shift", "size", *leave_out}
     for axis in scenario_axes(rows):
         if axis not in known and not is_null(row[axis]):
@@ -101,6 +104,15 @@ def subject(symbol: object, side: object) -> str:
         return f"{name} {side}"
     legs = portfolio_words(name)
     return f"portfolio {legs}" if legs else f"trades on {name}"
+
+
+def _whose(symbol: object, side: object, leave_out: Collection[str]) -> str:
+    """The subject of a scenario, or what it has in common with others where they differ in symbol or side."""
+    if "side" in leave_out and not is_null(side):
+        return value_words("symbol", symbol)
+    if "symbol" not in leave_out:
+        return subject(symbol, side)
+    return str(side) if not is_null(side) else "portfolios" if portfolio_words(str(symbol)) else "trades"
 
 
 def portfolio_words(label: str) -> str:

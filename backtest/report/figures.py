@@ -8,11 +8,19 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from backtest.plots import plot_band, plot_curves, plot_heatmap, plot_leverage, plot_policies
+from backtest.plots import (
+    plot_band,
+    plot_curves,
+    plot_heatmap,
+    plot_leverage,
+    plot_policies,
+    plot_required_margin,
+)
 from backtest.plots.band import verdicts
+from backtest.plots.days import plot_days
 from backtest.plots.drawing import INK
 from backtest.plots.policies import by_policy, not_liquidated
-from backtest.plots.scenario import horizons, matching, usual_leverages
+from backtest.plots.scenario import horizons, leverages, matching, spread, usual_leverages
 from backtest.plots.words import is_null, own_leverage, percent_text, rate_text, signed_text, subject, times_text
 
 if TYPE_CHECKING:
@@ -20,6 +28,9 @@ if TYPE_CHECKING:
     from markupsafe import Markup
     from matplotlib.axes import Axes
 
+    from backtest.report.tables import Grid
+
+MOST_POINTS = 250  # leverages that a curve is drawn through
 SVG_STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "report", "savefig.dpi": 100}
 
 
@@ -37,11 +48,18 @@ def pictures(rows: pd.DataFrame, target: float) -> list[Picture]:
     found = []
     if rows["leverage"].notna().any():
         reach = f"{rate_text(target)} or more of the entries survived {_reach(rows, target)}."
+        needed = f"{_needed(rows, target)}."
+        rows = _thinned(rows)
         alt = f"Line chart: survival against leverage for {who}, one curve per holding time. {reach}"
         found.append(_picture(plot_leverage(rows), alt, "Survival against leverage, with its interval."))
         alt = f"Heat map: survival of {who} by leverage and holding time. {reach}"
         caption = "Survival by leverage and holding time; left of a line every leverage reached that share."
         found.append(_picture(plot_heatmap(rows), alt, caption))
+        alt = (
+            f"Line chart: share of entries of {who} that survive on each initial margin rate, by holding time. {needed}"
+        )
+        caption = "Required margin: the share of entries that needed no more than this initial margin rate to survive."
+        found.append(_picture(plot_required_margin(rows), alt, caption))
     alt = f"Line chart: survival of {who} over time since entry, one curve per leverage. {_ends(rows)}"
     caption = "Survival over time (Kaplan–Meier over the horizons of the run), with each horizon's interval."
     found.append(_picture(plot_curves(rows), alt, caption))
@@ -68,6 +86,13 @@ def band_picture(rows: pd.DataFrame) -> Picture:
         "legs at the close. At this bar length the truth lies between the two."
     )
     return _picture(plot_band(rows), alt, caption)
+
+
+def days_picture(days: pd.DataFrame, episodes: pd.DataFrame, title: str, table: Grid) -> Picture:
+    """Liquidations per day of one scenario; table : its worst episodes in words."""
+    worst = "; ".join(f"{row[0].text}, {row[4].text}" for row in table.rows[:3])
+    alt = f"Bar chart: liquidations per UTC day of {title}. The worst episodes, with their share of all: {worst}."
+    return _picture(plot_days(days, episodes, worst=3), alt, "Liquidations by the UTC day on which they happened.")
 
 
 def policy_picture(outcomes: pd.DataFrame, horizon: str) -> Picture:
@@ -114,8 +139,16 @@ def _inline(svg: str, alt: str) -> str:
     view = re.search(r'viewBox="[^"]*"', head)
     prefix = f"f{zlib.crc32(svg.encode()):08x}-"
     body = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}", body)
+    body = re.sub(r' d="[^"]*', lambda path: _short(path[0]), body)
+    body = re.sub(r" font-family: [^;\"]*;?", "", body)
     body = re.sub(r"\n\s*", "\n", body).replace(INK, "currentColor")
     return f'<svg role="img" aria-label="{alt}" {view[0] if view else ""}>{body.strip()}'
+
+
+def _short(path: str) -> str:
+    """Path data to a tenth of a point; a line goes on without its letter, which a curve would need."""
+    rounded = re.sub(r"(\.\d)\d+", r"\1", path)
+    return rounded if re.search(r"[CQ]", path) else re.sub(r"\s*L ", " ", rounded)
 
 
 def _reach(rows: pd.DataFrame, target: float) -> str:
@@ -126,6 +159,26 @@ def _reach(rows: pd.DataFrame, target: float) -> str:
         meets = curve["leverage"][(curve["survival"] >= target).cummin()]
         words.append(f"{text} up to {times_text(float(meets.iloc[-1]))}" if len(meets) else f"{text} at none")
     return ", ".join(words)
+
+
+def _needed(rows: pd.DataFrame, target: float) -> str:
+    """The margin rate on which each horizon's observed survival reaches the target."""
+    words = []
+    for text in horizons(rows):
+        curve = matching(rows, "horizon", text).sort_values("leverage")
+        meets = curve["leverage"][(curve["survival"] >= target).cummin()]
+        lowest = float(curve["leverage"].iloc[0])
+        rate = percent_text(1 / (float(meets.iloc[-1]) if len(meets) else lowest))
+        words.append(f"{text} {rate}" if len(meets) else f"{text} more than {rate}")
+    return f"For {rate_text(target)} of the entries this was enough: {', '.join(words)}"
+
+
+def _thinned(rows: pd.DataFrame) -> pd.DataFrame:
+    """With as many leverages as a curve needs, the usual ones among them."""
+    grid = leverages(rows)
+    if len(grid) <= MOST_POINTS:
+        return rows
+    return rows[rows["leverage"].isin({*spread(grid, MOST_POINTS), *usual_leverages(rows)})]
 
 
 def _ends(rows: pd.DataFrame) -> str:

@@ -15,6 +15,7 @@ from backtest.plots.words import (
     is_null,
     own_leverage,
     percent_text,
+    rate_text,
     scenario_axes,
     signed_text,
     times_text,
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SHOWN_LEVERAGES = (1.0, 2.0, 3.0, 5.0, 7.0, 10.0, 15.0, 20.0, 25.0, 50.0, 75.0, 100.0, 125.0)
+REQUIRED_SHARES = (0.5, 0.9, 0.95, 0.99)
 MOST_ROWS = 200
+FEW = " †"
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,17 @@ class Grid:
     rows: list[list[Cell]]
     labels: int
     left_out: int = 0
+    rest: str = "scenarios: backtest choose RUN lists them all"
+
+    @property
+    def size(self) -> int:
+        """About how many characters it takes."""
+        return 80 * len(self.rows) * len(self.head)
+
+    @property
+    def few(self) -> bool:
+        """Whether an interval in it rests on few blocks."""
+        return any(FEW in cell.small for row in self.rows for cell in row)
 
 
 def choices_table(choices: pd.DataFrame) -> Grid:
@@ -58,13 +72,13 @@ def choices_table(choices: pd.DataFrame) -> Grid:
     varying = [axis for axis in axes if axis in whose or choices[axis].nunique(dropna=False) > 1]
     own, coin, rows = own_leverage(choices), choices.attrs.get(COIN, ()), []
     for _, part in choices.groupby(axes, sort=False, dropna=False):
-        labels = _labels(part.iloc[0], varying, part.iloc[0]["maintenance"] in coin)
+        labels = axis_words(part.iloc[0], varying, part.iloc[0]["maintenance"] in coin)
         found = {str(row["horizon"]): row for _, row in part.iterrows()}
         rows.append([*map(Cell, labels.values()), *(_choice(found.get(text), own) for text in shown)])
     return Grid([*labels, *shown], rows[:MOST_ROWS], len(labels), max(0, len(rows) - MOST_ROWS))
 
 
-def _labels(row: pd.Series[Any], axes: list[str], coin: bool) -> dict[str, str]:
+def axis_words(row: pd.Series[Any], axes: list[str], coin: bool) -> dict[str, str]:
     """The scenario's values on some axes, those of funding as one; head → words. coin : margins are in coin."""
     words = {}
     for axis in axes:
@@ -92,9 +106,37 @@ def survival_table(rows: pd.DataFrame, target: float) -> Grid:
     lines = []
     for value in _shown_leverages(rows):
         line = matching(rows, "leverage", value)
-        cells = [_survival(matching(line, "horizon", text), target) for text in shown]
+        cells = [survival_cell(matching(line, "horizon", text), target) for text in shown]
         lines.append([_leverage(value), *cells])
     return Grid(["leverage", *shown], lines, 1)
+
+
+def required_table(rows: pd.DataFrame, target: float) -> Grid:
+    """The margin rate on which a share of the entries lives: the smallest of the grid such that all larger ones do.
+
+    rows : one scenario, leverage being an axis
+    """
+    shown = list(horizons(rows))
+    curves = {text: matching(rows, "horizon", text).sort_values("leverage") for text in shown}
+    lines = [
+        [Cell(rate_text(share)), *(_required(curves[text], share) for text in shown)]
+        for share in sorted({*REQUIRED_SHARES, target})
+    ]
+    return Grid(["share that lives", *shown], lines, 1)
+
+
+def _required(curve: pd.DataFrame, share: float) -> Cell:
+    """curve : one horizon, by leverage"""
+    meets = (curve["survival"] >= share).cummin()
+    leverage = float(curve["leverage"].iloc[max(0, int(meets.sum()) - 1)])
+    if not meets.iloc[0]:
+        return Cell(f"more than {_rate(leverage)}", f"none at {times_text(leverage)}")
+    return Cell(("at most " if meets.all() else "") + _rate(leverage), times_text(leverage))
+
+
+def _rate(leverage: float) -> str:
+    """The initial margin rate of a leverage."""
+    return f"{100 / leverage:.3g} %"
 
 
 def _shown_leverages(rows: pd.DataFrame) -> list[float]:
@@ -106,12 +148,13 @@ def _leverage(value: float) -> Cell:
     return Cell(OWN_LEVERAGE if math.isnan(value) else times_text(value))
 
 
-def _survival(rows: pd.DataFrame, target: float) -> Cell:
+def survival_cell(rows: pd.DataFrame, target: float) -> Cell:
+    """Survival with its interval, † where it rests on few blocks; rows : the one row, if there is one."""
     if rows.empty or is_null(rows.iloc[0]["survival"]):
         return Cell("–", "no entry")
     row = rows.iloc[0]
     low, high = percent_text(float(row["survival_low"])), percent_text(float(row["survival_high"]))
-    few = " †" if row["few_blocks"] else ""
+    few = FEW if row["few_blocks"] else ""
     return Cell(
         percent_text(float(row["survival"])),
         f"{low.removesuffix(' %')} – {high.removesuffix(' %')}{few}",
@@ -177,7 +220,7 @@ def coverage_table(info: Mapping[str, Any]) -> Grid:
         texts += [str(entry.get(name, "–")) for name in ("trigger", "first", "last")]
         texts += [_count(entry.get("bars")), _count(entry.get("missing_bars")), f"{_count(gap)} {length}".strip()]
         rows.append([Cell(text) for text in [*texts, _count(entry.get("entries")), _excluded(entry.get("excluded"))]])
-    return Grid(head, rows, 1)
+    return Grid(head, rows[:MOST_ROWS], 1, max(0, len(rows) - MOST_ROWS), "symbols: run.json has them all")
 
 
 def _excluded(counts: object) -> str:

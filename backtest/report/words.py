@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from backtest.plots.scenario import horizons, matching
+from backtest.plots.scenario import horizons, matching, spread
 from backtest.plots.words import is_null, own_leverage, percent_text, rate_text, subject, times_text
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ class Answer:
     met: bool = True
 
 
-def answers(rows: pd.DataFrame, choices: pd.DataFrame, target: float, confidence: float) -> list[Answer]:
-    """The answer for each horizon that was chosen for, shortest first.
+def answers(rows: pd.DataFrame, choices: pd.DataFrame, target: float, confidence: float, most: int) -> list[Answer]:
+    """The answer for each horizon that was chosen for, shortest first; where they are many, for so many at most.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def answers(rows: pd.DataFrame, choices: pd.DataFrame, target: float, confidence
         The same scenario of what `choose` returns; of a portfolio under both verdicts, ``worst`` leads.
     """
     found = []
-    for text in horizons(choices):
+    for text in spread(list(horizons(choices)), most):
         made = matching(choices, "horizon", text)
         answer = _answer(matching(rows, "horizon", text), made.iloc[0], target, confidence)
         found.append(replace(answer, rest=answer.rest + _at_close(made)))
@@ -61,6 +61,23 @@ def _answer(rows: pd.DataFrame, choice: pd.Series[Any], target: float, confidenc
         f"{percent_text(row['survival'])} did ({_interval(choice, confidence)}).{top}{warning}"
     )
     return Answer(lead, f"up to {times_text(leverage)}", rest)
+
+
+def pivot(rows: pd.DataFrame, choices: pd.DataFrame) -> tuple[str, float | None]:
+    """The holding time that says most, and the leverage chosen for it: of one scenario.
+
+    It is the middle one of those that a leverage was chosen for, or of all where there is none; of those whose interval
+    rests on enough blocks where any does.
+    """
+    made = choices[choices["leverage"].notna()] if len(choices) else choices
+    chosen = {str(text): float(leverage) for text, leverage in zip(made["horizon"], made["leverage"], strict=True)}
+    few = set(rows["horizon"][rows["few_blocks"].astype(bool)])
+    every = list(horizons(rows))
+    sound = [text for text in every if text not in few]
+    met = [text for text in every if text in chosen]
+    found = next(among for among in ([text for text in met if text in sound], met, sound, every) if among)
+    middle = found[len(found) // 2]
+    return middle, chosen.get(middle)
 
 
 def headed(text: str, side: object) -> str:

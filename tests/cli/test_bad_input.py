@@ -364,7 +364,7 @@ def test_a_bar_that_is_no_multiple_of_the_interval_is_not_imported(place: Path) 
     said = refused(place, 1, "import", "generic", *words)
     assert said == (
         "p.parquet: column open_time must hold bar opens, multiples of 4h since the epoch; "
-        "got 2020-01-01T01:00Z in row 1"
+        "got 2020-01-01T01:00Z in row 1; are --interval and --time-zone right?"
     )
 
 

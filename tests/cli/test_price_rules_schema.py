@@ -189,7 +189,16 @@ def test_schema_names_every_key() -> None:
             "margin_call_ltv",
             "borrow_rate",
         },
-        "Statistics": {"confidence", "block", "replications", "seed", "outcomes"},
+        "Statistics": {
+            "confidence",
+            "block",
+            "replications",
+            "seed",
+            "regimes",
+            "outcomes",
+            "bankroll_fraction",
+        },
+        "Regime": {"by", "name", "window", "quantiles", "edges", "file", "column"},
     }
 
 

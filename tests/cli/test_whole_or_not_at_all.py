@@ -65,7 +65,7 @@ def test_interrupted_events_exit_with_130_and_leave_nothing(place: Path) -> None
     assert entries_of(place) == before
 
 
-@pytest.mark.parametrize("step", ["write_blocks", "survival_rows", "_commit"])
+@pytest.mark.parametrize("step", ["runner.write_blocks", "runner.survival_rows", "placing.commit"])
 @pytest.mark.parametrize("there", [False, True], ids=["new", "overwrite"])
 def test_a_run_that_fails_inside_leaves_what_was_there(
     place: Path, monkeypatch: pytest.MonkeyPatch, step: str, there: bool
@@ -78,28 +78,48 @@ def test_a_run_that_fails_inside_leaves_what_was_there(
     def fail(*arguments: object) -> None:
         raise MemoryError("full")
 
-    monkeypatch.setattr(f"backtest.runner.{step}", fail)
-    with pytest.raises(MemoryError):
-        typed("run", "sweep.toml", "--out", "runs/one", *(["--overwrite"] if there else []))
-    assert entries_of(place) == before
+    monkeypatch.setattr(f"backtest.{step}", fail)
+    failed = typed("run", "sweep.toml", "--out", "runs/one", *(["--overwrite"] if there else []))
+    assert (failed.code, failed.out) == (1, "")
+    assert "error: out of memory (full); fewer --workers or a smaller --memory need less" in failed.err
+    left = [entry for entry in entries_of(place) if ".one.partial" not in entry]
+    assert left == before or left == sorted([*before, "runs"])
     assert not there or (place / "runs/one/run.json").read_bytes() == kept
+    monkeypatch.undo()
+    # Parts that were finished before the fault are kept, out of sight, and taken up again.
+    finished = step != "runner.write_blocks"
+    assert (place / "runs/.one.partial").exists() == finished
+    if finished:
+        monkeypatch.setattr("backtest.runner.write_blocks", fail)
+    monkeypatch.chdir(place)
+    silent(typed("run", "sweep.toml", "--out", "runs/one", *(["--overwrite"] if there else []), "--resume"))
+    assert not (place / "runs/.one.partial").exists()
 
 
-def test_the_old_run_stays_when_the_new_one_cannot_take_its_place(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_old_run_stays_when_the_new_one_cannot_take_its_place(
+    place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     silent(typed("run", "sweep.toml", "--out", "one"))
-    before = entries_of(place)
+    before, old = entries_of(place), (place / "one/run.json").read_bytes()
     rename = Path.rename
 
     def fail(self: Path, target: Path) -> Path:
-        if self.name.endswith(".partial"):
+        if self.name == "run" and self.parent.name == ".one.partial":
             raise OSError(28, "No space left on device", str(target))
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", fail)
     done = typed("run", "sweep.toml", "--out", "one", "--overwrite")
     assert (done.code, done.out) == (1, "")
-    assert "No space left on device" in done.err
+    assert "error: one: cannot be written (No space left on device); make room there" in done.err
+    assert "2 finished tasks are kept; go on with --resume --overwrite --out one" in caplog.text
+    assert [name for name in entries_of(place) if ".one.partial" not in name] == before
+    assert (place / "one/run.json").read_bytes() == old
+    monkeypatch.undo()
+    monkeypatch.chdir(place)
+    silent(typed("run", "sweep.toml", "--out", "one", "--overwrite", "--resume"))
     assert entries_of(place) == before
+    assert all(task["kept"] for task in json.loads((place / "one/run.json").read_text())["tasks"])
 
 
 def test_events_that_fail_inside_leave_what_was_there(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

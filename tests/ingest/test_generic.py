@@ -15,7 +15,8 @@ import pytest
 from backtest.checks import Gap, check
 from backtest.errors import ConfigError, DataError
 from backtest.history import grid_of
-from backtest.ingest.generic import Imported, import_generic
+from backtest.ingest.generic import import_generic
+from backtest.ingest.merging import Imported
 from backtest.store import read_history, write_history
 
 REAL = Path(__file__).parents[2].parent / "shared/data/binance_um"
@@ -64,12 +65,16 @@ def test_three_files_become_one_history(tmp_path: Path, file: Callable[..., Path
     assert (done.gaps, done.charges) == (1, 4)  # bar 1 has no trigger price, as the trigger is mark
     assert done.notes == (
         "p.csv: column time read as UTC timestamps",
+        "p.csv: stamps are bar opens; --stamps close says otherwise",
         "m.csv: column open_time read as milliseconds since the epoch",
+        "m.csv: stamps are bar opens",
         "f.csv: column calc_time read as milliseconds since the epoch",
-        "f.csv: 2 charges before the first or after the last bar left out",
-        "f.csv: 1 bars hold several charges, which are summed",
-        "f.csv: 2 charges are stamped within a minute before the end of a bar; "
+        "2 charges before the first or after the last bar left out",
+        "1 bars hold several charges, which are summed",
+        "2 charges are stamped within a minute before the end of a bar; "
         "each is charged in the bar that contains its stamp",
+    )
+    assert done.warnings[-2:] == (
         "1 bars have a last price and no mark price",
         "1 bars have a mark price and no last price",
     )
@@ -83,7 +88,7 @@ def test_a_charge_in_a_missing_bar_is_kept_as_a_row_without_prices(tmp_path: Pat
     np.testing.assert_array_equal(bars.columns["funding_rate"], [NAN, NAN, 0.5, NAN])
     np.testing.assert_array_equal(bars.columns["open"], [10, 11, NAN, 12])
     assert done.rows == 4
-    assert done.notes[-1] == "1 rows have a volume or funding charge and no price"
+    assert done.warnings[-1] == "1 rows have a volume or funding charge and no price"
     assert grid_of(bars).charge_price.tolist() == [12]  # the close of bar 1
 
 
@@ -95,8 +100,8 @@ def test_a_charge_in_a_missing_bar_is_kept_as_a_row_without_prices(tmp_path: Pat
         ([T0 * 1000, (T0 + HOUR) * 1000], "microseconds since the epoch"),
         ([T0 * 10**6, (T0 + HOUR) * 10**6], "nanoseconds since the epoch"),
         ([f"{T0}.0", f"{T0 + HOUR}.0"], "milliseconds since the epoch"),
-        (["2024-01-01", "2024-01-01T01:00:00"], "UTC timestamps"),
-        (["2024-01-01 00:00:00", "2024-01-01 01:00:00.000"], "UTC timestamps"),
+        (["2024-01-01", "2024-01-01T01:00:00"], "timestamps without an offset"),
+        (["2024-01-01 00:00:00", "2024-01-01 01:00:00.000"], "timestamps without an offset"),
         (["2024-01-01T00:00:00+00:00", "2024-01-01T01:00:00Z"], "UTC timestamps"),
         (["2024-01-01T09:00+09:00", "2024-01-01T01:00"], "UTC timestamps"),
     ],
@@ -117,10 +122,10 @@ def test_times_of_every_form_are_read(
     [
         (pa.array([T0, T0 + HOUR]), "milliseconds since the epoch"),
         (pa.array([T0 / 1000, T0 / 1000 + 3600]), "seconds since the epoch"),
-        (pa.array([T0 * 10**6, (T0 + HOUR) * 10**6], pa.timestamp("ns")), "UTC timestamps"),
-        (pa.array(["2024-01-01T00:00", "2024-01-01T01:00"]), "UTC timestamps"),
-        (pa.array([T0, T0 + 24 * HOUR], pa.date64()), "UTC timestamps"),
-        (pa.array([19723, 19724], pa.date32()), "UTC timestamps"),
+        (pa.array([T0 * 10**6, (T0 + HOUR) * 10**6], pa.timestamp("ns")), "timestamps without an offset"),
+        (pa.array(["2024-01-01T00:00", "2024-01-01T01:00"]), "timestamps without an offset"),
+        (pa.array([T0, T0 + 24 * HOUR], pa.date64()), "timestamps without an offset"),
+        (pa.array([19723, 19724], pa.date32()), "timestamps without an offset"),
     ],
 )
 def test_parquet_sources_may_hold_times_and_prices_of_any_type(tmp_path: Path, stamps: object, read: str) -> None:
@@ -211,12 +216,12 @@ def test_bad_marks_name_the_columns_of_their_file(tmp_path: Path, file: Callable
 def test_sources_of_another_kind_are_refused(tmp_path: Path, file: Callable[..., Path]) -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.csv is no file"):
         take(tmp_path, tmp_path / "nowhere.csv")
-    with pytest.raises(ConfigError, match=r"p.json: a source must end in .parquet, .csv or .csv.gz"):
+    with pytest.raises(ConfigError, match=r"p.json: a source must end in .parquet, .pq, .feather, .csv"):
         take(tmp_path, file("{}", "p.json"))
     with pytest.raises(DataError, match=r"p\.parquet: not a readable Parquet file"):
         take(tmp_path, file("no", "p.parquet"))
     (tmp_path / "q.csv.gz").write_bytes(b"no")
-    with pytest.raises(DataError, match=r"q\.csv\.gz: not a readable CSV file"):
+    with pytest.raises(DataError, match=r"q\.csv\.gz: not a readable .gz file"):
         take(tmp_path, tmp_path / "q.csv.gz")
     with pytest.raises(ConfigError, match="a duration is a whole number"):
         import_generic("X", "hourly", file(HEAD + ROWS), out=tmp_path / "data")

@@ -364,6 +364,26 @@ def test_the_command_writes_and_says_what_it_did(source: Json, tmp_path: Path) -
     )
 
 
+def test_tables_of_other_dates_are_added(source: Json, tmp_path: Path) -> None:
+    # COIN has the deductions 0 and 0.005, LATER those that follow: 0 and 5·(0.006 − 0.005)
+    out = tmp_path / "t.csv"
+    later = [bracket(0, 5, 0.005, 100, 0, "qty"), bracket(5, 10, 0.006, 75, 0.005, "qty")]
+    for brackets, since in ((later, "2024-03-01"), (COIN, None), (COIN, "2022-01-01")):
+        path = source([{"symbol": "BTCUSD_PERP", "brackets": brackets}])
+        done = import_tiers([path], out, effective_from=since, add=True)
+    assert_same(read_tier_tables(out), done.tables)
+    assert [one.effective_from_ms for one in done.tables] == [
+        None, instant_ms("2022-01-01"), instant_ms("2024-03-01")
+    ]  # fmt: skip
+    assert done.tables[2].table.mmr.tolist() == [0.005, 0.006]
+    before = out.read_bytes()
+    with pytest.raises(RuleError, match=r"two tier tables have one date, 2022-01-01T00:00Z"):
+        import_tiers([path], out, effective_from="2022-01-01", add=True)
+    with pytest.raises(ConfigError, match=r"add and overwrite exclude each other"):
+        import_tiers([path], out, add=True, overwrite=True)
+    assert out.read_bytes() == before
+
+
 @pytest.mark.skipif(not REAL.exists(), reason="the folder of real files is not there")
 @pytest.mark.parametrize(
     ("file", "symbol", "n_tiers"),

@@ -1,0 +1,161 @@
+"""Bars of a user's files, laid end to end in the order of time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from backtest.arrow import Bool, Float, Int
+from backtest.errors import DataError
+from backtest.faults import row_faults
+from backtest.history import LAST
+from backtest.ingest.doubts import doubt_quote_volume
+from backtest.ingest.reading import Kind
+from backtest.ingest.remarks import Remarks
+from backtest.ingest.stamps import Stamps, bar_opens, check_order, times
+from backtest.ingest.tables import SourceTable, numbers
+from backtest.units import instant_text
+
+
+@dataclass(frozen=True)
+class Part:
+    """Columns of one kind of file, by bar, ascending."""
+
+    times: Int
+    columns: dict[str, Float]
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Bars of all files of a kind; whether their times are known to be UTC, else the clocks that come into question."""
+
+    part: Part
+    zoned: bool
+    clocks: tuple[str, ...]
+    kind: Kind
+
+
+def bars_of(tables: Iterable[SourceTable], step: int, remarks: Remarks) -> Bars | None:
+    """Bars of all files of one kind; None where there is no file."""
+    parts: list[Part] = []
+    files: list[Path] = []
+    zoned, pages, kind = True, False, None
+    clocks: tuple[str, ...] = ()
+    for table in tables:
+        kind = table.kind
+        part, stamps = _file_bars(table, step, remarks)
+        parts.append(part)
+        files.append(table.file)
+        zoned &= stamps.zoned
+        clocks = clocks or table.reading.clocks
+        pages |= table.reading.pages
+    if kind is None:
+        return None
+    return Bars(joined(parts, files, pages, remarks), zoned, clocks, kind)
+
+
+def _file_bars(table: SourceTable, step: int, remarks: Remarks) -> tuple[Part, Stamps]:
+    """Bars of one file, each rule of a row kept."""
+    stamps = times(table)
+    say_of(table, remarks)
+    remarks.note(stamps.how, table.file)
+    if not stamps.ms.size:
+        raise DataError(f"{table.file}: there are no rows")
+    if not table.reading.pages:
+        check_order(table, stamps.ms)
+    zone = 0 if stamps.zoned else _within_bar(stamps.ms, step)
+    opens, how = bar_opens(table, stamps.ms - zone, step)
+    remarks.note(how, table.file)
+    names = {name: table.find(name) for name in LAST}
+    if table.kind == "prices":
+        if table.has("volume"):
+            names["volume"] = table.find("volume")
+        else:
+            remarks.note("has no column volume", table.file)
+    read = {name: numbers(table, theirs) for name, theirs in names.items()}
+    scale = table.reading.price_scale
+    values = {name: column * scale if name in LAST else column for name, (column, _) in read.items()}
+    _check_rows(table, names, values, {name: null for name, (_, null) in read.items()})
+    if table.kind == "prices" and "volume" in values:
+        doubt_quote_volume(table, values, remarks)
+    if scale != 1:
+        remarks.note(f"prices are multiplied by {scale:g}", table.file)
+    part = Part(opens + zone, values)
+    return (_finished(part, table, step, remarks) if stamps.zoned and table.reading.pages else part), stamps
+
+
+def _finished(part: Part, table: SourceTable, step: int, remarks: Remarks) -> Part:
+    """Without a newest bar that ended after its file was written: an API gives the one that is forming as well."""
+    open_ms = int(part.times.max())
+    if part.times.size == 1 or open_ms + step <= table.file.stat().st_mtime_ns // 1_000_000:
+        return part
+    remarks.warn(f"the bar of {instant_text(open_ms)} ended after the file was written and is left out", table.file)
+    kept = part.times != open_ms
+    return Part(part.times[kept], {name: values[kept] for name, values in part.columns.items()})
+
+
+def _within_bar(stamps: Int, step: int) -> int:
+    """How far the clock of an unknown zone may stand off the grid: nothing below an hour, by hours above."""
+    return int(stamps[0] % step // 3_600_000 * 3_600_000) if step > 3_600_000 and stamps.size else 0
+
+
+def say_of(table: SourceTable, remarks: Remarks) -> None:
+    """What reading a file showed."""
+    for note in table.notes:
+        remarks.note(note, table.file)
+    for doubt in table.doubts:
+        remarks.warn(doubt, table.file)
+
+
+def _check_rows(table: SourceTable, names: dict[str, str], values: dict[str, Float], nulls: dict[str, Bool]) -> None:
+    for fault in row_faults(values, nulls):
+        _refuse(table, names[fault.column], fault.bad, fault.rule, fault.values if fault.shows_value else None)
+    if "volume" in values:
+        _refuse(table, names["volume"], values["volume"] < 0, "must be ≥ 0", values["volume"])
+
+
+def _refuse(table: SourceTable, name: str, bad: Bool, rule: str, values: Float | None) -> None:
+    if bad.any():
+        row = int(np.argmax(bad))
+        got = f"null in row {row}" if values is None else f"{values[row]:.10g} in row {row}"
+        raise DataError(f"{table.where(name)} {rule}; got {got} ({int(bad.sum()):,} such rows)")
+
+
+def joined(parts: Sequence[Part], files: Sequence[Path], pages: bool, remarks: Remarks) -> Part:
+    """Files in the order of time; a row that stands there twice must do so with equal values, and counts once.
+
+    But where an archive ends with the minute that the next one begins with, that of the next is taken.
+    """
+    by_time = sorted(range(len(parts)), key=lambda one: int(parts[one].times.min(initial=2**62)))
+    parts, files = [parts[one] for one in by_time], [files[one] for one in by_time]
+    names = [name for name in parts[0].columns if all(name in part.columns for part in parts)]
+    stamps = np.concatenate([part.times for part in parts])
+    columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in names}
+    if (np.diff(stamps) > 0).all():
+        return Part(stamps, columns)
+    if pages and stamps.size and (np.diff(stamps) < 0).mean() > 0.5:
+        remarks.note("rows come newest first and were put in the order of time")
+    order = np.argsort(stamps, kind="stable")
+    stamps = stamps[order]
+    columns = {name: values[order] for name, values in columns.items()}
+    of = np.repeat(np.arange(len(parts)), [part.times.size for part in parts])[order]
+    again = np.append(False, np.diff(stamps) == 0)
+    unlike = np.zeros(stamps.size, np.bool_)
+    for values in columns.values():
+        unlike |= again & ~np.isclose(values, np.roll(values, 1), rtol=1e-12, atol=0, equal_nan=True)
+    for row in np.flatnonzero(unlike):
+        one, two = of[row - 1], of[row]
+        when = instant_text(int(stamps[row]))
+        if not (pages and one < two and stamps[row] == parts[one].times.max() == parts[two].times.min()):
+            told = next(f"{name} is {v[row]:.10g} and {v[row - 1]:.10g}" for name, v in columns.items()
+                        if v[row] != v[row - 1])  # fmt: skip
+            raise DataError(f"{files[two]} and {files[one]} disagree on {when}: {told} ({int(unlike.sum()):,} such)")
+        remarks.warn(f"disagrees with {files[two].name} on {when}, where that begins; it is taken", files[one])
+    if again.any():
+        when = instant_text(int(stamps[np.argmax(again)]))
+        remarks.note(f"{int(again.sum()):,} times stand there twice, the first {when}; each is one")
+    kept = np.append(~again[1:], True)  # of rows that stand there twice the second
+    return Part(stamps[kept], {name: values[kept] for name, values in columns.items()})
