@@ -199,27 +199,13 @@ class Counting:
         return job.count(members, chunk)
 
     def _again(self) -> Job:
-        """The job in another process, which holds one at a time."""
-        key = (self.config, self.name, *self.seen.items())
-        with _one_at_a_time:
-            if key not in _held:
-                _held.clear()
-                _held[key] = self._built()
-            return _held[key]
-
-    def _built(self) -> Job:
-        if (there := code_version()) != self.code:
-            raise ConfigError(f"a worker has code {there}; expected {self.code}; install the same versions everywhere")
-        config: Config = pickle.loads(self.config)
-        job = _begins(self.config)[self.name]()
-        differing = _differing(_seen(config, job, {grid.symbol: fingerprint(grid) for grid in job.grids}), self.seen)
-        if differing:
-            raise DataError(f"a worker read other data: {differing}; data must not change during a run")
-        return job
-
-
-_held: dict[tuple[object, ...], Job] = {}
-_one_at_a_time = Lock()
+        """The job in another process; where what it holds differs, the data are read once more."""
+        for anew in (False, True):
+            job, seen = _held(self.code, self.config, self.name, anew)
+            differing = _differing(seen, self.seen)
+            if differing is None:
+                return job
+        raise DataError(f"a worker read other data: {differing}; data must not change during a run")
 
 
 def counting(config: Config, job: Job, prints: Mapping[str, str]) -> Counting:
@@ -227,8 +213,30 @@ def counting(config: Config, job: Job, prints: Mapping[str, str]) -> Counting:
 
     prints : `fingerprint` of each of the job's grids, by symbol.
     """
-    config = with_base(config, Path.cwd())
-    return Counting(code_version(), pickle.dumps(config), job.symbol, _seen(config, job, prints), job)
+    return Counting(code_version(), _sent(config), job.symbol, _seen(config, job, prints), job)
+
+
+def reading(config: Config, name: str) -> Callable[[], object]:
+    """What another process may do ahead: read the histories of a job of this name, and hold it."""
+    return partial(_held, code_version(), _sent(config), name)
+
+
+_holding: dict[tuple[bytes, str], tuple[Job, dict[str, str]]] = {}
+_one_at_a_time = Lock()
+
+
+def _held(code: str, pickled: bytes, name: str, anew: bool = False) -> tuple[Job, dict[str, str]]:
+    """A job and what was read for it; a process holds one at a time."""
+    if (there := code_version()) != code:
+        raise ConfigError(f"a worker has code {there}; expected {code}; install the same versions everywhere")
+    with _one_at_a_time:
+        if anew or (pickled, name) not in _holding:
+            _holding.clear()
+            config: Config = pickle.loads(pickled)
+            job = _begins(pickled)[name]()
+            prints = {grid.symbol: fingerprint(grid) for grid in job.grids}
+            _holding[pickled, name] = job, _seen(config, job, prints)
+        return _holding[pickled, name]
 
 
 @dataclass(frozen=True)
@@ -264,8 +272,12 @@ class Readable:
 
 def readable(config: Config) -> Readable:
     """What other processes must find before a run begins there."""
-    config = with_base(config, Path.cwd())
-    return Readable(pickle.dumps(config), series_of(config.data.path or ""), _files(config))
+    return Readable(_sent(config), series_of(config.data.path or ""), _files(with_base(config, Path.cwd())))
+
+
+def _sent(config: Config) -> bytes:
+    """A configuration for processes that run in other folders."""
+    return pickle.dumps(with_base(config, Path.cwd()))
 
 
 @lru_cache(maxsize=2)
@@ -277,7 +289,7 @@ def _begins(pickled: bytes) -> dict[str, Callable[[], Job]]:
 
 def _seen(config: Config, job: Job, prints: Mapping[str, str]) -> dict[str, str]:
     """What a job depends on beside its configuration, in words."""
-    return _files(config) | {
+    return _files(with_base(config, Path.cwd())) | {
         grid.symbol: f"{grid.n_bars:,} bars from {instant_text(grid.start_ms)} and {grid.charge_bar.size:,} funding "
         f"charges, fingerprint {prints[grid.symbol]}"
         for grid in job.grids

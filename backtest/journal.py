@@ -25,7 +25,8 @@ from backtest.errors import ConfigError
 from backtest.places import Remote
 
 PLAN, RUN, ENTRIES = "plan.json", "run", "journal"
-TASKS, SYMBOLS = "tasks", "symbols"
+TASKS, SYMBOLS, FIT = "tasks", "symbols", "fit"
+"""Entries of each task and of each symbol or portfolio, and the one that says that all histories were found to fit."""
 COMPUTING = ("numpy", "numba", "scipy", "pyarrow")
 """Libraries whose version can change a bit of the result."""
 
@@ -146,12 +147,14 @@ def begun(folder: Path, plan: dict[str, Any], *, durable: bool = True, store: Re
     plan = json.loads(json.dumps(plan))
     file = folder / PLAN
     if Journal(folder).finished:
-        with suppress(OSError, ValueError):  # a plan that cannot be read: the keys of the parts tell all the same
-            if found := differences(json.loads(file.read_text()), plan):
-                raise ConfigError(
-                    f"{folder}: is of an unfinished run that differs in {'; '.join(found)}: begin anew with "
-                    "--overwrite, or choose another directory"
-                )
+        before = plan
+        with suppress(OSError, ValueError):  # where it cannot be read, the keys of the parts tell all the same
+            before = json.loads(file.read_text())
+        if found := differences(before, plan):
+            raise ConfigError(
+                f"{folder}: is of an unfinished run that differs in {'; '.join(found)}: begin anew with --overwrite, "
+                "or choose another directory"
+            )
     else:
         shutil.rmtree(folder, ignore_errors=True)
     for name in (f"{RUN}/blocks", f"{ENTRIES}/{TASKS}", f"{ENTRIES}/{SYMBOLS}"):
@@ -175,7 +178,7 @@ def differences(before: object, now: object, path: str = "") -> list[str]:
         return [text for key in keys for text in differences(before.get(key), now.get(key), f"{path}.{key}")]
     if before == now:
         return []
-    one, two = (text if len(text) <= 60 else f"{text[:57]}…" for text in map(_text, (before, now)))
+    one, two = (text if len(text) <= 100 else f"{text[:99]}…" for text in map(_text, (before, now)))
     return [f"{path.removeprefix('.').removeprefix('config.')} ({one} before, {two} now)"]
 
 

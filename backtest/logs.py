@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -57,7 +57,8 @@ def logged(file: str | Path | None) -> Iterator[None]:
     finally:
         LOG.setLevel(level)
         LOG.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):  # what could not be written
+            handler.close()
 
 
 class _Json(logging.Formatter):

@@ -76,13 +76,13 @@ class Destination:
 
     def begin(self, plan: dict[str, Any], *, resume: bool, overwrite: bool) -> Journal:
         """The journal of this run: that of an unfinished one only if it is to be resumed."""
-        if self.there.exists():
+        if self._occupied():
             refuse_existing(self.there, overwrite)
         if self.kept and not resume:
             if not overwrite:
                 raise ConfigError(
-                    f"{self.there}: {self.kept} finished tasks of an unfinished run are kept beside it; go on with "
-                    "--resume, or begin anew with --overwrite"
+                    f"{self.there}: of an unfinished run {_tasks(self.kept)} kept; go on with --resume, or begin anew "
+                    "with --overwrite"
                 )
             self._forget()
         with writing(self.there):
@@ -103,16 +103,26 @@ class Destination:
             if not journal.finished:
                 self._forget()
             elif self.lasting:
-                more = " --overwrite" if self.there.exists() else ""
-                LOG.warning(f"{journal.finished} finished tasks are kept; go on with --resume{more} --out {self.there}")
+                more = " --overwrite" if self._occupied() else ""
+                LOG.warning(f"{_tasks(journal.finished)} kept; go on with --resume{more} --out {self.there}")
             raise
         self._forget()
+
+    def _occupied(self) -> bool:
+        """Whether there is something else than a copy of this run that was broken off on its way into a store."""
+        if isinstance(self.there, Remote) and self.kept:
+            return (self.there / "run.json").is_file()
+        return self.there.exists()
 
     def _forget(self) -> None:
         shutil.rmtree(self.partial, ignore_errors=True)
         for file in () if self.store is None else self.store.files():
             if not file.name.startswith("_claim-"):  # of this process: it goes last
                 file.unlink()
+
+
+def _tasks(finished: int) -> str:
+    return f"{finished} finished tasks are" if finished > 1 else "1 finished task is"
 
 
 def partial_of(target: Path) -> Path:

@@ -87,11 +87,11 @@ def run_states(path: str | Place) -> list[RunState]:
         if folder is not None:
             found.setdefault(folder, []).append(name.removeprefix(f"{folder}/") if folder != "." else name)
     states = []
-    for folder, names in sorted(found.items(), key=lambda item: item[0].replace("/.", "/").removesuffix(PARTIAL)):
+    for folder, names in found.items():
         place = root if folder == "." else root / folder
         inside = {name: sizes[name if folder == "." else f"{folder}/{name}"] for name in names}
         states.append(_unfinished(place, inside) if folder.endswith(PARTIAL) else _finished(place, inside))
-    return states
+    return sorted(states, key=lambda state: (state.run, state.state))
 
 
 def _sizes(root: Place) -> dict[str, int]:

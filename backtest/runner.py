@@ -27,10 +27,11 @@ from backtest.jobs import (
     fingerprint,
     jobs_of,
     readable,
+    reading,
     scenarios_of_run,
     wants_outcomes,
 )
-from backtest.journal import SYMBOLS, TASKS, Journal, differences, plan_of
+from backtest.journal import FIT, SYMBOLS, TASKS, Journal, differences, plan_of
 from backtest.logs import LOG, tell
 from backtest.places import Place, Remote, place_of
 from backtest.placing import Destination, refuse_existing, writing
@@ -189,9 +190,14 @@ def _write(
     done = {n: None if None in stamps[n].values() else journal.kept(e, stamps[n]) for n, e in entries.items()}
     sizes = {"symbols": len(jobs), "symbols_kept": sum(one is not None for one in done.values())}
     tell("run begun", {**sizes, "scenarios": len(scenarios), "workers": executor.workers, "out": str(journal.folder)})
-    refuse_unfit(config, sources, [name for name, adds in done.items() if adds is not None])
+    if any(None in read.values() for read in stamps.values()) or journal.kept(FIT, stamps) is None:
+        refuse_unfit(config, sources, [name for name, adds in done.items() if adds is not None])
+        with writing(journal.folder):
+            journal.keep(FIT, stamps, [], {})
     for number, (name, begin) in enumerate(jobs):
         label = f"{name} ({number + 1}/{len(jobs)})" if len(jobs) > 1 else name
+        if done[name] is None:
+            executor.ahead(reading(config, name))  # while it is read here
         adds = done[name] or _write_job(journal, config, begin(), stamps[name], axes, label, executor)
         info["fingerprint"] |= adds["fingerprint"]
         info["stamps"] |= stamps[name]

@@ -190,13 +190,21 @@ def _found(given: str | Path | PriceHistory | Sequence[PriceHistory], config: Co
                 f"data.symbols: {symbol!r} is not in {path} at {interval}; there are {', '.join(present)}"
             )
 
-    def reader(symbol: str) -> Callable[[], PriceHistory]:
-        return lambda: read_history(path, symbol, interval, data.start, data.end)
+    def source(symbol: str) -> Source:
+        files = tuple(found[Series(interval, symbol)])
 
-    return [
-        Source(symbol, duration_ms(interval), reader(symbol), tuple(found[Series(interval, symbol)]))
-        for symbol in data.symbols or present
-    ]
+        def read() -> PriceHistory:
+            try:
+                return read_history(path, symbol, interval, data.start, data.end)
+            except ConfigError:
+                for file in files:
+                    if not file.exists():
+                        raise DataError(f"{file}: is there no more, as it was at the beginning; put it back") from None
+                raise
+
+        return Source(symbol, duration_ms(interval), read, files)
+
+    return [source(symbol) for symbol in data.symbols or present]
 
 
 def _plain_file(path: str, data: Data) -> Source:

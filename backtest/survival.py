@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Self, get_args
 
@@ -100,6 +101,15 @@ class SurvivalTable:
         if other != 0:
             return NotImplemented
         return self
+
+    def __reduce__(self) -> tuple[Callable[..., SurvivalTable], tuple[NDArray[np.unsignedinteger], int, Float | None]]:
+        """Pickled, counts take as few bytes as they need, mostly two of eight."""
+        counts = self.counts.astype(np.min_scalar_type(self.counts.max(initial=0)))
+        return _unpacked, (counts, self.first_block, self.outcomes)
+
+
+def _unpacked(counts: NDArray[np.unsignedinteger], first_block: int, outcomes: Float | None) -> SurvivalTable:
+    return SurvivalTable(counts.astype(np.int64), first_block, outcomes)
 
 
 Tables = tuple[SurvivalTable, ...]

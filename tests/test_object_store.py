@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest import manifests, places
+from backtest import journal, manifests, places
 from backtest.adding import Existing, adding
 from backtest.checks import check
 from backtest.dataset import files_in
@@ -25,6 +25,7 @@ from backtest.inventory import inventory
 from backtest.manifests import MANIFEST
 from backtest.places import Remote, local, place_of, resolved, scrubbed
 from backtest.resampling import resample_dataset
+from backtest.run_states import run_states
 from backtest.store import read_history, series_of
 from tests.cli.conftest import typed
 from tests.histories import HOUR, history_of, random_rows
@@ -293,6 +294,50 @@ def test_a_run_reads_and_writes_there(bucket: str, tmp_path: Path, monkeypatch: 
     slip = typed("run", "there.toml", "--out", data, "--overwrite")
     assert slip.code == 2 and "is not a run directory and is not overwritten" in slip.err
     assert sorted(os.listdir()) == ["data", "here", "here.toml", "there.toml"]
+
+
+def test_a_run_that_was_stopped_goes_on_from_what_the_store_keeps(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two sides: stopped after the first; then while the finished run is copied; nothing lies on this machine."""
+    monkeypatch.chdir(tmp_path)
+    data, out, partial = f"{bucket}/data", f"{bucket}/runs/one", f"{bucket}/runs/.one.partial"
+    bt.write_history(history_of(random_rows(3, 900, gaps=False), "BTCUSDT"), data)
+    Path("c.toml").write_text(f'[data]\npath = "{data}"\n[sweep]\nhorizon = ["1d"]\nmaintenance = [0.004]\n')
+    keep, upload = journal.Journal.keep, Remote.upload
+
+    def stop(self: journal.Journal, *words: object) -> None:
+        keep(self, *words)
+        if str(words[0]).startswith("tasks/"):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal.Journal, "keep", stop)
+        assert typed("run", "c.toml", "--out", out).code == 130
+    assert f"1 finished task is kept; go on with --resume --out {out}" in caplog.text
+    assert names(partial) == ["fit.json", "BTCUSDT-00000.json", "plan.json", "BTCUSDT-00000.parquet"]
+    assert names(out) == []
+    (state,) = run_states(f"{bucket}/runs")
+    assert (state.run, state.state, state.tasks_kept, state.tasks) == (out, "unfinished", 1, 2)
+    refused = typed("run", "c.toml", "--out", out)
+    assert refused.code == 2 and f"{out}: of an unfinished run 1 finished task is kept" in refused.err
+
+    def fail(self: Remote, file: Path) -> None:
+        if self.uri == f"{out}/survival.parquet":
+            raise OSError("the store is gone")
+        upload(self, file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Remote, "upload", fail)
+        assert typed("run", "c.toml", "--out", out, "--resume").code == 1
+    assert typed("choose", out).code == 1
+    assert f"2 finished tasks are kept; go on with --resume --out {out}" in caplog.text
+    assert typed("run", "c.toml", "--out", out, "--resume").code == 0
+    assert [task["kept"] for task in bt.load(out).info["tasks"]] == [True, True]
+    assert names(partial) == [] and os.listdir() == ["c.toml"]
+    assert typed("run", "c.toml", "--out", "here").code == 0
+    assert bt.load(out).table.equals(bt.load("here").table)
+    assert [one.state for one in run_states(f"{bucket}/runs")] == ["finished"]
 
 
 def test_run_json_comes_last(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import sys
+
 import click
 
 from backtest.cli.shared import cli, emit, json_option, overwrite_option, say
@@ -9,13 +12,13 @@ from backtest.errors import ConfigError
 
 
 def threads_or_dask(context: click.Context, option: click.Parameter, value: str | None) -> int | str | None:
-    """A number as such; what begins with dask is read where it is used."""
-    if value is None or value.startswith("dask:"):
+    """A number as such, or ``dask:N``."""
+    if value is None or re.fullmatch(r"dask:[1-9]\d*", value):
         return value
     try:
         return int(value)
     except ValueError:
-        raise click.BadParameter(f"{value!r} is not a valid integer, nor dask:N") from None
+        raise click.BadParameter(f"{value!r} is not a valid integer, nor dask:N with N ≥ 1") from None
 
 
 @cli.command()
@@ -43,6 +46,8 @@ def demo(out: str, workers: int | None) -> None:
 )
 @click.option("--scheduler", metavar="ADDRESS", help="Of a dask scheduler, such as tcp://10.0.0.1:8786.")
 @click.option("--resume", is_flag=True, help="Go on with an unfinished run; what was finished is not counted again.")
+@click.option("--memory", help="What the run may take, such as 2GiB; default: a warning above a quarter of it.")
+@click.option("--dry-run", is_flag=True, help="Say what the run will take, and stop.")
 @click.option("--log", type=click.Path(), help="A file that takes a line of JSON per event; it is appended to.")
 @overwrite_option
 @json_option
@@ -52,19 +57,32 @@ def run(
     workers: int | str | None,
     scheduler: str | None,
     resume: bool,
+    memory: str | None,
+    dry_run: bool,
     log: str | None,
     overwrite: bool,
     as_json: bool,
 ) -> None:
     """Sweep every scenario over every entry."""
-    from backtest.logs import logged
+    from backtest.estimates import planned
+    from backtest.logs import logged, tell
     from backtest.placing import default_directory, unfinished_directory
     from backtest.runner import run as run_sweep
 
     if not config.endswith(".toml"):
         raise ConfigError(f"CONFIG must be a .toml file; got {config!r}")
+    plan = planned(config, workers, memory)
+    if dry_run:
+        if as_json:
+            emit(plan.as_dict())
+        else:
+            say(plan.text())
+        return
+    if sys.stderr.isatty():  # as progress: where somebody looks
+        click.echo(plan.text(), err=True)
     out = out or str(unfinished_directory(config) if resume else default_directory(config))
     with logged(log):
+        tell("run planned", plan.as_dict())
         result = run_sweep(config, out=out, workers=workers, scheduler=scheduler, overwrite=overwrite, resume=resume)
     if as_json:
         emit({"run": str(result.place), **result.info})

@@ -24,7 +24,10 @@ class Executor(Protocol):
         """Items that are worked on at one time."""
 
     def require(self, condition: Callable[[], None]) -> None:
-        """Call a condition wherever items are worked on, now and when places change; what it raises is raised here."""
+        """Call a condition in each other process that works on items; what it raises is raised here."""
+
+    def ahead(self, action: Callable[[], object]) -> None:
+        """Have each other process do what its next items need, without waiting; nothing follows if that fails."""
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """Results in the order of the items, a bounded number of them under way."""

@@ -43,6 +43,9 @@ class Threads:
     def require(self, condition: Callable[[], None]) -> None:
         """What this process needs it has found out."""
 
+    def ahead(self, action: Callable[[], object]) -> None:
+        """What the items need is done here before they come."""
+
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """As `map_ordered`."""
         return map_ordered(function, items, self.workers)

@@ -1,0 +1,359 @@
+"""Runs through dask.distributed equal those of threads, whatever happens to workers and scheduler meanwhile.
+
+All processes are of this machine, at 127.0.0.1.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import backtest as bt
+from backtest.errors import ConfigError, DataError
+from tests.cli.conftest import typed
+from tests.histories import HOUR, history_of, random_rows
+
+distributed = pytest.importorskip("distributed")
+if sys.platform == "win32":
+    pytest.skip("processes are killed by signals", allow_module_level=True)
+
+import dask  # noqa: E402
+
+from backtest import jobs  # noqa: E402
+from backtest.config import load_config  # noqa: E402
+from backtest.executors import cluster, executor_of  # noqa: E402
+from backtest.jobs import counting, fingerprint, jobs_of, readable, scenarios_of_run  # noqa: E402
+from backtest.runner import run  # noqa: E402
+from backtest.sources import sources_named  # noqa: E402
+from backtest.survival import COUNTS, SurvivalTable  # noqa: E402
+from backtest.units import instant_text  # noqa: E402
+from tests.processes import ROOT, After, Processes, end  # noqa: E402
+
+SWEEP = """\
+[data]
+path = "data"
+[sweep]
+leverage = [3, 11.5, 40]
+horizon = ["2h", "1d"]
+maintenance = [0.004, "tiers.csv"]
+size = [{ notional = 5000.0 }]
+funding = [{}, { scale = 2.0 }]
+[statistics]
+outcomes = true
+regimes = [{ by = "weekday" }]
+"""
+"""2 symbols × 2 sides × 2 rules × 2 fundings: 16 groups, of sums of floats that depend on the order of addition."""
+PORTFOLIO = """\
+[data]
+path = "data"
+[sweep]
+portfolio = [{ AAA = 0.7, BBB = -0.3 }, { AAA = 0.5, BBB = 0.5 }]
+leverage = [3, 11.5, 40]
+horizon = ["2h", "1d"]
+maintenance = [0.01]
+"""
+TRADES = """\
+[data]
+path = "data"
+[sweep]
+horizon = ["2h", "1d"]
+maintenance = [0.01]
+[entries]
+file = "trades.csv"
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset, configurations, and the results of threads: ``sweep``, ``portfolio``, ``trades``."""
+    folder = tmp_path_factory.mktemp("dask")
+    for seed, symbol in enumerate(("AAA", "BBB")):
+        bt.write_history(history_of(random_rows(seed, 800, gaps=seed > 0), symbol), folder / "data")
+    (folder / "tiers.csv").write_text("floor,cap,mmr,max_leverage\n0,4000,0.005,\n4000,,0.01,\n")
+    trades = [f"{instant_text(t * HOUR)},{'long' if t % 2 else 'short'},{5 + t % 7},AAA" for t in range(30, 700, 13)]
+    (folder / "trades.csv").write_text("\n".join(["entry_time,side,leverage,symbol", *trades]) + "\n")
+    for name, text in (("sweep", SWEEP), ("portfolio", PORTFOLIO), ("trades", TRADES)):
+        (folder / f"{name}.toml").write_text(text)
+        run(folder / f"{name}.toml", out=folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
+    made = Processes(tmp_path_factory.mktemp("workers"))
+    try:
+        made.start_workers(2)
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def two(processes: Processes) -> Processes:
+    """The scheduler with two workers that live."""
+    processes.workers = [worker for worker in processes.workers if worker.poll() is None]
+    if len(processes.workers) < 2:
+        processes.start_workers(2 - len(processes.workers))
+    return processes
+
+
+def same(one: Path, two: Path) -> bool:
+    """Whether two runs have the same tables, to the byte."""
+    tables = ["survival.parquet", *(["outcomes.parquet"] if (one / "outcomes.parquet").exists() else [])]
+    return all((one / table).read_bytes() == (two / table).read_bytes() for table in tables)
+
+
+# --- the same answer --------------------------------------------------------------------------------------------------
+
+
+def test_processes_of_this_machine_give_the_bytes_that_threads_give(place, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("backtest.work.CHUNK_BARS", 200)  # 4 chunks of a group, whose sums are added in their order
+    run(place / "sweep.toml", out=tmp_path / "threads")
+    done = typed("run", place / "sweep.toml", "--out", tmp_path / "dask", "--workers", "dask:2")
+    assert (done.code, done.err) == (0, "")
+    assert same(tmp_path / "dask", tmp_path / "threads")
+
+
+@pytest.mark.parametrize("name", ["portfolio", "trades"])
+def test_a_scheduler_gives_the_bytes_that_threads_give(place, two, tmp_path, name, monkeypatch) -> None:
+    monkeypatch.chdir(place)  # paths relative to here mean nothing to the workers
+    done = typed("run", f"{name}.toml", "--out", tmp_path / "run", "--scheduler", two.address)
+    assert (done.code, done.err) == (0, "")
+    assert same(tmp_path / "run", place / name)
+
+
+def test_an_executor_keeps_order_and_bounds_what_is_under_way(two, monkeypatch) -> None:
+    monkeypatch.setattr(cluster, "MOST_PER_BATCH", 5)
+    taken = 0
+
+    def numbers() -> Iterator[int]:
+        nonlocal taken
+        for taken in range(1, 1001):
+            yield -taken
+
+    with executor_of(scheduler=two.address) as executor:
+        assert executor.workers == 2
+        for got, number in enumerate(executor.map(abs, numbers()), 1):
+            assert number == got
+            # 4 batches per worker are under way, of 5 numbers at most, and one is being given out
+            assert taken <= got + 5 * (4 * 2 + 1)
+    assert taken == 1000
+
+
+# --- what happens to machines -----------------------------------------------------------------------------------------
+
+
+def test_work_of_a_worker_killed_in_the_middle_of_it_is_done_by_the_other(place, two, tmp_path) -> None:
+    def deed() -> None:
+        two.workers[0].send_signal(signal.SIGSTOP)  # from now on it finishes nothing that it holds
+        time.sleep(0.3)
+        end(two.workers[0])
+
+    with After(deed):
+        run(place / "sweep.toml", out=tmp_path / "run", scheduler=two.address)
+    assert same(tmp_path / "run", place / "sweep")
+
+
+def test_when_all_workers_are_killed_new_ones_go_on(place, two, tmp_path) -> None:
+    def deed() -> None:
+        two.kill_workers()
+        two.start_worker()
+
+    with After(deed):
+        run(place / "sweep.toml", out=tmp_path / "run", scheduler=two.address)
+    assert same(tmp_path / "run", place / "sweep")
+
+
+def test_when_no_worker_comes_what_is_finished_is_kept(place, two, tmp_path, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(cluster, "PATIENCE_S", 1.0)
+    with After(two.kill_workers):
+        done = typed("run", place / "sweep.toml", "--out", tmp_path / "run", "--scheduler", two.address)
+    assert done.code == 1 and "no worker came within 1 s" in done.err and "--resume" in done.err
+    assert any("all workers are lost; waiting up to 1 s" in line for line in caplog.messages)
+    two.start_workers(1)
+    done = typed("run", place / "sweep.toml", "--out", tmp_path / "run", "--resume", "--scheduler", two.address)
+    assert done.code == 0
+    assert same(tmp_path / "run", place / "sweep")
+
+
+def test_when_the_scheduler_is_lost_the_run_goes_on_here_with_resume(place, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(cluster, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(cluster, "ANSWER_S", 1.0)
+    lost = Processes(tmp_path)
+    try:
+        lost.start_workers(1)
+        with After(lost.close):
+            done = typed("run", place / "sweep.toml", "--out", tmp_path / "run", "--scheduler", lost.address)
+    finally:
+        lost.close()
+    assert done.code == 1 and "no scheduler answered within 1 s" in done.err and "--resume" in done.err
+    assert not (tmp_path / "run").exists()
+    result = run(place / "sweep.toml", out=tmp_path / "run", resume=True)
+    assert same(tmp_path / "run", place / "sweep")
+    assert 0 < sum(task["kept"] for task in result.info["tasks"]) < 16
+
+
+def test_a_new_scheduler_at_the_address_goes_on(place, tmp_path, caplog) -> None:
+    restarted = Processes(tmp_path)
+    try:
+        restarted.start_workers(1)
+
+        def deed() -> None:
+            restarted.close()
+            restarted.start_scheduler()
+            restarted.start_workers(1)
+
+        with After(deed):
+            run(place / "sweep.toml", out=tmp_path / "run", scheduler=restarted.address)
+    finally:
+        restarted.close()
+    assert same(tmp_path / "run", place / "sweep")
+    assert any("a scheduler answers again" in line for line in caplog.messages)
+
+
+def die(item: int) -> int:
+    """Work that takes the worker down, as being out of memory does."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    return item
+
+
+def test_work_that_kills_every_worker_stops_the_run_and_a_killed_process_is_started_again() -> None:
+    with dask.config.set({"distributed.scheduler.allowed-failures": 0}), executor_of("dask:1") as executor:
+        with pytest.raises(DataError, match="took several workers down"):
+            list(executor.map(die, [1]))
+        assert list(executor.map(abs, [-2, 3])) == [2, 3]
+
+
+# --- data that are not the same ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def copy(place: Path, tmp_path: Path) -> Path:
+    """The dataset and its configurations, to be spoilt."""
+    return Path(shutil.copytree(place, tmp_path / "copy"))
+
+
+def _forget() -> None:
+    """Forget the job that this process holds, as a new worker has none."""
+    jobs._holding.clear()
+    jobs._begins.cache_clear()
+
+
+def test_a_job_built_again_counts_the_same_and_refuses_data_that_changed(copy) -> None:
+    config = load_config(copy / "sweep.toml")
+    _, (name, begin) = jobs_of(config, scenarios_of_run(config), sources_named(copy / "sweep.toml", config))
+    job = begin()
+    sent = pickle.dumps(counting(config, job, {name: fingerprint(job.grids[0])}))
+    members, chunk = job.groups[5], slice(100, 700)
+    for here, there in zip(job.count(members, chunk), pickle.loads(sent)((members, chunk)), strict=True):
+        assert (here.counts == there.counts).all()
+        assert here.outcomes is None or (here.outcomes == there.outcomes).all()
+    (copy / "tiers.csv").write_text("floor,cap,mmr,max_leverage\n0,4000,0.005,\n4000,,0.02,\n")
+    _forget()
+    with pytest.raises(DataError, match=r"other data: .*tiers\.csv: found contents of digest .*; expected contents"):
+        pickle.loads(sent)((members, chunk))
+
+
+def test_a_worker_that_reads_another_history_says_which(copy) -> None:
+    config = load_config(copy / "portfolio.toml")
+    (_, begin), _ = jobs_of(config, scenarios_of_run(config), sources_named(copy / "portfolio.toml", config))
+    job = begin()
+    sent = pickle.dumps(counting(config, job, {grid.symbol: fingerprint(grid) for grid in job.grids}))
+    bt.write_history(history_of(random_rows(9, 800), "BBB"), copy / "data", overwrite=True)
+    with pytest.raises(DataError, match=r"BBB: found \d+ bars from 1970.*; expected \d+ bars from 1970"):
+        pickle.loads(sent)((job.groups[0], slice(0, 10)))
+
+
+def test_workers_that_do_not_see_the_dataset_are_refused_by_name(copy, two) -> None:
+    needs = readable(load_config(copy / "sweep.toml"))
+    with executor_of(scheduler=two.address) as executor:
+        executor.require(needs)
+        (copy / "tiers.csv").unlink()
+        with pytest.raises(ConfigError, match=r"worker tcp://127.*tiers\.csv: found nothing; expected"):
+            executor.require(needs)
+        (copy / "data").rename(copy / "elsewhere")
+        with pytest.raises(ConfigError, match=r"worker tcp://127.*data.*every worker must see it"):
+            executor.require(needs)
+
+
+@pytest.mark.parametrize("most", [0, 255, 256, 70_000, 1 << 32, (1 << 63) - 1])
+def test_counts_of_any_size_are_sent_whole(most) -> None:
+    counts = np.arange(len(COUNTS), dtype=np.int64).reshape(-1, 1, 1, 1, 1)
+    counts[0] = most
+    there = pickle.loads(pickle.dumps(SurvivalTable(counts, 7)))
+    assert there.counts.dtype == np.int64 and (there.counts == counts).all() and there.first_block == 7
+
+
+# --- refused at the start ---------------------------------------------------------------------------------------------
+
+
+def test_nobody_at_the_address_is_refused_and_nothing_is_left(place, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(cluster, "ANSWER_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        for address in ("127.0.0.1:9", f"tcp://127.0.0.1:{silent.getsockname()[1]}"):
+            done = typed("run", place / "sweep.toml", "--out", tmp_path / "new" / "run", "--scheduler", address)
+            assert done.code == 2 and f"{address}: a scheduler of dask.distributed is expected there" in done.err
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--scheduler", "cluster"], "scheduler must be an address such as tcp://10.0.0.1:8786; got 'cluster'"),
+        (["--scheduler", "a:1", "--workers", "2"], "leave out workers, or scheduler; got 2"),
+        (["--workers", "dask:0"], "'dask:0' is not a valid integer, nor dask:N with N ≥ 1"),
+        (["--workers", "dask:"], "'dask:' is not a valid integer, nor dask:N with N ≥ 1"),
+        (["--workers", "many"], "'many' is not a valid integer, nor dask:N with N ≥ 1"),
+    ],
+)
+def test_words_that_name_no_workers_are_refused(place, tmp_path, words, message) -> None:
+    done = typed("run", place / "sweep.toml", "--out", tmp_path / "run", *words)
+    assert done.code == 2 and message in done.err
+
+
+@pytest.mark.parametrize("workers", ["dask:0", "dask:", "dask:-1", "4", "dask:10000"])
+def test_text_is_not_a_number_of_threads(workers) -> None:
+    with pytest.raises(ConfigError, match=f"'dask:N' with 1 to 9999 processes; got '{workers}'"):
+        executor_of(workers)
+
+
+def test_histories_in_memory_are_refused() -> None:
+    sweep = bt.Sweep(leverage=[3], horizon=["2h"], maintenance=[0.01])
+    with pytest.raises(ConfigError, match=r"history in memory .* dataset that all of them see"):
+        bt.run(history_of(random_rows(1, 50)), sweep, workers="dask:2")
+
+
+def test_without_workers_or_with_workers_of_other_code_a_scheduler_is_refused(place, tmp_path) -> None:
+    other, none = tmp_path / "other", tmp_path / "none"
+    shutil.copytree(ROOT / "backtest", other / "backtest", ignore=shutil.ignore_patterns("__pycache__"))
+    with (other / "backtest" / "units.py").open("a") as file:
+        file.write("# one line more\n")
+    (none / "backtest").mkdir(parents=True)
+    (none / "backtest" / "__init__.py").write_text('raise ImportError("no such package here")\n')
+    words = ["run", place / "sweep.toml", "--out", tmp_path / "run", "--scheduler"]
+    mixed = Processes(tmp_path)
+    try:
+        with distributed.Client(mixed.address, timeout=20, set_as_default=False):
+            done = typed(*words, mixed.address)
+            assert done.code == 2 and "the scheduler has 0 workers, at least 1 is expected" in done.err
+        mixed.start_workers(1, cwd=other)
+        done = typed(*words, mixed.address)
+        assert done.code == 2 and "worker tcp://127.0.0.1" in done.err and "; expected " in done.err
+        found, expected = done.err.split(" has ")[1].split("; expected ")
+        assert found.split(", ")[1:] == expected.split(";")[0].split(", ")[1:]  # numpy, numba …
+        mixed.kill_workers()
+        mixed.start_workers(1, cwd=none)
+        done = typed(*words, mixed.address)
+        assert done.code == 2 and "cannot load the package" in done.err and "no such package here" in done.err
+    finally:
+        mixed.close()
