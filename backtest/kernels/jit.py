@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import pickle
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -98,7 +99,8 @@ class SealedCache(FunctionCache):  # type: ignore[misc]
         found = super().load_overload(sig, target_context)
         if found is None and not SealedCache.said:
             SealedCache.said = True
-            logging.getLogger("backtest").warning("compiling the kernels for this machine, once")
+            level = logging.WARNING if sys.stderr.isatty() else logging.INFO  # as progress: where somebody looks
+            logging.getLogger("backtest").log(level, "compiling the kernels for this machine, once")
         return found
 
     def save_overload(self, sig: object, data: object) -> None:

@@ -215,8 +215,10 @@ class Handler(BaseHTTPRequestHandler):
             archives.most_at_a_time = max(archives.most_at_a_time, archives.at_a_time)
             faults = archives.faults.get(path)
             fault = faults.pop(0) if faults else None
+        time.sleep(archives.delay_s)
+        with archives.guard:  # before the answer, whose reader may ask again at once
+            archives.at_a_time -= 1
         try:
-            time.sleep(archives.delay_s)
             content = archives.files.get(path)
             if fault is not None:
                 fault(self, content or b"")
@@ -226,9 +228,6 @@ class Handler(BaseHTTPRequestHandler):
                 respond(self, content)
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
-        finally:
-            with archives.guard:
-                archives.at_a_time -= 1
 
     def log_message(self, format: str, *args: object) -> None:
         pass

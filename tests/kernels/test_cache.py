@@ -11,8 +11,12 @@ from pathlib import Path
 import pytest
 
 PROGRAM = """
+import logging
 import numpy as np
 from backtest.kernels.jit import kernel
+
+logging.basicConfig()
+logging.getLogger("backtest").setLevel(logging.INFO)
 
 @kernel
 def total(values):
