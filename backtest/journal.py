@@ -152,8 +152,8 @@ def begun(folder: Path, plan: dict[str, Any], *, durable: bool = True, store: Re
             before = json.loads(file.read_text())
         if found := differences(before, plan):
             raise ConfigError(
-                f"{folder}: is of an unfinished run that differs in {'; '.join(found)}: begin anew with --overwrite, "
-                "or choose another directory"
+                f"{folder}: is of an unfinished run that differs in {'; '.join(found)}: begin anew with --overwrite "
+                "and without --resume, or choose another directory"
             )
     else:
         shutil.rmtree(folder, ignore_errors=True)

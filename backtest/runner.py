@@ -153,8 +153,8 @@ def _finished(
             )
     if found:
         raise ConfigError(
-            f"{there}: is a finished run that differs in {'; '.join(found)}: begin anew with --overwrite, or choose "
-            "another directory"
+            f"{there}: is a finished run that differs in {'; '.join(found)}: begin anew with --overwrite and without "
+            "--resume, or choose another directory"
         )
     return done
 

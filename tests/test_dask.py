@@ -99,11 +99,11 @@ def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
 
 
 @pytest.fixture
-def two(processes: Processes) -> Processes:
-    """The scheduler with two workers that live."""
+def some(processes: Processes) -> Processes:
+    """The scheduler with workers that live: two, until a test has killed some."""
     processes.workers = [worker for worker in processes.workers if worker.poll() is None]
-    if len(processes.workers) < 2:
-        processes.start_workers(2 - len(processes.workers))
+    if not processes.workers:
+        processes.start_workers(1)
     return processes
 
 
@@ -125,14 +125,14 @@ def test_processes_of_this_machine_give_the_bytes_that_threads_give(place, tmp_p
 
 
 @pytest.mark.parametrize("name", ["portfolio", "trades"])
-def test_a_scheduler_gives_the_bytes_that_threads_give(place, two, tmp_path, name, monkeypatch) -> None:
+def test_a_scheduler_gives_the_bytes_that_threads_give(place, some, tmp_path, name, monkeypatch) -> None:
     monkeypatch.chdir(place)  # paths relative to here mean nothing to the workers
-    done = typed("run", f"{name}.toml", "--out", tmp_path / "run", "--scheduler", two.address)
+    done = typed("run", f"{name}.toml", "--out", tmp_path / "run", "--scheduler", some.address)
     assert (done.code, done.err) == (0, "")
     assert same(tmp_path / "run", place / name)
 
 
-def test_an_executor_keeps_order_and_bounds_what_is_under_way(two, monkeypatch) -> None:
+def test_an_executor_keeps_order_and_bounds_what_is_under_way(some, monkeypatch) -> None:
     monkeypatch.setattr(cluster, "MOST_PER_BATCH", 5)
     taken = 0
 
@@ -141,7 +141,7 @@ def test_an_executor_keeps_order_and_bounds_what_is_under_way(two, monkeypatch) 
         for taken in range(1, 1001):
             yield -taken
 
-    with executor_of(scheduler=two.address) as executor:
+    with executor_of(scheduler=some.address) as executor:
         assert executor.workers == 2
         for got, number in enumerate(executor.map(abs, numbers()), 1):
             assert number == got
@@ -150,39 +150,55 @@ def test_an_executor_keeps_order_and_bounds_what_is_under_way(two, monkeypatch) 
     assert taken == 1000
 
 
+@pytest.fixture
+def copy(place: Path, tmp_path: Path) -> Path:
+    """The dataset and its configurations, to be spoilt."""
+    return Path(shutil.copytree(place, tmp_path / "copy"))
+
+
+def test_workers_that_do_not_see_the_dataset_are_refused_by_name(copy, some) -> None:
+    needs = readable(load_config(copy / "sweep.toml"))
+    with executor_of(scheduler=some.address) as executor:
+        executor.require(needs)
+        (copy / "tiers.csv").unlink()
+        with pytest.raises(ConfigError, match=r"worker tcp://127.*tiers\.csv: found nothing; expected"):
+            executor.require(needs)
+        (copy / "data").rename(copy / "elsewhere")
+        with pytest.raises(ConfigError, match=r"worker tcp://127.*data.*every worker must see it"):
+            executor.require(needs)
+
+
 # --- what happens to machines -----------------------------------------------------------------------------------------
 
 
-def test_work_of_a_worker_killed_in_the_middle_of_it_is_done_by_the_other(place, two, tmp_path) -> None:
+def test_work_of_a_worker_killed_in_the_middle_of_it_is_done_by_the_other(place, some, tmp_path) -> None:
     def deed() -> None:
-        two.workers[0].send_signal(signal.SIGSTOP)  # from now on it finishes nothing that it holds
+        some.workers[0].send_signal(signal.SIGSTOP)  # from now on it finishes nothing that it holds
         time.sleep(0.3)
-        end(two.workers[0])
+        end(some.workers[0])
 
     with After(deed):
-        run(place / "sweep.toml", out=tmp_path / "run", scheduler=two.address)
+        run(place / "sweep.toml", out=tmp_path / "run", scheduler=some.address)
     assert same(tmp_path / "run", place / "sweep")
 
 
-def test_when_all_workers_are_killed_new_ones_go_on(place, two, tmp_path) -> None:
+def test_when_all_workers_are_killed_new_ones_go_on(place, some, tmp_path) -> None:
     def deed() -> None:
-        two.kill_workers()
-        two.start_worker()
+        some.kill_workers()
+        some.start_worker()
 
     with After(deed):
-        run(place / "sweep.toml", out=tmp_path / "run", scheduler=two.address)
+        run(place / "sweep.toml", out=tmp_path / "run", scheduler=some.address)
     assert same(tmp_path / "run", place / "sweep")
 
 
-def test_when_no_worker_comes_what_is_finished_is_kept(place, two, tmp_path, monkeypatch, caplog) -> None:
+def test_when_no_worker_comes_what_is_finished_is_kept(place, some, tmp_path, monkeypatch, caplog) -> None:
     monkeypatch.setattr(cluster, "PATIENCE_S", 1.0)
-    with After(two.kill_workers):
-        done = typed("run", place / "sweep.toml", "--out", tmp_path / "run", "--scheduler", two.address)
+    with After(some.kill_workers):
+        done = typed("run", place / "sweep.toml", "--out", tmp_path / "run", "--scheduler", some.address)
     assert done.code == 1 and "no worker came within 1 s" in done.err and "--resume" in done.err
     assert any("all workers are lost; waiting up to 1 s" in line for line in caplog.messages)
-    two.start_workers(1)
-    done = typed("run", place / "sweep.toml", "--out", tmp_path / "run", "--resume", "--scheduler", two.address)
-    assert done.code == 0
+    run(place / "sweep.toml", out=tmp_path / "run", resume=True)
     assert same(tmp_path / "run", place / "sweep")
 
 
@@ -237,12 +253,6 @@ def test_work_that_kills_every_worker_stops_the_run_and_a_killed_process_is_star
 # --- data that are not the same ---------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def copy(place: Path, tmp_path: Path) -> Path:
-    """The dataset and its configurations, to be spoilt."""
-    return Path(shutil.copytree(place, tmp_path / "copy"))
-
-
 def _forget() -> None:
     """Forget the job that this process holds, as a new worker has none."""
     jobs._holding.clear()
@@ -272,18 +282,6 @@ def test_a_worker_that_reads_another_history_says_which(copy) -> None:
     bt.write_history(history_of(random_rows(9, 800), "BBB"), copy / "data", overwrite=True)
     with pytest.raises(DataError, match=r"BBB: found \d+ bars from 1970.*; expected \d+ bars from 1970"):
         pickle.loads(sent)((job.groups[0], slice(0, 10)))
-
-
-def test_workers_that_do_not_see_the_dataset_are_refused_by_name(copy, two) -> None:
-    needs = readable(load_config(copy / "sweep.toml"))
-    with executor_of(scheduler=two.address) as executor:
-        executor.require(needs)
-        (copy / "tiers.csv").unlink()
-        with pytest.raises(ConfigError, match=r"worker tcp://127.*tiers\.csv: found nothing; expected"):
-            executor.require(needs)
-        (copy / "data").rename(copy / "elsewhere")
-        with pytest.raises(ConfigError, match=r"worker tcp://127.*data.*every worker must see it"):
-            executor.require(needs)
 
 
 @pytest.mark.parametrize("most", [0, 255, 256, 70_000, 1 << 32, (1 << 63) - 1])

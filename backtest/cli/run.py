@@ -96,7 +96,9 @@ def run(
             f"{part['last']}, trigger {part['trigger']}, {part['funding_charges']:,} funding charges"
             + (f"; bars outside the common span: {', '.join(lost)}" if lost else "")
         )
-    say(f"{info['verdicts']:,} verdicts in {info['wall_seconds']:.1f} s")
+    kept = sum(task["kept"] for task in info.get("tasks", ()))
+    before = f", {kept:,} of {len(info['tasks']):,} tasks in attempts before" if kept else ""
+    say(f"{info['verdicts']:,} verdicts in {info['wall_seconds']:.1f} s{before}")
     say(f"{result.place}\nnext: backtest choose {result.place}   or: backtest report {result.place}")
 
 

@@ -154,12 +154,17 @@ class Cluster:
 
     @property
     def workers(self) -> int:
-        """Threads of all workers; counted anew each second."""
+        """Threads of all workers; counted anew each second, where the scheduler answers."""
+        with suppress(Lost):
+            return self._counted()
+        return self._seen[1]
+
+    def _counted(self) -> int:
         when, count = self._seen
         if time.monotonic() - when >= POLL_S:
             try:
                 count = sum(self._client.nthreads().values())
-            except (OSError, CancelledError) as error:
+            except (OSError, CancelledError, RuntimeError, AttributeError) as error:  # a client closed has no scheduler
                 raise Lost(str(error)) from None
             self._seen = (time.monotonic(), count)
         return count
@@ -178,7 +183,7 @@ class Cluster:
     def ahead(self, action: Callable[[], object]) -> None:
         """Have each worker do what its next items need, without waiting; nothing follows if that fails."""
         pickled = pickle.dumps(action)
-        with suppress(OSError, CancelledError, RuntimeError):
+        with suppress(OSError, CancelledError, RuntimeError, AttributeError):
             workers = self._client.nthreads()
             self._ahead = [self._client.submit(once, pickled, workers=[name], pure=False) for name in workers]
 
@@ -197,11 +202,11 @@ class Cluster:
         batches: deque[Batch[T]] = deque()
         while True:
             try:
-                while len(batches) < AHEAD * max(1, self.workers) and (some := list(islice(rest, size))):
+                while len(batches) < AHEAD * max(1, self._counted()) and (some := list(islice(rest, size))):
                     batches.append(Batch(some))
                 for batch in batches:
                     if batch.future is None:
-                        batch.future = self._client.submit(each, pickled, batch.items, pure=False)
+                        batch.future = self._submitted(pickled, batch.items)
                 if not batches:
                     return
                 results: list[R]
@@ -262,6 +267,14 @@ class Cluster:
                     "liquidation-backtest, numpy, numba, scipy and pyarrow everywhere"
                 )
 
+    def _submitted(self, pickled: bytes, items: list[T]) -> Future:
+        try:
+            return self._client.submit(each, pickled, items, pure=False)
+        except (OSError, RuntimeError):  # a client that was closed when its scheduler went
+            if self._client.status == "running":
+                raise
+            raise Lost from None
+
     def _result(self, future: Future) -> tuple[list[R], float]:
         """What `each` returned; workers are waited for where there are none."""
         from distributed.scheduler import KilledWorker
@@ -281,7 +294,7 @@ class Cluster:
 
     def _patience(self, alone_since: float | None) -> float | None:
         """Since when there are no workers; raise when that is too long."""
-        if self.workers:
+        if self._counted():
             return None
         if alone_since is None:
             LOG.warning(f"{self.address}: all workers are lost; waiting up to {PATIENCE_S:g} s for new ones")

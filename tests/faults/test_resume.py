@@ -80,7 +80,7 @@ def test_another_configuration_is_named(place: Path, monkeypatch, finished: bool
     code, said = run("--resume")
     assert code == 2
     assert 'sweep.horizon (["1h", "1d", "7d"] before, ["1h", "2d", "7d"] now); ' in said
-    assert "sweep.maintenance ([0.004, 0.02] before, [0.004, 0.03] now): begin anew with --overwrite, or" in said
+    assert "sweep.maintenance ([0.004, 0.02] before, [0.004, 0.03] now): begin anew with --overwrite and" in said
 
 
 @pytest.mark.parametrize("finished", [False, True])
