@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from backtest.errors import ConfigError
-from backtest.history import Grid
+from backtest.grids import Grid
 from backtest.regimes import DEFAULT_QUANTILES, DRAWDOWN_EDGES, VOLATILITY_WINDOW, Regime
 from backtest.trades import OPEN_END, stamps_of, table_of
 from backtest.units import MS_PER_UNIT, number_text

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from backtest.columns import POINT, TIME, repeated
 from backtest.config import Config, Data, Entries, Margin, Sweep
 from backtest.errors import ConfigError
-from backtest.history import Grid, PriceHistory
+from backtest.grids import Grid
+from backtest.history import PriceHistory
 from backtest.plots.words import noted
 from backtest.sources import config_of, has_own_leverage, sources_of
 from backtest.tallies import DAY_MS, Tally, fields_of, leverage_column, tallies_of

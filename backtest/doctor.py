@@ -8,10 +8,11 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from backtest.memory import memory_bytes
 
 PACKAGES = ("liquidation-backtest", "numpy", "pandas", "numba", "pyarrow", "scipy", "matplotlib", "pydantic")
 EXTRAS = {"ipywidgets": "notebook", "ccxt": "ccxt", "distributed": "dask"}
@@ -109,16 +110,6 @@ def _cgroup_cores() -> float | None:
         return None
 
 
-def memory_bytes() -> int | None:
-    """Memory this process may use: the machine's, or less where the container's limit is lower."""
-    found: list[int] = []
-    with suppress(AttributeError, OSError, ValueError):
-        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    with suppress(OSError, ValueError):
-        found.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return min(found, default=None)
-
-
 def _memory(slow: list[str]) -> str:
     total = memory_bytes()
     if total is None:
@@ -162,7 +153,8 @@ def _speed(slow: list[str]) -> str:
     from backtest.config import Config, Sweep
     from backtest.engine import count_block
     from backtest.executors.local import map_ordered
-    from backtest.history import PriceHistory, grid_of
+    from backtest.grids import grid_of
+    from backtest.history import PriceHistory
     from backtest.sources import work_of
     from backtest.sweep import scenarios_of
 

@@ -1,4 +1,4 @@
-"""What can go wrong, in three words: the data, a margin rule, the configuration."""
+"""What can go wrong, in a few words: the data, a margin rule, the configuration."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ class BacktestError(ValueError):
 
 class DataError(BacktestError):
     """A history, dataset or run directory is not what it must be."""
+
+
+class NoBars(DataError):
+    """A range that holds no bar."""
 
 
 class RuleError(BacktestError):

@@ -1,41 +1,39 @@
 """What a run will take, before it begins: tasks, memory, time and disk, from footers and the configuration alone.
 
-The constants were measured on two cores of a rented machine; the estimate is of the right size, not of the second.
-Memory is that of one symbol's history and of the tables under way.
+The constants are those of `backtest.costs`: an estimate is of the right size, not of the second.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import os
-import re
+import shutil
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from backtest.config import Config
+from backtest.costs import (
+    BASE_BYTES,
+    BYTES_PER_HELD_BAR,
+    BYTES_PER_WORKER,
+    DISK_BYTES_PER_CELL,
+    DISK_BYTES_PER_ROW,
+    READ_S_PER_BAR,
+    START_S,
+    WRITE_S_PER_ROW,
+    entry_seconds,
+)
 from backtest.dataset import read_footer
-from backtest.doctor import memory_bytes
 from backtest.errors import ConfigError
-from backtest.jobs import CELLS_PER_TASK, scenarios_of_run, wants_outcomes
-from backtest.sources import Source, config_of, sources_named
-from backtest.survival import COUNTS, OUTCOMES
+from backtest.executors import threads_of
+from backtest.jobs import CELLS_PER_TASK, cells_per_leverage, scenarios_of_run, wants_outcomes
+from backtest.memory import PARTS, Budget, budget_of, memory_allowed, memory_bytes
+from backtest.places import place_of
+from backtest.sources import Source, config_of, range_of, sources_named
+from backtest.streams import needs_whole, own_bars
 from backtest.sweep import Scenario, groups_of, horizon_bars
-from backtest.units import duration_ms, instant_ms
+from backtest.units import duration_ms
 from backtest.work import CHUNK_BARS
-
-BASE_BYTES = 280 << 20
-"""Of the interpreter and its libraries, the kernels compiled."""
-BYTES_PER_BAR = 190
-"""At the peak: a history of last and mark prices as it is read and laid on its grid."""
-TABLES_AT_ONCE = 6
-"""Under way per worker, and the sum."""
-START_S = 1.5
-READ_S_PER_BAR = 5e-7
-COUNT_S = 3e-9
-"""Per entry, horizon and pass: a pass is a maintenance rule, side and funding."""
-FOLLOW_S = 2e-7
-"""Per entry, horizon and leverage: outcomes and policies."""
-WRITE_S_PER_ROW = 4e-6
 
 
 @dataclass(frozen=True)
@@ -48,11 +46,15 @@ class Estimate:
         `bars` and `entries` of all symbols.
     passes : int
         Sights of the entries: groups of scenarios that are counted together, over all symbols.
+    parts : int
+        Stretches that histories are read in, over all symbols.
     tasks : int
-        Stretches of entries × groups.
+        Chunks of entries × groups.
     verdicts : int
     memory_bytes : int
         At the peak.
+    disk_bytes : int
+        Of the run directory.
     seconds : float
         On so many workers.
     workers : int
@@ -65,9 +67,11 @@ class Estimate:
     horizons: int
     leverages: int
     passes: int
+    parts: int
     tasks: int
     verdicts: int
     memory_bytes: int
+    disk_bytes: int
     seconds: float
     workers: int
 
@@ -81,10 +85,17 @@ class Estimate:
             f"plan: {self.symbols:,} symbol{'s' * (self.symbols != 1)}, {self.bars:,} bars, {self.entries:,} entries × "
             f"{self.scenarios:,} scenarios × {self.horizons} horizons × {self.leverages} leverages = "
             f"{self.verdicts:,} verdicts\n"
-            f"      {self.tasks:,} tasks in {self.passes:,} passes on {self.workers} workers; about "
-            f"{_clock(self.seconds)}, "
-            f"{self.memory_bytes / (1 << 30):.1f} GiB of memory"
+            f"      histories in {self.parts:,} part{'s' * (self.parts != 1)}, {self.tasks:,} tasks in {self.passes:,} "
+            f"passes on {self.workers} workers; about {_clock(self.seconds)}, {_size(self.memory_bytes)} of memory, "
+            f"{_size(self.disk_bytes)} of disk"
         )
+
+
+def _size(count: float) -> str:
+    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20)):
+        if count >= size // 10:
+            return f"{count / size:.1f} {unit}"
+    return f"{round(count / 1024)} KiB"
 
 
 def _clock(seconds: float) -> str:
@@ -94,14 +105,17 @@ def _clock(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
 
 
-def estimate_of(config: Config, workers: int) -> Estimate:
+def estimate_of(config: Config, workers: int, memory: int | None = None) -> Estimate:
     """What a run of a configuration with a dataset will take, from the footers of its files.
+
+    memory : bytes that it may take; None: as by default
 
     Raises
     ------
     ConfigError, RuleError, DataError
         As the run itself would, of what can be known without reading a bar.
     """
+    budget = budget_of(memory_allowed(None) if memory is None else memory, workers)
     scenarios, sources = scenarios_of_run(config), sources_named(str(config.data.path), config)
     bars = [_bars(source, config) for source in sources]
     step = sources[0].interval_ms
@@ -109,17 +123,20 @@ def estimate_of(config: Config, workers: int) -> Estimate:
     entries = sum(n // every for n in bars)
     horizons, leverages = len(horizon_bars(config.sweep, step)), len(config.sweep.leverage)
     single = [scenario for scenario in scenarios if isinstance(scenario, Scenario)]
-    groups = len(list(groups_of(single))) if single else len(scenarios)
+    groups = [len(group) for group in groups_of(single)] if single else [1] * len(scenarios)
     blocks = max(n * step for n in bars) // duration_ms(config.statistics.block) + 2
-    outcomes = wants_outcomes(config)
-    counted = len(COUNTS) + len(OUTCOMES) * outcomes
-    per_scenario = horizons * leverages * blocks * counted
-    of_group = min(max(per_scenario, CELLS_PER_TASK), per_scenario * -(-len(scenarios) // groups))
-    rows = len(sources) * len(scenarios) * horizons * leverages
+    followed = wants_outcomes(config)
     labels = 1 + len(config.statistics.regimes)
-    work = (
-        entries * horizons * (groups * COUNT_S * labels + (len(scenarios) * leverages * FOLLOW_S if outcomes else 0.0))
-    )
+    cells = (
+        horizons * leverages * cells_per_leverage([blocks] * labels, followed=followed)
+    )  # regimes may have more cells, or fewer
+    fit = max(1, CELLS_PER_TASK // cells)
+    passes = [n for group in groups for n in [fit] * (group // fit) + [group % fit] if n]
+    parts = [_parts(config, n, step, budget) for n in bars]
+    sums = 8 * cells * (max(passes) * 2 if max(parts) == 1 else len(scenarios))
+    held = max(-(-n // k) + max(horizon_bars(config.sweep, step)) * (k > 1) for n, k in zip(bars, parts, strict=True))
+    rows = len(sources) * len(scenarios) * horizons * leverages
+    per_entry = sum(entry_seconds(horizons, leverages, n, labels, followed=followed) for n in passes)
     return Estimate(
         symbols=len(sources),
         bars=sum(bars),
@@ -127,19 +144,30 @@ def estimate_of(config: Config, workers: int) -> Estimate:
         scenarios=len(scenarios),
         horizons=horizons,
         leverages=leverages,
-        passes=groups * len(sources),
-        tasks=groups * sum(-(-n // CHUNK_BARS) for n in bars),
+        passes=len(passes) * len(sources),
+        parts=sum(parts),
+        tasks=len(passes) * sum(-(-n // CHUNK_BARS) for n in bars),
         verdicts=entries * len(scenarios) * horizons * leverages,
-        memory_bytes=BASE_BYTES + max(bars) * BYTES_PER_BAR + of_group * 8 * (TABLES_AT_ONCE + workers),
-        seconds=START_S + sum(bars) * READ_S_PER_BAR + work / workers + rows * WRITE_S_PER_ROW,
+        memory_bytes=BASE_BYTES
+        + workers * BYTES_PER_WORKER
+        + min(PARTS, sum(parts)) * held * BYTES_PER_HELD_BAR
+        + (sums if max(parts) == 1 else min(sums, max(budget.table_bytes, 8 * cells * max(passes)))),
+        disk_bytes=round(rows * DISK_BYTES_PER_ROW + len(sources) * len(scenarios) * cells * DISK_BYTES_PER_CELL),
+        seconds=START_S + (sum(bars) * READ_S_PER_BAR + entries * per_entry) / workers + rows * WRITE_S_PER_ROW,
         workers=workers,
     )
 
 
+def _parts(config: Config, bars: int, step: int, budget: Budget) -> int:
+    """Stretches that a history of so many bars is read in."""
+    own = own_bars(budget.most_bars, max(horizon_bars(config.sweep, step)))
+    return 1 if needs_whole(config) or bars <= own else -(-bars // own)
+
+
 def _bars(source: Source, config: Config) -> int:
     """Rows of a symbol in the range asked for, where a row group lies across its edge in proportion."""
-    low = -math.inf if config.data.start is None else instant_ms(config.data.start)
-    high = math.inf if config.data.end is None else instant_ms(config.data.end)
+    start, end = range_of(config.data)
+    low, high = -math.inf if start is None else start, math.inf if end is None else end
     rows = 0.0
     for file in source.files:
         for group in read_footer(file).groups:
@@ -150,19 +178,23 @@ def _bars(source: Source, config: Config) -> int:
     return round(rows)
 
 
-def planned(path: str, workers: int | str | None, memory: str | None) -> Estimate:
-    """What the run of a configuration file will take, held against the memory it may have.
+def planned(path: str, workers: int | str | None, memory: str | None, out: str | Path | None = None) -> Estimate:
+    """What the run of a configuration file will take, held against the memory and the disk it may have.
+
+    out : where the run directory is to lie anew; None: parts of it are there, or no disk is asked
 
     Raises
     ------
     ConfigError
-        If it needs more than `memory`; where that is not given, a quarter of the machine's is only warned of.
+        If it needs more than `memory`, or than the disk of `out` has; where no memory is given, more than a quarter of
+        the machine's is only warned of.
     """
-    threads = int(str(workers).removeprefix("dask:")) if workers is not None else os.cpu_count() or 1
-    estimate = estimate_of(config_of(path), max(1, threads))
-    warning = check_memory(estimate, None if memory is None else memory_of(memory))
-    if warning:
+    allowed = None if memory is None else memory_allowed(memory)
+    estimate = estimate_of(config_of(path), max(1, threads_of(workers)), allowed)
+    if warning := check_memory(estimate, allowed):
         logging.getLogger("backtest").warning(warning)
+    if out is not None:
+        check_disk(estimate, out)
     return estimate
 
 
@@ -174,26 +206,30 @@ def check_memory(estimate: Estimate, memory: int | None) -> str | None:
     str or None
         Where none was given and a quarter of the machine's does not do, what to say.
     """
-    machine, gib = memory_bytes(), 1 << 30
-    needs = f"the run needs about {estimate.memory_bytes / gib:.1f} GiB"
-    less = "cut the history with data.start and data.end, sweep fewer leverages, or use fewer --workers"
+    machine = memory_bytes()
+    needs = f"the run needs about {_size(estimate.memory_bytes)}"
+    less = (
+        "cut the history with data.start and data.end, sweep fewer leverages or shorter horizons, leave out what needs "
+        "the whole history (regimes, trades, portfolios, volatility), or use fewer --workers"
+    )
     if memory is not None and estimate.memory_bytes > memory:
-        raise ConfigError(f"{needs}, and --memory allows {memory / gib:.1f} GiB; raise it, {less}")
+        raise ConfigError(f"{needs}, and --memory allows {_size(memory)}; raise it, {less}")
     if memory is None and machine is not None and estimate.memory_bytes > machine // 4:
-        return f"{needs}, more than a quarter of this machine's {machine / gib:.1f} GiB; to be safe {less}"
+        return f"{needs}, more than a quarter of this machine's {_size(machine)}; to be safe {less}"
     return None
 
 
-def memory_of(text: str) -> int:
-    """Bytes of ``"2GiB"``, ``"800MiB"``, ``"16 GB"``.
-
-    Examples
-    --------
-    >>> memory_of("2GiB")
-    2147483648
-    """
-    units = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(k|m|g|ki|mi|gi|)b?\s*", text.lower())
-    if match is None or not float(match[1]):
-        raise ConfigError(f"memory is a number and a unit, such as 2GiB or 800MB; got {text!r}")
-    return int(float(match[1]) * units[match[2]])
+def check_disk(estimate: Estimate, out: str | Path) -> None:
+    """Refuse a run whose directory would not fit the disk; object stores are not asked."""
+    place = place_of(out)
+    if not isinstance(place, Path):
+        return
+    there = place.absolute()
+    while not there.exists():
+        there = there.parent
+    free = shutil.disk_usage(there).free
+    if estimate.disk_bytes > free:
+        raise ConfigError(
+            f"{out}: the run needs about {_size(estimate.disk_bytes)} of disk, and {_size(free)} are free there; make "
+            "room, name another disk with --out, or sweep less"
+        )

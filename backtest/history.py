@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backtest.errors import ConfigError, DataError
+from backtest.errors import DataError
 from backtest.units import duration_ms, duration_text, instant_text
 
 if TYPE_CHECKING:
@@ -189,166 +188,23 @@ def from_rows(
     start = int(open_time_ms[0])
     place = (open_time_ms - start) // interval_ms
     n_bars = int(place[-1]) + 1
-    if n_bars > MOST_SPARSE * (place.size + MOST_SPARSE):
-        raise DataError(
-            f"{symbol}: {place.size:,} rows lie over {n_bars:,} bars of {duration_text(interval_ms)}, from "
-            f"{instant_text(start)}; is the interval right, or one time stamp wrong?"
-        )
+    refuse_sparse(symbol, interval_ms, start, n_bars, place.size)
     if n_bars > place.size:
-        columns = {name: _spread(values, place, n_bars) for name, values in columns.items()}
+        columns = {name: spread(values, place, n_bars) for name, values in columns.items()}
     return PriceHistory(symbol, interval_ms, start, columns, dict(before or {}), series)
 
 
-def _spread(values: Float, place: Int, n_bars: int) -> Float:
+def refuse_sparse(symbol: str, interval_ms: int, start_ms: int, n_bars: int, n_rows: int) -> None:
+    """A place is kept for every missing bar: rows as far apart as this are a mistake."""
+    if n_bars > MOST_SPARSE * (n_rows + MOST_SPARSE):
+        raise DataError(
+            f"{symbol}: {n_rows:,} rows lie over {n_bars:,} bars of {duration_text(interval_ms)}, from "
+            f"{instant_text(start_ms)}; is the interval right, or one time stamp wrong?"
+        )
+
+
+def spread(values: Float, place: Int, n_bars: int) -> Float:
+    """Values in their places, NaN elsewhere."""
     out = np.full(n_bars, np.nan)
     out[place] = values
     return out
-
-
-@dataclass(frozen=True)
-class Grid:
-    """The bars a run looks at: from the first to the last that can be entered and triggered.
-
-    Attributes
-    ----------
-    symbol : str
-    interval_ms, start_ms : int
-        Bar length, and open time of bar 0.
-    trigger : {"mark", "last"}
-        What is compared with the maintenance margin.
-    entry_price : (n_bars,) float64
-        NaN where there is none.
-    open, high, low, close : (n_bars,) float64
-        The trigger's, NaN where null; high and low are both there or both NaN.
-    charge_bar, charge_rate, charge_price : (n_charges,)
-        Funding charged before the extreme of its bar is looked at, with the price it falls on.
-    scale : (n_bars,) float64 or None
-        Multiplier g of the maintenance margin; None where it is 1 at every bar.
-    last_open, last_high, last_low : (n_bars,) float64
-        Traded prices, NaN where null; what a stop-loss on the last price watches.
-    """
-
-    symbol: str
-    interval_ms: int
-    start_ms: int
-    trigger: Trigger
-    entry_price: Float
-    open: Float
-    high: Float
-    low: Float
-    close: Float
-    charge_bar: Int
-    charge_rate: Float
-    charge_price: Float
-    scale: Float | None
-    last_open: Float
-    last_high: Float
-    last_low: Float
-
-    @property
-    def n_bars(self) -> int:
-        return self.entry_price.size
-
-    @property
-    def has_trigger(self) -> NDArray[np.bool_]:
-        """(n_bars,) bars with low and high of the trigger."""
-        return ~np.isnan(self.low)
-
-    def entry_bars(self, every_ms: int | None = None) -> Int:
-        """Bars that can be entered: with an entry price and trigger prices, at multiples of `every_ms`."""
-        bars = np.flatnonzero(self.has_trigger & ~np.isnan(self.entry_price))
-        if every_ms is not None and every_ms != self.interval_ms:
-            if every_ms % self.interval_ms:
-                raise ConfigError(
-                    f"entries.every must be a multiple of the bars' {duration_text(self.interval_ms)}; "
-                    f"got {duration_text(every_ms)}"
-                )
-            bars = bars[(self.start_ms + bars * self.interval_ms) % every_ms == 0]
-        return bars.astype(np.int64)
-
-    @cached_property
-    def latest_close(self) -> Int:
-        """(n_bars,) the latest bar with a trigger close, the bar itself included."""
-        out: Int = np.maximum.accumulate(np.where(np.isnan(self.close), 0, np.arange(self.n_bars)))
-        return out
-
-    def longest_gap(self) -> int:
-        """Bars of the longest run without trigger prices."""
-        present = np.flatnonzero(self.has_trigger)
-        return int(np.diff(present).max(initial=1)) - 1
-
-
-def grid_of(
-    history: PriceHistory,
-    trigger: Trigger | None = None,
-    start_ms: int | None = None,
-    end_ms: int | None = None,
-    *,
-    funding: bool = True,
-) -> Grid:
-    """Cut a history to ``[start_ms, end_ms)`` and choose its series (semantics.md §1); `funding` may be left out.
-
-    Raises
-    ------
-    DataError
-        If the trigger is not in the history, the range holds no bar that can be entered, or a funding charge has no
-        price.
-    """
-    chosen: Trigger = trigger or ("mark" if "mark" in history.series else "last")
-    prefix = "mark_" if chosen == "mark" else ""
-    if chosen == "mark" and "mark" not in history.series:
-        raise DataError(f"{history.symbol}: trigger 'mark' is asked for, but the history has no mark price")
-    nothing = np.full(history.n_bars, np.nan)
-    column = {name: history.columns.get(name, nothing) for name in COLUMNS}
-    entry = column["close"] if "last" in history.series else column["mark_close"]
-    # With one of high and low alone a bar has no trigger prices, on either side.
-    has_trigger = ~(np.isnan(column[prefix + "low"]) | np.isnan(column[prefix + "high"]))
-    ready = has_trigger & ~np.isnan(entry)
-    step = history.interval_ms
-    first = 0 if start_ms is None else max(0, -((history.start_ms - start_ms) // step))
-    last = history.n_bars if end_ms is None else min(history.n_bars, -((history.start_ms - end_ms) // step))
-    bars = np.flatnonzero(ready[first : max(first, last)]) + first
-    if not bars.size:
-        span = f"{instant_text(history.start_ms)} … {instant_text(history.start_ms + history.n_bars * step)}"
-        raise DataError(
-            f"{history.symbol}: no bar with both an entry price and {chosen} prices in the range asked for; "
-            f"the history spans {span}"
-        )
-    cut = slice(int(bars[0]), int(bars[-1]) + 1)
-    charged = np.flatnonzero(~np.isnan(column["funding_rate"][cut]))
-    charged = charged[(charged > 0) & funding] + cut.start
-    price = _charge_price(history, column, prefix, charged)
-    scale = np.where(np.isnan(column["maintenance_scale"]), 1.0, column["maintenance_scale"])[cut]
-    return Grid(
-        history.symbol,
-        step,
-        history.start_ms + cut.start * step,
-        chosen,
-        entry[cut],
-        column[prefix + "open"][cut],
-        np.where(has_trigger, column[prefix + "high"], np.nan)[cut],
-        np.where(has_trigger, column[prefix + "low"], np.nan)[cut],
-        column[prefix + "close"][cut],
-        (charged - cut.start).astype(np.int64),
-        column["funding_rate"][charged],
-        price,
-        None if (scale == 1.0).all() else scale,
-        *(column[name][cut] for name in ("open", "high", "low")),
-    )
-
-
-def _charge_price(history: PriceHistory, column: dict[str, Float], prefix: str, charged: Int) -> Float:
-    """Price of each charge: mark open, else open, else the trigger close of the latest earlier bar that has one."""
-    price = np.where(np.isnan(column["mark_open"][charged]), column["open"][charged], column["mark_open"][charged])
-    lacking = np.isnan(price)
-    if lacking.any():
-        close = column[prefix + "close"]
-        known = np.concatenate(([history.before.get(prefix + "close", np.nan)], close))
-        latest = np.maximum.accumulate(np.where(np.isnan(known), 0, np.arange(known.size)))
-        price[lacking] = known[latest[charged[lacking]]]
-        still = np.isnan(price)
-        if still.any():
-            bar = int(charged[np.argmax(still)])
-            when = instant_text(history.start_ms + bar * history.interval_ms)
-            raise DataError(f"{history.symbol}: the funding charged in the bar of {when} has no price to fall on")
-    return price

@@ -1,9 +1,9 @@
 """What an unfinished run has finished, and how it becomes a run directory.
 
 Beside the run directory ``NAME`` that is to be lies ``.NAME.partial`` with ``plan.json``, what every part depends on,
-``run``, the directory as far as it is, and ``journal``, an entry per finished part. The files of a part are written and
-synced before the entry that names them and their digests takes its place in one step: an entry that is there stands for
-files that are whole; anything else is counted again.
+``run``, the directory as far as it is, ``rates``, the rows of its table, and ``journal``, an entry per finished part.
+The files of a part are written and synced before the entry that names them and their digests takes its place in one
+step: an entry that is there stands for files that are whole; anything else is counted again.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from backtest.errors import ConfigError
 from backtest.places import Remote
 
 PLAN, RUN, ENTRIES = "plan.json", "run", "journal"
+RATES = "rates"
+"""Folder beside the run's of the rows of ``survival.parquet``, as far as they are known."""
 TASKS, SYMBOLS, FIT = "tasks", "symbols", "fit"
 """Entries of each task and of each symbol or portfolio, and the one that says that all histories were found to fit."""
 COMPUTING = ("numpy", "numba", "scipy", "pyarrow")
@@ -76,7 +78,7 @@ class Journal:
         try:
             if entry["key"] != self._key(depends):
                 return None
-            whole = all(_digest(self.run / file) == digest for file, digest in entry["files"].items())
+            whole = all(_digest(self.folder / file) == digest for file, digest in entry["files"].items())
         except (OSError, KeyError, AttributeError):
             return None
         return dict(entry["adds"]) if whole else None
@@ -87,7 +89,7 @@ class Journal:
             sync(file)
         for folder in {file.parent for file in files} if self.durable else ():
             sync(folder)
-        digests = {file.relative_to(self.run).as_posix(): _digest(file) for file in files}
+        digests = {file.relative_to(self.folder).as_posix(): _digest(file) for file in files}
         entry = self.folder / ENTRIES / f"{name}.json"
         write_whole(entry, {"key": self._key(depends), "files": digests, "adds": adds}, self.durable)
         for made in (*files, entry) if self.store else ():
@@ -95,7 +97,7 @@ class Journal:
 
     def files(self, name: str) -> list[Path]:
         """The files of a part that is kept."""
-        return [self.run / file for file in self.before(name)["files"]]
+        return [self.folder / file for file in self.before(name)["files"]]
 
     def upload(self, file: Path) -> None:
         """Copy a file to the object store, if the run is to lie in one."""
@@ -107,7 +109,7 @@ class Journal:
         entries = (self.folder / ENTRIES / SYMBOLS).glob("*.json")
         named = {name for entry in entries for name in json.loads(entry.read_text())["files"]}
         for file in list(self.run.rglob("*")):
-            if file.is_file() and file.relative_to(self.run).as_posix() not in named:
+            if file.is_file() and file.relative_to(self.folder).as_posix() not in named:
                 file.unlink()
 
     def _key(self, depends: object) -> str:
@@ -116,15 +118,20 @@ class Journal:
 
 def plan_of(config: Config, symbols: Sequence[str]) -> dict[str, Any]:
     """All that the parts of a run depend on, but for the histories: what two attempts must have in common."""
-    files = [config.entries.file, *(regime.file for regime in config.statistics.regimes)]
-    for item in config.sweep.maintenance:
-        files.append(item.tiers if isinstance(item, RuleTiers) else item if isinstance(item, str) else None)
     return {
         "config": config.model_dump(mode="json", by_alias=True),
         "symbols": list(symbols),
-        "files": {file: _digest(Path(file)) for file in files if file is not None and Path(file).is_file()},
+        "files": files_named(config),
         "code": code_version(),
     }
+
+
+def files_named(config: Config) -> dict[str, str]:
+    """Digests of the files that a configuration names beside its dataset."""
+    files = [config.entries.file, *(regime.file for regime in config.statistics.regimes)]
+    for item in config.sweep.maintenance:
+        files.append(item.tiers if isinstance(item, RuleTiers) else item if isinstance(item, str) else None)
+    return {file: _digest(Path(file)) for file in files if file is not None and Path(file).is_file()}
 
 
 def begun(folder: Path, plan: dict[str, Any], *, durable: bool = True, store: Remote | None = None) -> Journal:
@@ -157,7 +164,7 @@ def begun(folder: Path, plan: dict[str, Any], *, durable: bool = True, store: Re
             )
     else:
         shutil.rmtree(folder, ignore_errors=True)
-    for name in (f"{RUN}/blocks", f"{ENTRIES}/{TASKS}", f"{ENTRIES}/{SYMBOLS}"):
+    for name in (f"{RUN}/blocks", RATES, f"{ENTRIES}/{TASKS}", f"{ENTRIES}/{SYMBOLS}"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     write_whole(file, plan, durable)
     journal = Journal(folder, _digest(file), durable, store)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from backtest.config import Config, Funding, Size
 from backtest.errors import ConfigError, DataError, RuleError
-from backtest.history import Grid, grid_of
+from backtest.grids import Grid, grid_of
 from backtest.sources import Source, refuse_lacking, work_of
 from backtest.sweep import Maintenance, maintenance_of
 from backtest.units import instant_ms, instant_text, number_text

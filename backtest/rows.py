@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -28,7 +28,7 @@ from backtest.dataset import (
     times_in,
 )
 from backtest.errors import ConfigError, DataError
-from backtest.history import COLUMNS, Float, Int
+from backtest.history import COLUMNS, Float, Int, refuse_sparse
 from backtest.places import Changed, Place
 from backtest.units import duration_ms, duration_text, instant_text
 
@@ -156,14 +156,69 @@ def rows_between(
     """Times and columns of the rows in ``[low, high)``, from the row groups that may hold some."""
     stamps: list[Int] = []
     pieces: dict[str, list[Float]] = {name: [] for name in names}
+    for times, columns in _pieces(source, names, low, high):
+        stamps.append(times)
+        for name in names:
+            pieces[name].append(columns[name] if name in columns else np.full(times.size, np.nan))
+    nothing = np.empty(0)
+    return (
+        np.concatenate([nothing.astype(np.int64), *stamps]),
+        {name: np.concatenate([nothing, *pieces.pop(name)]) for name in names},
+    )
+
+
+def bars_between(
+    source: Source, names: tuple[str, ...], low: int | None, high: int | None
+) -> tuple[int, dict[str, Float]] | None:
+    """As `rows_between`, laid out on the grid as they are read: open time of the first row, and columns from it on.
+
+    None where there is no row. Missing bars are NaN.
+    """
+    step = source.interval_ms
+    groups = [(footer, group) for footer in source.footers for group in _groups(footer, low, high)]
+    spans = [group.span or _span_read(footer, group) for footer, group in groups]
+    if not spans:
+        return None
+    start, end = (low if low is not None and low > spans[0][0] else spans[0][0]), spans[-1][1] + 1
+    start, end = -(-start // step) * step, end if high is None else min(end, high)
+    n_bars = max(0, -((start - end) // step))
+    refuse_sparse(
+        f"{source.footers[0].path}: {source.series.symbol}", step, start, n_bars, sum(group.rows for _, group in groups)
+    )
+    out = {column: np.empty(n_bars) for column in names}
+    done = first = 0
+    for times, columns in _pieces(source, names, low, high):
+        if not times.size:
+            continue
+        place = (times - start) // step
+        head, tail = int(place[0]), int(place[-1]) + 1
+        first = first if done else head
+        whole = tail - head == times.size
+        for name, values in out.items():
+            values[done : tail if name not in columns or not whole else head] = np.nan
+            if name in columns:
+                values[slice(head, tail) if whole else place] = columns[name]
+        done = tail
+    return (start + first * step, {name: values[first:done] for name, values in out.items()}) if done else None
+
+
+def _groups(footer: Footer, low: int | None, high: int | None) -> list[Group]:
+    """Row groups that may hold rows in ``[low, high)``."""
+    return [
+        group
+        for group in footer.groups
+        if not group.span or ((high is None or group.span[0] < high) and (low is None or group.span[1] >= low))
+    ]
+
+
+def _pieces(
+    source: Source, names: tuple[str, ...], low: int | None, high: int | None
+) -> Iterator[tuple[Int, dict[str, Float]]]:
+    """Times and those columns that are there, row group by row group, of the rows in ``[low, high)``."""
     previous = None
     for footer in source.footers:
         there = tuple(name for name in names if name in footer.types)
-        for group in footer.groups:
-            if group.span and (
-                (high is not None and group.span[0] >= high) or (low is not None and group.span[1] < low)
-            ):
-                continue
+        for group in _groups(footer, low, high):
             table = read_group(footer, group, (TIME, *there))
             times = times_in(footer, group, table)
             check_order(footer, group.first_row, times, previous)
@@ -173,15 +228,7 @@ def rows_between(
                 0 if low is None else int(np.searchsorted(times, low)),
                 times.size if high is None else int(np.searchsorted(times, high)),
             )
-            stamps.append(times[cut])
-            for name in names:
-                values = read_finite(footer, group, table, name) if name in there else np.full(times.size, np.nan)
-                pieces[name].append(values[cut])
-    nothing = np.empty(0)
-    return (
-        np.concatenate([nothing.astype(np.int64), *stamps]),
-        {name: np.concatenate([nothing, *pieces.pop(name)]) for name in names},
-    )
+            yield times[cut], {name: read_finite(footer, group, table, name)[cut] for name in there}
 
 
 def span_text(source: Source) -> str:

@@ -49,7 +49,8 @@ def read_blocks(folder: Path, where: Blocks, n_horizons: int, n_leverages: int) 
         values = [group[name].combine_chunks().values.to_numpy(zero_copy_only=False) for name in names]
         return np.stack(values).reshape(len(names), 1, n_horizons, n_leverages, -1)
 
-    return SurvivalTable(read(COUNTS), first, read(OUTCOMES) if OUTCOMES[0] in group.column_names else None)
+    counts = read(COUNTS).astype(np.int64, copy=False)
+    return SurvivalTable(counts, first, read(OUTCOMES) if OUTCOMES[0] in group.column_names else None)
 
 
 def write_blocks(
@@ -70,7 +71,8 @@ def write_blocks(
     """
     size = table.counts.shape[-1]
     columns = axes_fields(scenarios[0])[1:]
-    cells = dict(zip(COUNTS, table.counts, strict=True))
+    counts = table.counts.astype(np.int32) if table.counts.max(initial=0) < 1 << 31 else table.counts
+    cells: dict[str, np.ndarray] = dict(zip(COUNTS, counts, strict=True))
     if table.outcomes is not None:
         cells |= zip(OUTCOMES, table.outcomes, strict=True)
     lists = [pa.field(name, pa.list_(pa.from_numpy_dtype(values.dtype), size)) for name, values in cells.items()]
@@ -80,7 +82,10 @@ def write_blocks(
         stamps = [pa.field("first_block_start", pa.timestamp("ms", tz="UTC"))]
     schema = pa.schema([*columns, *axes.schema, *stamps, *lists], metadata)
     starts = [pa.scalar(table.first_block * block_ms, stamp.type) for stamp in stamps if block_ms is not None]
-    with pq.ParquetWriter(file, schema, compression="zstd", write_statistics=False) as writer:
+    split = [f"{name}.list.element" for name in cells]  # half the time and three quarters of the size
+    with pq.ParquetWriter(
+        file, schema, compression="zstd", write_statistics=False, use_dictionary=False, use_byte_stream_split=split
+    ) as writer:
         for i, scenario in enumerate(scenarios):
             labels = repeated(columns, scenario, axes.num_rows)
             values = [pa.FixedSizeListArray.from_arrays(pa.array(v[i].reshape(-1)), size) for v in cells.values()]
@@ -110,6 +115,33 @@ def survival_rows(folder: Path, info: dict[str, Any], confidence: float) -> Iter
         yield _batch(labels, axes, estimate(table, _span(info, where.symbol), confidence))
 
 
+def write_rates(
+    file: Path,
+    table: SurvivalTable,
+    scenarios: Sequence[dict[str, str | float | None]],
+    axes: pa.Table,
+    span: Span,
+    confidence: float,
+) -> None:
+    """Write the rows of ``survival.parquet`` of counts that are at hand, a row group per scenario.
+
+    scenarios : their columns, the symbol first
+    """
+    with pq.ParquetWriter(file, survival_schema(scenarios[0]), compression="zstd", write_statistics=False) as writer:
+        for i, labels in enumerate(scenarios):
+            one = SurvivalTable(table.counts[:, i : i + 1], table.first_block)
+            writer.write_batch(_batch(labels, axes, estimate(one, span, confidence)))
+
+
+def rate_rows(folder: Path, info: dict[str, Any]) -> Iterator[pa.Table]:
+    """What `write_rates` wrote into a folder, in the order of ``survival.parquet``."""
+    name, file = "", None
+    for where in blocks_of(info):
+        if file is None or where.file != name:
+            name, file = where.file, pq.ParquetFile(folder / where.file)
+        yield file.read_row_group(where.row_group)
+
+
 def effective_trials(folder: Path, info: dict[str, Any], confidence: float) -> np.ndarray:
     """(n_rows,) float64: independent trials that the entries of each row of ``survival.parquet`` are worth."""
     sweep = info["config"]["sweep"]
@@ -135,11 +167,15 @@ def regime_rows(folder: Path, info: dict[str, Any], regime: str, confidence: flo
 
 
 def _span(info: dict[str, Any], symbol: str) -> Span:
-    sweep, interval = info["config"]["sweep"], int(info["interval_ms"])
-    horizons = tuple(duration_ms(text) // interval for text in sweep["horizon"])
-    block = duration_ms(info["config"]["statistics"]["block"]) // interval
     present = {entry["symbol"]: int(entry["present_bars"]) for entry in info["coverage"]}
-    return Span(horizons, block, present[symbol], MS_PER_UNIT["d"] / interval)
+    config = info["config"]
+    return span_of(config["sweep"]["horizon"], config["statistics"]["block"], int(info["interval_ms"]), present[symbol])
+
+
+def span_of(horizon: Sequence[str], block: str, interval_ms: int, present_bars: int) -> Span:
+    """What the statistics need to know of a grid."""
+    horizons = tuple(duration_ms(text) // interval_ms for text in horizon)
+    return Span(horizons, duration_ms(block) // interval_ms, present_bars, MS_PER_UNIT["d"] / interval_ms)
 
 
 def outcome_rows(folder: Path, info: dict[str, Any]) -> Iterator[pa.RecordBatch]:

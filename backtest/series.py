@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from backtest.barrier import Period
 from backtest.config import Funding
-from backtest.history import Grid
+from backtest.grids import Grid
 from backtest.kernels.windows import TILE, Entries, Windows, tile_maxima, widen
 from backtest.sweep import Maintenance, Scenario
 from backtest.work import Work

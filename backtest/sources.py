@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -13,8 +15,11 @@ from backtest.barrier import MarginTerms
 from backtest.config import Config, Data, Entries, Funding, Margin, RuleTiers, Statistics, Sweep, load_config
 from backtest.dataset import Series, existing, files_of
 from backtest.errors import ConfigError, DataError, RuleError
-from backtest.history import Grid, PriceHistory, grid_of
+from backtest.grids import Grid, grid_of
+from backtest.history import PriceHistory
 from backtest.places import Place, place_of, stamp_of
+from backtest.rows import Source as Opened
+from backtest.rows import open_series, unchanged
 from backtest.store import read_history, series_of
 from backtest.sweep import Scenario, bars_of, horizon_bars, maintenance_of, scenarios_at, scenarios_of
 from backtest.trades import read_trades, trades_on
@@ -22,15 +27,18 @@ from backtest.units import duration_ms, instant_ms, instant_text, number_text
 from backtest.volatility import scale_of, window_bars
 from backtest.work import Work
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Source:
-    """A symbol, and how to get its history when its turn comes."""
+    """A symbol, and how to get its history when its turn comes: whole, or its files opened to be read in stretches."""
 
     symbol: str
     interval_ms: int
     read: Callable[[], PriceHistory] = field(repr=False)
     files: tuple[Place, ...] = field(default=(), repr=False)
+    opened: Callable[[], Opened] | None = field(default=None, repr=False)
 
     def stamp(self) -> str | None:
         """Names, sizes and times of its files: while they stand, its data do. None where there are no such files."""
@@ -39,6 +47,13 @@ class Source:
         except OSError:
             return None
         return hashlib.sha256(repr(parts).encode()).hexdigest() if parts else None
+
+    def size(self) -> float:
+        """About how long its history is, beside others: bytes of its files; 1 where there are none."""
+        try:
+            return float(sum(stamp_of(file)[0] for file in self.files)) or 1.0
+        except OSError:
+            return 1.0
 
 
 def config_of(
@@ -89,8 +104,12 @@ def sources_of(given: str | Path | PriceHistory | Sequence[PriceHistory], config
     ConfigError, RuleError, DataError
         Also where a symbol lacks what the configuration needs of each, so that no work is done in vain.
     """
-    sources = sources_named(given, config)
-    refuse_unfit(config, sources)
+    sources, scenarios = sources_named(given, config), scenarios_of(config)
+
+    def look(source: Source) -> Work:
+        return work_of(config, grid_for(config, source, scenarios_at(scenarios, source.symbol)))
+
+    refuse_unfit(config, sources, [(source.symbol, partial(look, source)) for source in sources])
     return sources
 
 
@@ -100,19 +119,19 @@ def sources_named(given: str | Path | PriceHistory | Sequence[PriceHistory], con
     return sources if config.sweep.portfolio else _entered(config, sources)
 
 
-def refuse_unfit(config: Config, sources: Sequence[Source], known: Collection[str] = ()) -> None:
+def refuse_unfit(
+    config: Config, sources: Sequence[Source], jobs: Sequence[tuple[str, Callable[[], object]]] = ()
+) -> None:
     """Refuse symbols that lack what the configuration needs of each, so that no work is done in vain.
 
-    known : symbols whose histories will do.
+    jobs : names, and what refuses each, of those of which it is not known
     """
     if config.sweep.portfolio:
         return
     _refuse_unopenable(config, sources)
     if len(sources) > 1 and _asks_of_histories(config):
-        scenarios = scenarios_of(config)
-        for source in sources:
-            if source.symbol not in known:
-                work_of(config, grid_for(config, source, scenarios_at(scenarios, source.symbol)))
+        for _, begin in jobs:
+            begin()
 
 
 def _entered(config: Config, sources: list[Source]) -> list[Source]:
@@ -193,16 +212,22 @@ def _found(given: str | Path | PriceHistory | Sequence[PriceHistory], config: Co
     def source(symbol: str) -> Source:
         files = tuple(found[Series(interval, symbol)])
 
-        def read() -> PriceHistory:
+        def there(read: Callable[..., T], *asked: str | None) -> T:
             try:
-                return read_history(path, symbol, interval, data.start, data.end)
+                return read(path, symbol, interval, *asked)
             except ConfigError:
                 for file in files:
                     if not file.exists():
                         raise DataError(f"{file}: is there no more, as it was at the beginning; put it back") from None
                 raise
 
-        return Source(symbol, duration_ms(interval), read, files)
+        return Source(
+            symbol,
+            duration_ms(interval),
+            lambda: there(read_history, data.start, data.end),
+            files,
+            lambda: unchanged(lambda: there(open_series)),
+        )
 
     return [source(symbol) for symbol in data.symbols or present]
 
@@ -217,7 +242,8 @@ def _plain_file(path: str, data: Data) -> Source:
     def read() -> PriceHistory:
         return read_history(path, symbol, interval, data.start, data.end)
 
-    return Source(symbol, duration_ms(interval), read, (place_of(path),))
+    opened = partial(open_series, path, symbol, interval)
+    return Source(symbol, duration_ms(interval), read, (place_of(path),), opened)
 
 
 def _histories(given: PriceHistory | Sequence[PriceHistory], data: Data) -> list[Source]:
@@ -277,36 +303,66 @@ def work_of(config: Config, grid: Grid) -> Work:
 def grid_for(config: Config, source: Source, scenarios: Sequence[Scenario]) -> Grid:
     """Read a symbol's history and cut it; tier tables must be in force from its first bar on."""
     data, margin = config.data, config.margin
-    start, end = (instant_ms(text) if text else None for text in (data.start, data.end))
+    start, end = range_of(data)
     if margin.expiry is not None:
         end = instant_ms(margin.expiry) if end is None else min(end, instant_ms(margin.expiry))
     history = source.read()
     refuse_lacking(config, history)
-    grid = grid_of(history, data.trigger, start, end, funding=margin.expiry is None and margin.contract != "spot")
+    grid = grid_of(history, data.trigger, start, end, funding=is_charged(config))
     if margin.contract == "spot":
         grid = replace(grid, scale=None)
     elif margin.maintenance_scale is not None:
         grid = replace(grid, scale=scale_of(grid, margin.maintenance_scale))
-    for maintenance in {id(s.maintenance): s.maintenance for s in scenarios}.values():
-        since = maintenance.tables[0].effective_from_ms if maintenance.tables else None
-        if since is not None and grid.start_ms < since:
-            raise RuleError(
-                f"{grid.symbol}: the range starts at {instant_text(grid.start_ms)}, before the first date of the tier "
-                f"table {maintenance.label!r}, {instant_text(since)}; cut it with data.start or add an earlier table"
-            )
+    refuse_early(grid.symbol, grid.start_ms, scenarios)
     if grid.scale is not None and any(s.policy for s in scenarios):
         raise DataError(f"{grid.symbol}: sweep.policy is not walked under a maintenance_scale other than 1")
     return grid
 
 
+def range_of(data: Data) -> tuple[int | None, int | None]:
+    """Open times that are asked for, UTC milliseconds, the second exclusive."""
+    return (
+        None if data.start is None else instant_ms(data.start),
+        None if data.end is None else instant_ms(data.end),
+    )
+
+
+def is_charged(config: Config) -> bool:
+    """Whether positions pay funding: neither dated futures nor spot do."""
+    return config.margin.expiry is None and config.margin.contract != "spot"
+
+
+def refuse_early(symbol: str, start_ms: int, scenarios: Sequence[Scenario]) -> None:
+    """Tier tables must be in force from the first bar on."""
+    for maintenance in {id(s.maintenance): s.maintenance for s in scenarios}.values():
+        since = maintenance.tables[0].effective_from_ms if maintenance.tables else None
+        if since is not None and start_ms < since:
+            raise RuleError(
+                f"{symbol}: the range starts at {instant_text(start_ms)}, before the first date of the tier "
+                f"table {maintenance.label!r}, {instant_text(since)}; cut it with data.start or add an earlier table"
+            )
+
+
 def refuse_lacking(config: Config, history: PriceHistory) -> None:
-    """A rule that needs what the history lacks would leave every verdict as it is without it."""
-    data, margin, symbol = config.data, config.margin, history.symbol
-    cut = data.start is not None or data.end is not None  # what lies outside the range was not read
+    """As `refuse_lacking_in`, of a history that was read."""
+    cut = config.data.start is not None or config.data.end is not None  # what lies outside the range was not read
+
+    def has(name: str) -> bool:
+        return name in history.columns and (cut or not bool(np.isnan(history.columns[name]).all()))
+
+    refuse_lacking_in(config, history.symbol, history.start_ms, has)
+
+
+def refuse_lacking_in(config: Config, symbol: str, start_ms: int, has: Callable[[str], bool]) -> None:
+    """A rule that needs what the history lacks would leave every verdict as it is without it.
+
+    start_ms : where the history begins
+    has : whether a column has values
+    """
+    data, margin = config.data, config.margin
 
     def lacks(*names: str) -> bool:
-        columns = [history.columns.get(name) for name in names]
-        return any(values is None or (not cut and bool(np.isnan(values).all())) for values in columns)
+        return not all(has(name) for name in names)
 
     if data.trigger == "last" and lacks("high", "low"):
         raise DataError(
@@ -327,8 +383,7 @@ def refuse_lacking(config: Config, history: PriceHistory) -> None:
                 "funding rates, but the history has none; import them (`backtest import generic --funding …`), or take "
                 "scale = 0"
             )
-    if margin.expiry is not None and instant_ms(margin.expiry) <= history.start_ms:
+    if margin.expiry is not None and instant_ms(margin.expiry) <= start_ms:
         raise DataError(
-            f"{symbol}: margin.expiry must lie after the history begins, {instant_text(history.start_ms)}; "
-            f"got {margin.expiry}"
+            f"{symbol}: margin.expiry must lie after the history begins, {instant_text(start_ms)}; got {margin.expiry}"
         )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 
 from backtest.adding import adding
 from backtest.dataset import TIME, Series, chunk_of, existing, files_of, read_finite, read_group, times_in
-from backtest.errors import ConfigError, DataError
+from backtest.errors import ConfigError, DataError, NoBars
 from backtest.faults import columns_rule
-from backtest.history import MARK, Float, PriceHistory, from_rows
+from backtest.history import COLUMNS, MARK, Float, PriceHistory
 from backtest.places import Place
-from backtest.rows import Source, open_plain, open_series, rows_between, span_text, unchanged
+from backtest.rows import Source, bars_between, open_plain, open_series, span_text, unchanged
 from backtest.units import instant_ms
 
 __all__ = ["Series", "read_history", "series_of", "write_history"]
@@ -92,19 +94,25 @@ def read_history(
 def _read(
     path: str | Place, symbol: str | None, interval: str | None, low: int | None, high: int | None
 ) -> PriceHistory:
-    source = open_series(path, symbol, interval)
-    names = source.columns
+    return history_from(open_series(path, symbol, interval), low, high, COLUMNS)
+
+
+def history_from(source: Source, low: int | None, high: int | None, wanted: Collection[str]) -> PriceHistory:
+    """Some columns of the bars in ``[low, high)`` of a series that is open; NoBars if there are none."""
+    file, symbol = source.footers[0].path, source.series.symbol
     lacking = columns_rule({name for footer in source.footers for name in footer.types} - {TIME})
     if lacking is not None:
-        raise DataError(f"{source.footers[0].path}: {lacking}")
-    times, columns = rows_between(source, names, low, high)
-    if not times.size:
-        raise DataError(f"{source.footers[0].path}: no bar in the range asked for; {span_text(source)}")
+        raise DataError(f"{file}: {lacking}")
+    laid = bars_between(source, tuple(name for name in source.columns if name in wanted), low, high)
+    if laid is None:
+        raise NoBars(f"{file}: no bar in the range asked for; {span_text(source)}")
+    start, columns = laid
     before = {} if low is None else _before(source, columns, low)
     try:
-        return from_rows(source.series.symbol, source.interval_ms, times, columns, before, _series_kinds(source))
+        return PriceHistory(symbol, source.interval_ms, start, columns, before, series_kinds(source))
     except DataError as error:
-        raise DataError(f"{path}: {error}; `backtest check {path}` names the rows") from None
+        where = file if len(source.footers) == 1 else file.parent.parent
+        raise DataError(f"{where}: {error}; `backtest check {where}` names the rows") from None
 
 
 def write_history(history: PriceHistory, out: str | Place, overwrite: bool = False) -> Place:
@@ -163,13 +171,14 @@ def _last_value(source: Source, name: str, low: int) -> float | None:
     return None
 
 
-def _series_kinds(source: Source) -> frozenset[str]:
+def series_kinds(source: Source) -> frozenset[str]:
     """Which of "last", "mark" the whole history has: from the footers' null counts."""
     kinds = (("last", ("close",)), ("mark", MARK))
-    return frozenset(kind for kind, names in kinds if any(_has_value(source, name) for name in names))
+    return frozenset(kind for kind, names in kinds if any(has_value(source, name) for name in names))
 
 
-def _has_value(source: Source, name: str) -> bool:
+def has_value(source: Source, name: str) -> bool:
+    """Whether any row of a series has a value in a column: from the footers' null counts."""
     for footer in source.footers:
         for group in footer.groups if name in footer.types else ():
             chunk = chunk_of(footer.metadata, group.index, name)

@@ -96,6 +96,18 @@ class SurvivalTable:
                 outcomes[..., span] += table.outcomes
         return SurvivalTable(counts, first, outcomes)
 
+    def take(self, other: SurvivalTable) -> None:
+        """Add a table of other entries in place, whose blocks are some of this one's."""
+        span = slice(other.first_block - self.first_block, other.last_block - self.first_block)
+        self.counts[..., span] += other.counts
+        if self.outcomes is not None and other.outcomes is not None:
+            self.outcomes[..., span] += other.outcomes
+
+    def cut(self, first: int, last: int) -> SurvivalTable:
+        """The blocks from `first` to `last`, exclusive, of this table."""
+        span = slice(first - self.first_block, last - self.first_block)
+        return SurvivalTable(self.counts[..., span], first, None if self.outcomes is None else self.outcomes[..., span])
+
     def __radd__(self, other: int) -> Self:
         """So that ``sum(tables)`` works."""
         if other != 0:

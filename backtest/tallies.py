@@ -14,7 +14,7 @@ from backtest.columns import POINT, axes_fields, repeated
 from backtest.config import Config
 from backtest.engine import first_crossings, parts_of
 from backtest.errors import ConfigError
-from backtest.history import Grid
+from backtest.grids import Grid
 from backtest.progress import progress
 from backtest.sources import Source, grid_for, has_own_leverage, work_of
 from backtest.sweep import Scenario, scenarios_at, scenarios_of, sides_of

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from backtest.errors import ConfigError, DataError
-from backtest.history import Grid
+from backtest.grids import Grid
 from backtest.units import instant_text, number_text
 
 Float = NDArray[np.float64]

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backtest.errors import ConfigError
-from backtest.history import Grid
+from backtest.grids import Grid
 from backtest.policy import VolatilityScale, VolatilityTarget
 from backtest.units import duration_ms, duration_text
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from backtest.barrier import Compiled, MarginTerms
 from backtest.cells import Cells
-from backtest.history import Grid
+from backtest.grids import Grid
 from backtest.kernels.windows import Runs
 from backtest.policy import VolatilityTarget
 from backtest.sweep import Scenario
@@ -141,9 +141,10 @@ class Work:
         return out
 
     def chunks(self, size: int | None = None) -> list[slice]:
-        """Stretches of `bars`, each within `size` bars of the grid (default `CHUNK_BARS`)."""
+        """Runs of `bars`, cut at multiples of `size` bars since the epoch (default `CHUNK_BARS`)."""
         size = size or CHUNK_BARS
-        edges = np.searchsorted(self.bars, np.arange(0, self.grid.n_bars + size, size))
+        before = self.grid.start_ms // self.grid.interval_ms % size
+        edges = np.searchsorted(self.bars, np.arange(-before, self.grid.n_bars + size, size))
         return [slice(int(a), int(b)) for a, b in pairwise(edges) if b > a]
 
     def cohorts(self, chunk: slice) -> tuple[Horizons, ...]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from backtest.config import Config
 from backtest.days import days_and_episodes
 from backtest.errors import BacktestError, DataError
+from backtest.fingerprints import fingerprint
 from backtest.history import PriceHistory
-from backtest.jobs import fingerprint
 from backtest.plots.scenario import matching, select
 from backtest.plots.words import subject
 from backtest.report import MOST_SECTIONS

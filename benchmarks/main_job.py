@@ -25,7 +25,8 @@ from backtest.config import Config
 from backtest.demo_history import demo_history
 from backtest.engine import adverse_series, count_block, first_crossings, series_of
 from backtest.executors.local import map_ordered
-from backtest.history import PriceHistory, grid_of
+from backtest.grids import grid_of
+from backtest.history import PriceHistory
 from backtest.sources import work_of
 from backtest.sweep import Scenario, scenarios_of
 from backtest.work import Work

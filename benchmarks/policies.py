@@ -15,7 +15,7 @@ import numpy as np
 from backtest.barrier import MarginTerms
 from backtest.config import Funding, Size
 from backtest.demo_history import demo_history
-from backtest.history import Grid, grid_of
+from backtest.grids import Grid, grid_of
 from backtest.kernels.jit import Float, kernel
 from backtest.kernels.lives import LIFE, Course, lines_between, live, reach, walk_bar, write_life
 from backtest.kernels.position import TIE, Records, exit_price, heeds_call, period_at, scale_in_price

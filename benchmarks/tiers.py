@@ -24,7 +24,8 @@ import backtest as bt
 from backtest.config import Config, Size
 from backtest.demo_history import demo_history
 from backtest.engine import compiled, price_ratio_of, series_of
-from backtest.history import PriceHistory, grid_of
+from backtest.grids import grid_of
+from backtest.history import PriceHistory
 from backtest.rules.packaged import packaged_tables
 from backtest.rules.tiers import DatedTable, TierTable
 from backtest.sources import work_of

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from backtest.barrier import MarginTerms
 from backtest.config import Funding, Size
-from backtest.history import grid_of
+from backtest.grids import grid_of
 from backtest.lives import Lives, lives_of
 from backtest.policy import Deleverage, Exit, Ladder, Policy, ScaleIn, TopUp
 from backtest.rules.tiers import DatedTable, TierTable

@@ -13,7 +13,8 @@ import pytest
 
 from backtest.checks import CAP, Gap, Problem, check, check_history
 from backtest.errors import ConfigError, DataError
-from backtest.history import PriceHistory, grid_of
+from backtest.grids import grid_of
+from backtest.history import PriceHistory
 from backtest.store import read_history, write_history
 
 HOUR = 3_600_000

@@ -5,14 +5,16 @@ All processes are of this machine, at 127.0.0.1.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
+import re
 import shutil
 import signal
 import socket
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,15 +31,16 @@ if sys.platform == "win32":
 
 import dask  # noqa: E402
 
-from backtest import jobs  # noqa: E402
+from backtest import elsewhere  # noqa: E402
 from backtest.config import load_config  # noqa: E402
+from backtest.elsewhere import Counting, counting, readable, seen_of  # noqa: E402
 from backtest.executors import cluster, executor_of  # noqa: E402
-from backtest.jobs import counting, fingerprint, jobs_of, readable, scenarios_of_run  # noqa: E402
+from backtest.jobs import Job, Task, jobs_of, scenarios_of_run  # noqa: E402
 from backtest.runner import run  # noqa: E402
 from backtest.sources import sources_named  # noqa: E402
 from backtest.survival import COUNTS, SurvivalTable  # noqa: E402
 from backtest.units import instant_text  # noqa: E402
-from tests.processes import ROOT, After, Processes, end  # noqa: E402
+from tests.processes import ROOT, After, Processes, until  # noqa: E402
 
 SWEEP = """\
 [data]
@@ -92,18 +95,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
     made = Processes(tmp_path_factory.mktemp("workers"))
     try:
-        made.start_workers(2)
         yield made
     finally:
         made.close()
 
 
 @pytest.fixture
-def some(processes: Processes) -> Processes:
-    """The scheduler with workers that live: two, until a test has killed some."""
-    processes.workers = [worker for worker in processes.workers if worker.poll() is None]
-    if not processes.workers:
-        processes.start_workers(1)
+def two(processes: Processes) -> Processes:
+    """The scheduler with two workers of one thread each, whatever the test before has killed."""
+    processes.have_workers(2)
     return processes
 
 
@@ -125,14 +125,14 @@ def test_processes_of_this_machine_give_the_bytes_that_threads_give(place, tmp_p
 
 
 @pytest.mark.parametrize("name", ["portfolio", "trades"])
-def test_a_scheduler_gives_the_bytes_that_threads_give(place, some, tmp_path, name, monkeypatch) -> None:
+def test_a_scheduler_gives_the_bytes_that_threads_give(place, two, tmp_path, name, monkeypatch) -> None:
     monkeypatch.chdir(place)  # paths relative to here mean nothing to the workers
-    done = typed("run", f"{name}.toml", "--out", tmp_path / "run", "--scheduler", some.address)
+    done = typed("run", f"{name}.toml", "--out", tmp_path / "run", "--scheduler", two.address)
     assert (done.code, done.err) == (0, "")
     assert same(tmp_path / "run", place / name)
 
 
-def test_an_executor_keeps_order_and_bounds_what_is_under_way(some, monkeypatch) -> None:
+def test_an_executor_keeps_order_and_bounds_what_is_under_way(two, monkeypatch) -> None:
     monkeypatch.setattr(cluster, "MOST_PER_BATCH", 5)
     taken = 0
 
@@ -141,7 +141,7 @@ def test_an_executor_keeps_order_and_bounds_what_is_under_way(some, monkeypatch)
         for taken in range(1, 1001):
             yield -taken
 
-    with executor_of(scheduler=some.address) as executor:
+    with executor_of(scheduler=two.address) as executor:
         assert executor.workers == 2
         for got, number in enumerate(executor.map(abs, numbers()), 1):
             assert number == got
@@ -156,85 +156,96 @@ def copy(place: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(place, tmp_path / "copy"))
 
 
-def test_workers_that_do_not_see_the_dataset_are_refused_by_name(copy, some) -> None:
-    needs = readable(load_config(copy / "sweep.toml"))
-    with executor_of(scheduler=some.address) as executor:
-        executor.require(needs)
-        (copy / "tiers.csv").unlink()
-        with pytest.raises(ConfigError, match=r"worker tcp://127.*tiers\.csv: found nothing; expected"):
-            executor.require(needs)
-        (copy / "data").rename(copy / "elsewhere")
-        with pytest.raises(ConfigError, match=r"worker tcp://127.*data.*every worker must see it"):
-            executor.require(needs)
-
-
 # --- what happens to machines -----------------------------------------------------------------------------------------
 
 
-def test_work_of_a_worker_killed_in_the_middle_of_it_is_done_by_the_other(place, some, tmp_path) -> None:
-    def deed() -> None:
-        some.workers[0].send_signal(signal.SIGSTOP)  # from now on it finishes nothing that it holds
-        time.sleep(0.3)
-        end(some.workers[0])
-
-    with After(deed):
-        run(place / "sweep.toml", out=tmp_path / "run", scheduler=some.address)
+def test_work_of_a_worker_killed_in_the_middle_of_it_is_done_by_the_other(place, two, tmp_path) -> None:
+    with After(lambda: two.doom(1)):  # 8 of 16 pieces are with the workers by then, 8 are still to be sent
+        run(place / "sweep.toml", out=tmp_path / "run", scheduler=two.address)
+    until(lambda: two.killed() == 1, "one worker was killed")
     assert same(tmp_path / "run", place / "sweep")
 
 
-def test_when_all_workers_are_killed_new_ones_go_on(place, some, tmp_path) -> None:
+def test_when_all_workers_are_killed_new_ones_go_on(place, two, tmp_path) -> None:
     def deed() -> None:
-        some.kill_workers()
-        some.start_worker()
+        two.kill_workers()
+        two.start_worker()
 
     with After(deed):
-        run(place / "sweep.toml", out=tmp_path / "run", scheduler=some.address)
+        run(place / "sweep.toml", out=tmp_path / "run", scheduler=two.address)
     assert same(tmp_path / "run", place / "sweep")
 
 
-def test_when_no_worker_comes_what_is_finished_is_kept(place, some, tmp_path, monkeypatch, caplog) -> None:
+def test_when_no_worker_comes_what_is_finished_is_kept(place, two, tmp_path, monkeypatch, caplog) -> None:
     monkeypatch.setattr(cluster, "PATIENCE_S", 1.0)
-    with After(some.kill_workers):
-        done = typed("run", place / "sweep.toml", "--out", tmp_path / "run", "--scheduler", some.address)
+    with After(two.kill_workers):
+        done = typed("run", place / "sweep.toml", "--out", tmp_path / "run", "--scheduler", two.address)
     assert done.code == 1 and "no worker came within 1 s" in done.err and "--resume" in done.err
     assert any("all workers are lost; waiting up to 1 s" in line for line in caplog.messages)
-    run(place / "sweep.toml", out=tmp_path / "run", resume=True)
+    goes_on_here(place, tmp_path / "run")
+
+
+def test_a_process_of_this_machine_that_is_killed_is_started_again(place, tmp_path) -> None:
+    def deed() -> None:
+        (process,) = multiprocessing.active_children()
+        process.kill()
+
+    with After(deed):
+        run(place / "sweep.toml", out=tmp_path / "run", workers="dask:1")
     assert same(tmp_path / "run", place / "sweep")
 
 
-def test_when_the_scheduler_is_lost_the_run_goes_on_here_with_resume(place, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(cluster, "PATIENCE_S", 1.0)
-    monkeypatch.setattr(cluster, "ANSWER_S", 1.0)
-    lost = Processes(tmp_path)
-    try:
-        lost.start_workers(1)
-        with After(lost.close):
-            done = typed("run", place / "sweep.toml", "--out", tmp_path / "run", "--scheduler", lost.address)
-    finally:
-        lost.close()
-    assert done.code == 1 and "no scheduler answered within 1 s" in done.err and "--resume" in done.err
-    assert not (tmp_path / "run").exists()
-    result = run(place / "sweep.toml", out=tmp_path / "run", resume=True)
-    assert same(tmp_path / "run", place / "sweep")
+def goes_on_here(place: Path, out: Path) -> None:
+    """What was finished is kept, and the rest is done by threads; of 16 groups one at least, and never all."""
+    assert not out.exists()
+    result = run(place / "sweep.toml", out=out, resume=True)
+    assert same(out, place / "sweep")
     assert 0 < sum(task["kept"] for task in result.info["tasks"]) < 16
 
 
-def test_a_new_scheduler_at_the_address_goes_on(place, tmp_path, caplog) -> None:
-    restarted = Processes(tmp_path)
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Processes]:
+    """A scheduler with one worker, to be lost."""
+    made = Processes(tmp_path)
     try:
-        restarted.start_workers(1)
-
-        def deed() -> None:
-            restarted.close()
-            restarted.start_scheduler()
-            restarted.start_workers(1)
-
-        with After(deed):
-            run(place / "sweep.toml", out=tmp_path / "run", scheduler=restarted.address)
+        made.have_workers(1)
+        yield made
     finally:
-        restarted.close()
+        made.close()
+
+
+def test_when_the_scheduler_is_lost_the_run_goes_on_here_with_resume(place, own, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(cluster, "PATIENCE_S", 1.0)
+
+    def deed() -> None:
+        own.close()
+        monkeypatch.setattr(cluster, "ANSWER_S", 1.0)
+
+    with After(deed):
+        done = typed("run", place / "sweep.toml", "--out", tmp_path / "run", "--scheduler", own.address)
+    assert done.code == 1 and "no scheduler answered within 1 s" in done.err and "--resume" in done.err
+    goes_on_here(place, tmp_path / "run")
+
+
+def test_a_new_scheduler_at_the_address_goes_on(place, own, tmp_path, caplog) -> None:
+    def deed() -> None:
+        own.close()
+        own.start_scheduler()
+        own.start_worker()
+
+    with After(deed):
+        run(place / "sweep.toml", out=tmp_path / "run", scheduler=own.address)
     assert same(tmp_path / "run", place / "sweep")
     assert any("a scheduler answers again" in line for line in caplog.messages)
+
+
+@pytest.mark.parametrize(("sign", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_is_asked_to_end_goes_on_at_the_cluster(place, two, tmp_path, sign, code) -> None:
+    words = ["run", place / "sweep.toml", "--out", tmp_path / "run", "--scheduler", two.address]
+    with After(lambda: signal.raise_signal(sign)):
+        assert typed(*words).code == code
+    assert typed(*words, "--resume").code == 0
+    assert same(tmp_path / "run", place / "sweep")
 
 
 def die(item: int) -> int:
@@ -250,38 +261,59 @@ def test_work_that_kills_every_worker_stops_the_run_and_a_killed_process_is_star
         assert list(executor.map(abs, [-2, 3])) == [2, 3]
 
 
+class Odd:
+    """What a worker with another version of a class may be sent."""
+
+    def __call__(self, item: int) -> int:
+        return item
+
+    def __reduce__(self) -> tuple[type[int], tuple[str]]:
+        return int, ("odd",)
+
+
+def test_what_a_worker_cannot_load_stops_the_run(two) -> None:
+    said = "a worker cannot load the package (ValueError: invalid literal for int() with base 10: 'odd'); install"
+    with executor_of(scheduler=two.address) as executor, pytest.raises(ConfigError, match=re.escape(said)):
+        list(executor.map(Odd(), [1]))
+
+
 # --- data that are not the same ---------------------------------------------------------------------------------------
 
 
-def _forget() -> None:
-    """Forget the job that this process holds, as a new worker has none."""
-    jobs._holding.clear()
-    jobs._begins.cache_clear()
-
-
-def test_a_job_built_again_counts_the_same_and_refuses_data_that_changed(copy) -> None:
-    config = load_config(copy / "sweep.toml")
-    _, (name, begin) = jobs_of(config, scenarios_of_run(config), sources_named(copy / "sweep.toml", config))
+def sent(file: Path, number: int) -> tuple[Job, tuple[Counting, Task]]:
+    """A job of a configuration, and a task of it as another process gets it, which holds nothing yet."""
+    config = load_config(file)
+    name, begin = jobs_of(config, scenarios_of_run(config), sources_named(file, config))[number]
     job = begin()
-    sent = pickle.dumps(counting(config, job, {name: fingerprint(job.grids[0])}))
-    members, chunk = job.groups[5], slice(100, 700)
-    for here, there in zip(job.count(members, chunk), pickle.loads(sent)((members, chunk)), strict=True):
+    task = Task(name, 0, tuple(job.groups[-1]), slice(100, 700), seen_of(job.part(0)))
+    elsewhere._holding.clear()
+    elsewhere._jobs.clear()
+    elsewhere._begins.cache_clear()
+    return job, pickle.loads(pickle.dumps((counting(config), task)))
+
+
+def test_a_job_built_again_counts_the_same_and_refuses_files_that_changed(copy) -> None:
+    job, (count, task) = sent(copy / "sweep.toml", 1)
+    for here, there in zip(job.part(0).count(task.members, task.chunk), count(task), strict=True):
         assert (here.counts == there.counts).all()
         assert here.outcomes is None or (here.outcomes == there.outcomes).all()
+    _, (count, task) = sent(copy / "sweep.toml", 1)
     (copy / "tiers.csv").write_text("floor,cap,mmr,max_leverage\n0,4000,0.005,\n4000,,0.02,\n")
-    _forget()
     with pytest.raises(DataError, match=r"other data: .*tiers\.csv: found contents of digest .*; expected contents"):
-        pickle.loads(sent)((members, chunk))
+        count(task)
 
 
 def test_a_worker_that_reads_another_history_says_which(copy) -> None:
-    config = load_config(copy / "portfolio.toml")
-    (_, begin), _ = jobs_of(config, scenarios_of_run(config), sources_named(copy / "portfolio.toml", config))
-    job = begin()
-    sent = pickle.dumps(counting(config, job, {grid.symbol: fingerprint(grid) for grid in job.grids}))
+    _, (count, task) = sent(copy / "portfolio.toml", 0)
     bt.write_history(history_of(random_rows(9, 800), "BBB"), copy / "data", overwrite=True)
     with pytest.raises(DataError, match=r"BBB: found \d+ bars from 1970.*; expected \d+ bars from 1970"):
-        pickle.loads(sent)((job.groups[0], slice(0, 10)))
+        count(task)
+
+
+def test_a_worker_that_comes_later_with_other_code_stops_the_run(copy) -> None:
+    _, (count, task) = sent(copy / "sweep.toml", 0)
+    with pytest.raises(ConfigError, match=r"a worker has code \w+, numpy .*; expected 0123, numpy 0\.1; install the"):
+        replace(count, code="0123, numpy 0.1")(task)
 
 
 @pytest.mark.parametrize("most", [0, 255, 256, 70_000, 1 << 32, (1 << 63) - 1])
@@ -331,27 +363,72 @@ def test_histories_in_memory_are_refused() -> None:
         bt.run(history_of(random_rows(1, 50)), sweep, workers="dask:2")
 
 
-def test_without_workers_or_with_workers_of_other_code_a_scheduler_is_refused(place, tmp_path) -> None:
-    other, none = tmp_path / "other", tmp_path / "none"
-    shutil.copytree(ROOT / "backtest", other / "backtest", ignore=shutil.ignore_patterns("__pycache__"))
-    with (other / "backtest" / "units.py").open("a") as file:
+@pytest.fixture
+def refused(place: Path, tmp_path: Path) -> Callable[..., str]:
+    """What is said where a cluster is refused; nothing is left behind then."""
+
+    def said(processes: Processes, config: str = "sweep.toml") -> str:
+        done = typed("run", place / config, "--out", tmp_path / "run", "--scheduler", processes.address)
+        assert done.code == 2 and not (tmp_path / "run").exists()
+        assert not list(tmp_path.glob(".run*"))
+        return done.err
+
+    return said
+
+
+def test_a_scheduler_without_workers_is_refused(processes, refused) -> None:
+    processes.kill_workers()
+    processes.have_workers(0)
+    assert "the scheduler has 0 workers, at least 1 is expected; start some with `dask worker tcp" in refused(processes)
+
+
+@pytest.mark.filterwarnings("ignore:Mismatched versions found")
+def test_workers_with_another_numpy_or_another_package_or_none_are_refused(processes, refused, tmp_path) -> None:
+    numpy, package, none = (tmp_path / name for name in ("numpy", "package", "none"))
+    (numpy / "numpy-0.1.dist-info").mkdir(parents=True)
+    (numpy / "numpy-0.1.dist-info" / "METADATA").write_text("Name: numpy\nVersion: 0.1\n")
+    shutil.copytree(ROOT / "backtest", package / "backtest", ignore=shutil.ignore_patterns("__pycache__"))
+    with (package / "backtest" / "units.py").open("a") as file:
         file.write("# one line more\n")
     (none / "backtest").mkdir(parents=True)
     (none / "backtest" / "__init__.py").write_text('raise ImportError("no such package here")\n')
-    words = ["run", place / "sweep.toml", "--out", tmp_path / "run", "--scheduler"]
-    mixed = Processes(tmp_path)
-    try:
-        with distributed.Client(mixed.address, timeout=20, set_as_default=False):
-            done = typed(*words, mixed.address)
-            assert done.code == 2 and "the scheduler has 0 workers, at least 1 is expected" in done.err
-        mixed.start_workers(1, cwd=other)
-        done = typed(*words, mixed.address)
-        assert done.code == 2 and "worker tcp://127.0.0.1" in done.err and "; expected " in done.err
-        found, expected = done.err.split(" has ")[1].split("; expected ")
-        assert found.split(", ")[1:] == expected.split(";")[0].split(", ")[1:]  # numpy, numba …
-        mixed.kill_workers()
-        mixed.start_workers(1, cwd=none)
-        done = typed(*words, mixed.address)
-        assert done.code == 2 and "cannot load the package" in done.err and "no such package here" in done.err
-    finally:
-        mixed.close()
+    said = []
+    for folder in (numpy, package, none):
+        processes.kill_workers()
+        processes.have_workers(1, cwd=folder, packages=folder)
+        said.append(refused(processes))
+    processes.kill_workers()
+    assert all(f"{processes.address}: worker tcp://127.0.0.1" in text for text in said)
+    (one, *libraries), (expected, *others) = halves(said[0])
+    assert one == expected and libraries == ["numpy 0.1", *others[1:]]
+    (one, *libraries), (expected, *others) = halves(said[1])
+    assert one != expected and libraries == others
+    assert "cannot load the package" in said[2] and "no such package here" in said[2]
+
+
+def halves(text: str) -> list[list[str]]:
+    """Digest of the code and versions, as found and as expected."""
+    found = re.search(r" has (.*); expected (.*); install", text)
+    assert found, text
+    return [half.split(", ") for half in found.groups()]
+
+
+def test_workers_that_do_not_see_the_dataset_are_refused_by_name(copy, two) -> None:
+    needs = readable(load_config(copy / "sweep.toml"))
+    with executor_of(scheduler=two.address) as executor:
+        executor.require(needs)
+        (copy / "tiers.csv").unlink()
+        with pytest.raises(ConfigError, match=r"worker tcp://127.*tiers\.csv: found nothing; expected"):
+            executor.require(needs)
+        (copy / "data").rename(copy / "elsewhere")
+        with pytest.raises(ConfigError, match=r"worker tcp://127.*data.*every worker must see it"):
+            executor.require(needs)
+
+
+@pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="a path that leads elsewhere in each process")
+def test_a_dataset_that_only_this_process_sees_is_refused(place, two, refused, monkeypatch) -> None:
+    monkeypatch.chdir(place)
+    (place / "here.toml").write_text(SWEEP.replace('"data"', '"/proc/self/cwd/data"'))
+    said = refused(two, "here.toml")
+    where = r"error: worker tcp://127\.0\.0\.1:\d+: /proc/self/cwd/data does not exist"
+    assert re.match(where + r".*; every worker must see it, on a shared disk or in an object store\n", said), said

@@ -8,7 +8,8 @@ import pytest
 from backtest.checks import check_history
 from backtest.demo_history import demo_history
 from backtest.errors import ConfigError
-from backtest.history import PriceHistory, grid_of
+from backtest.grids import grid_of
+from backtest.history import PriceHistory
 
 DAY = 86_400_000
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import namedtuple
 
 import pytest
 from click.testing import CliRunner
@@ -11,7 +12,8 @@ import backtest as bt
 from backtest.cli import cli
 from backtest.config import load_config
 from backtest.errors import ConfigError
-from backtest.estimates import estimate_of, memory_of
+from backtest.estimates import estimate_of
+from backtest.memory import memory_of
 from tests.histories import history_of, random_rows
 
 CONFIG = """
@@ -62,8 +64,18 @@ def test_a_dry_run_says_and_stops(config, tmp_path) -> None:
 def test_a_run_that_needs_more_than_it_may_have_is_refused_at_the_start(config, tmp_path) -> None:
     words = ["run", config, "--out", str(tmp_path / "run"), "--memory", "100MiB"]
     refused = CliRunner().invoke(cli, words).exception
-    assert isinstance(refused, ConfigError) and "--memory allows 0.1 GiB; raise it, cut the history" in str(refused)
+    assert isinstance(refused, ConfigError) and "--memory allows 100.0 MiB; raise it, cut the history" in str(refused)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_disk_too_small_is_refused_at_the_start(config, tmp_path, monkeypatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: usage(0, 0, 100))
+    words = ["run", config, "--out", str(tmp_path / "new/run")]
+    refused = CliRunner().invoke(cli, words).exception
+    assert isinstance(refused, ConfigError)
+    assert "KiB of disk, and 0 KiB are free there; make room, name another disk" in str(refused)
+    assert not (tmp_path / "new").exists()
 
 
 def test_sizes_are_read_as_people_write_them() -> None:

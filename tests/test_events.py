@@ -10,7 +10,7 @@ import pytest
 import backtest as bt
 from backtest.config import Config
 from backtest.events import Selection, symbol_events, write_events
-from backtest.history import grid_of
+from backtest.grids import grid_of
 from backtest.sources import work_of
 from backtest.sweep import scenarios_of
 from backtest.work import Work

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from backtest.errors import ConfigError, DataError
-from backtest.history import COLUMNS, PriceHistory, from_rows, grid_of
+from backtest.grids import grid_of
+from backtest.history import COLUMNS, PriceHistory, from_rows
 
 HOUR = 3_600_000
 NAN = float("nan")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import backtest as bt
 from backtest.config import Config
 from backtest.engine import count_block
-from backtest.history import grid_of
+from backtest.grids import grid_of
 from backtest.sources import work_of
 from backtest.survival import COUNTS, SurvivalTable
 from backtest.sweep import scenarios_of

@@ -13,7 +13,8 @@ from click.testing import CliRunner
 import backtest as bt
 from backtest.cli import cli
 from backtest.errors import ConfigError
-from backtest.history import PriceHistory, grid_of
+from backtest.grids import grid_of
+from backtest.history import PriceHistory
 from tests.histories import HOUR, history_of, random_rows
 from tests.oracles import statistics as truth
 from tests.oracles import walk as oracle

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from backtest import adding, commits, dataset, rows, store
 from backtest.errors import BacktestError, ConfigError, DataError
-from backtest.history import COLUMNS, Grid, PriceHistory, grid_of
+from backtest.grids import Grid, grid_of
+from backtest.history import COLUMNS, PriceHistory
 from backtest.store import Series, read_history, series_of, write_history
 from backtest.units import instant_ms, instant_text
 

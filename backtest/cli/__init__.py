@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import click
@@ -13,8 +14,13 @@ from backtest.errors import BacktestError, DataError
 __all__ = ["cli", "main"]
 
 
+class Terminated(BaseException):
+    """`kill`, or a batch system whose time is up, asks the process to end."""
+
+
 def main() -> None:
-    """Entry point; exit codes: 0 done, 1 data or check failed, 2 arguments or configuration, 130 interrupted."""
+    """Entry point; exit codes: 0 done, 1 data or check failed, 2 arguments or configuration, 130 and 143 by signals."""
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         cli.main(prog_name="backtest", standalone_mode=False)
     except click.ClickException as error:
@@ -29,6 +35,9 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted", err=True)
         sys.exit(130)
+    except Terminated:
+        click.echo("terminated", err=True)
+        sys.exit(143)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
@@ -40,6 +49,12 @@ def main() -> None:
         said = f" ({error})" if str(error) else ""
         click.echo(f"error: out of memory{said}; fewer --workers or a smaller --memory need less", err=True)
         sys.exit(1)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise Terminated
 
 
 def _complain(error: BacktestError) -> None:

@@ -46,7 +46,7 @@ def demo(out: str, workers: int | None) -> None:
 )
 @click.option("--scheduler", metavar="ADDRESS", help="Of a dask scheduler, such as tcp://10.0.0.1:8786.")
 @click.option("--resume", is_flag=True, help="Go on with an unfinished run; what was finished is not counted again.")
-@click.option("--memory", help="What the run may take, such as 2GiB; default: a warning above a quarter of it.")
+@click.option("--memory", help="What the run may take, such as 2GiB; default: a quarter of the machine's.")
 @click.option("--dry-run", is_flag=True, help="Say what the run will take, and stop.")
 @click.option("--log", type=click.Path(), help="A file that takes a line of JSON per event; it is appended to.")
 @overwrite_option
@@ -71,7 +71,7 @@ def run(
 
     if not config.endswith(".toml"):
         raise ConfigError(f"CONFIG must be a .toml file; got {config!r}")
-    plan = planned(config, workers, memory)
+    plan = planned(config, workers, memory, None if resume else out or "runs")
     if dry_run:
         if as_json:
             emit(plan.as_dict())
@@ -83,7 +83,15 @@ def run(
     out = out or str(unfinished_directory(config) if resume else default_directory(config))
     with logged(log):
         tell("run planned", plan.as_dict())
-        result = run_sweep(config, out=out, workers=workers, scheduler=scheduler, overwrite=overwrite, resume=resume)
+        result = run_sweep(
+            config,
+            out=out,
+            workers=workers,
+            scheduler=scheduler,
+            memory=memory,
+            overwrite=overwrite,
+            resume=resume,
+        )
     if as_json:
         emit({"run": str(result.place), **result.info})
         return

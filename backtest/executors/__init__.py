@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from typing import Protocol, TypeVar
 
 from backtest.errors import ConfigError
-from backtest.executors.local import Threads
+from backtest.executors.local import share_arena, threads
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -71,10 +71,16 @@ def executor_of(workers: int | str | None = None, scheduler: str | None = None) 
                 f"workers must be a number of threads, or 'dask:N' with 1 to 9999 processes; got {workers!r}"
             )
         return local_cluster(int(found[1]))
-    threads = workers if isinstance(workers, int) else os.cpu_count() or 1
-    if threads < 1:
-        raise ConfigError(f"workers must be ≥ 1; got {threads}")
-    return nullcontext(Threads(threads))
+    count = workers if isinstance(workers, int) else os.cpu_count() or 1
+    if count < 1:
+        raise ConfigError(f"workers must be ≥ 1; got {count}")
+    share_arena()
+    return threads(count)
+
+
+def threads_of(workers: int | str | None) -> int:
+    """Threads, or processes of this machine, that are asked for."""
+    return int(str(workers).removeprefix("dask:")) if workers is not None else os.cpu_count() or 1
 
 
 def is_elsewhere(workers: int | str | None, scheduler: str | None) -> bool:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import ctypes
+import asyncio
+import concurrent.futures
 import logging
 import pickle
 import re
-import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import islice
 from threading import Thread
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from backtest.errors import BacktestError, ConfigError, DataError
+from backtest.executors import worker
 from backtest.executors.local import AHEAD
 from backtest.journal import code_version
 from backtest.logs import LOG
@@ -29,18 +29,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 
-ANSWER_S = 5.0
+ANSWER_S = 10.0
 """A scheduler answers within it, or is not there."""
 PATIENCE_S = 300.0
 """How long new workers, or a new scheduler, are waited for when all are lost."""
 POLL_S = 1.0
-GATHER_S = 60.0
+"""How often it is looked whether scheduler and workers are there."""
 BATCH_S = 0.5
 """Work that is sent at a time; what a scheduler needs for each is a hundredth of it."""
 MOST_PER_BATCH = 64
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-MOST_KEPT = 64 << 20
-"""Bytes of freed memory; where glibc's own adjustment ends."""
 GO_ON = "what was finished in a local run directory is kept, and goes on with --resume"
 
 
@@ -68,6 +65,7 @@ def local_cluster(count: int) -> Iterator[Cluster]:
     settings: dict[str, object] = {
         "distributed.scheduler.http.routes": [],
         "distributed.worker.http.routes": [],
+        "distributed.worker.profile.enabled": False,  # it would look at all stacks a hundred times a second
         "distributed.client.direct-to-workers": True,  # results take no way round by the scheduler
     }
     with quiet(), dask.config.set(settings):
@@ -76,10 +74,11 @@ def local_cluster(count: int) -> Iterator[Cluster]:
                 n_workers=count,
                 threads_per_worker=1,
                 host="127.0.0.1",
+                memory_limit=1 / count,  # of the machine's; dask would give each its share of the cores
                 dashboard_address="127.0.0.1:0",  # None would take a port that others use
                 scheduler_kwargs={"dashboard": False},
                 silence_logs=logging.CRITICAL,
-                preload=[__name__],
+                preload=[worker.__name__],
             )
         except RuntimeError as error:
             raise ConfigError(
@@ -133,7 +132,7 @@ class Cluster:
         if not re.fullmatch(r"((tcp|tls|wss?|ucx)://)?[^/\s]+:\d+/?", address):
             raise ConfigError(f"scheduler must be an address such as tcp://10.0.0.1:8786; got {address!r}")
         self._seen = (-POLL_S, 0)  # when the workers were counted, and how many they were
-        self._ahead: list[Future] = []
+        self._ahead: deque[list[Future]] = deque(maxlen=2)
         try:
             self._client = self._joined()
         except Lost as error:
@@ -162,10 +161,8 @@ class Cluster:
     def _counted(self) -> int:
         when, count = self._seen
         if time.monotonic() - when >= POLL_S:
-            try:
+            with self._asking():
                 count = sum(self._client.nthreads().values())
-            except (OSError, CancelledError, RuntimeError, AttributeError) as error:  # a client closed has no scheduler
-                raise Lost(str(error)) from None
             self._seen = (time.monotonic(), count)
         return count
 
@@ -174,18 +171,20 @@ class Cluster:
 
         Workers that come later are not asked: functions check what they need themselves.
         """
-        for worker, found in self._client.run(condition, on_error="return").items():
+        for name, found in self._run_everywhere(condition).items():
             if isinstance(found, BacktestError):
-                raise type(found)(f"worker {worker}: {found}")
+                raise type(found)(f"worker {name}: {found}")
             if isinstance(found, Exception) and not _is_gone(found):
                 raise found
 
     def ahead(self, action: Callable[[], object]) -> None:
         """Have each worker do what its next items need, without waiting; nothing follows if that fails."""
         pickled = pickle.dumps(action)
-        with suppress(OSError, CancelledError, RuntimeError, AttributeError):
+        with suppress(Lost), self._asking():
             workers = self._client.nthreads()
-            self._ahead = [self._client.submit(once, pickled, workers=[name], pure=False) for name in workers]
+            self._ahead.append(
+                [self._client.submit(worker.once, pickled, workers=[name], pure=False) for name in workers]
+            )
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """Results in the order of the items.
@@ -206,7 +205,8 @@ class Cluster:
                     batches.append(Batch(some))
                 for batch in batches:
                     if batch.future is None:
-                        batch.future = self._submitted(pickled, batch.items)
+                        with self._asking():
+                            batch.future = self._client.submit(worker.each, pickled, batch.items, pure=False)
                 if not batches:
                     return
                 results: list[R]
@@ -251,9 +251,32 @@ class Cluster:
             return made[0]
         raise Lost(str(failed[0]).strip().split("\n")[0] if failed else "what listens there says nothing")
 
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """A scheduler that goes away while it is asked is lost."""
+        if self._client.status != "running":
+            raise Lost
+        try:
+            yield
+        except (OSError, CancelledError) as error:
+            raise Lost(str(error)) from None
+        except (RuntimeError, AttributeError):  # of a client that was closed when its scheduler went
+            if self._client.status == "running":
+                raise
+            raise Lost from None
+
+    def _run_everywhere(self, function: Callable[[], object]) -> dict[str, object]:
+        """What a function returns, or raises, on each worker that there is now."""
+        while True:
+            try:
+                with self._asking():
+                    return dict(self._client.run(function, on_error="return"))
+            except Lost:
+                self._rejoin()
+
     def _check_code(self) -> None:
         expected = code_version()
-        found: dict[str, object] = dict(self._client.run(code_version, on_error="return"))
+        found = self._run_everywhere(code_version)
         try:
             found["scheduler"] = self._client.run_on_scheduler(code_version)
         except Exception as error:  # whatever its Python says of a package it does not have
@@ -267,29 +290,25 @@ class Cluster:
                     "liquidation-backtest, numpy, numba, scipy and pyarrow everywhere"
                 )
 
-    def _submitted(self, pickled: bytes, items: list[T]) -> Future:
-        try:
-            return self._client.submit(each, pickled, items, pure=False)
-        except (OSError, RuntimeError):  # a client that was closed when its scheduler went
-            if self._client.status == "running":
-                raise
-            raise Lost from None
-
     def _result(self, future: Future) -> tuple[list[R], float]:
-        """What `each` returned; workers are waited for where there are none."""
-        from distributed.scheduler import KilledWorker
-
-        alone_since, error = None, None
+        """What `worker.each` returned; workers are waited for where there are none."""
+        alone_since, client = None, self._client
+        gathering: concurrent.futures.Future[tuple[list[R], float]] | None = None
         while True:
-            if self._client.status != "running" or future.status in ("cancelled", "lost"):
+            if client.status != "running" or future.status in ("cancelled", "lost"):
                 raise Lost
-            with suppress(OSError, CancelledError, KilledWorker):  # time is up, or a connection broke
-                error = future.exception(POLL_S)
+            if gathering is None:  # beside this thread, which looks meanwhile whether anybody is there
+                asked = client.gather(future, asynchronous=True)
+                gathering = asyncio.run_coroutine_threadsafe(asked, client.loop.asyncio_loop)
+            concurrent.futures.wait([gathering], POLL_S)
+            if gathering.done():
+                error = CancelledError() if gathering.cancelled() else gathering.exception()
                 if error is None:
-                    found: tuple[list[R], float] = future.result(GATHER_S)
-                    return found
-            if error is not None and future.status == "error":
-                self._complain(error)
+                    return gathering.result()
+                if future.status == "error":
+                    self._complain(error)
+                gathering = None  # a connection broke
+                time.sleep(POLL_S)
             alone_since = self._patience(alone_since)
 
     def _patience(self, alone_since: float | None) -> float | None:
@@ -334,41 +353,6 @@ class Cluster:
                 f"{GO_ON}"
             ) from None
         raise error
-
-
-def dask_setup(worker: object) -> None:
-    """What a process of a local cluster begins with: Ctrl-C reaches all of a terminal, and the run answers it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def once(pickled: bytes) -> None:
-    """Where a worker works: do something whose result stays there."""
-    _function(pickled)()
-
-
-def each(pickled: bytes, items: list[T]) -> tuple[list[R], float]:
-    """Where a worker works: the results of a batch, and the seconds they took."""
-    function, begun = _function(pickled), time.perf_counter()
-    results: list[R] = [function(item) for item in items]
-    return results, time.perf_counter() - begun
-
-
-@lru_cache(maxsize=8)
-def _function(pickled: bytes) -> Callable[..., R]:
-    keep_freed_memory()
-    function: Callable[..., R] = pickle.loads(pickled)
-    return function
-
-
-def keep_freed_memory() -> None:
-    """Let the C library of Linux use freed arrays again, as it does by itself where dask's nannies do not forbid it.
-
-    They have it give every array back to the system (MALLOC_TRIM_THRESHOLD_): a sweep then takes three times as long.
-    """
-    with suppress(AttributeError, OSError, TypeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_MMAP_THRESHOLD, MOST_KEPT // 2)
-        mallopt(M_TRIM_THRESHOLD, MOST_KEPT)
 
 
 def _is_gone(found: object) -> bool:

@@ -65,7 +65,7 @@ def test_interrupted_events_exit_with_130_and_leave_nothing(place: Path) -> None
     assert entries_of(place) == before
 
 
-@pytest.mark.parametrize("step", ["runner.write_blocks", "runner.survival_rows", "placing.commit"])
+@pytest.mark.parametrize("step", ["job_files.write_blocks", "runner.rate_rows", "placing.commit"])
 @pytest.mark.parametrize("there", [False, True], ids=["new", "overwrite"])
 def test_a_run_that_fails_inside_leaves_what_was_there(
     place: Path, monkeypatch: pytest.MonkeyPatch, step: str, there: bool
@@ -87,10 +87,10 @@ def test_a_run_that_fails_inside_leaves_what_was_there(
     assert not there or (place / "runs/one/run.json").read_bytes() == kept
     monkeypatch.undo()
     # Parts that were finished before the fault are kept, out of sight, and taken up again.
-    finished = step != "runner.write_blocks"
+    finished = step != "job_files.write_blocks"
     assert (place / "runs/.one.partial").exists() == finished
     if finished:
-        monkeypatch.setattr("backtest.runner.write_blocks", fail)
+        monkeypatch.setattr("backtest.job_files.write_blocks", fail)
     monkeypatch.chdir(place)
     silent(typed("run", "sweep.toml", "--out", "runs/one", *(["--overwrite"] if there else []), "--resume"))
     assert not (place / "runs/.one.partial").exists()

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from backtest import jobs, journal, placing, runner
+from backtest import job_files, jobs, journal, placing, runner
 
 TRACE = Path("trace")
 
@@ -48,18 +48,19 @@ def child(work: Callable[[], object]) -> int:
 def traced() -> None:
     """Write down every task that is to be counted, and every entry that was kept."""
     trace = os.open(TRACE, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
-    tables, keep = runner._tables, journal.Journal.keep
+    left, keep = job_files.JobFiles.left, journal.Journal.keep
 
-    def counting(job, groups, *rest):
+    def counting(self, running):
+        groups = left(self, running)
         for group in groups:
-            os.write(trace, f"count {job.symbol}-{job.groups.index(group):05d}\n".encode())
-        return tables(job, groups, *rest)
+            os.write(trace, f"count {running.job.symbol}-{group:05d}\n".encode())
+        return groups
 
     def keeping(self, name, *rest):
         keep(self, name, *rest)
         os.write(trace, f"kept {name.removeprefix('tasks/')}\n".encode())
 
-    runner._tables, journal.Journal.keep = counting, keeping
+    job_files.JobFiles.left, journal.Journal.keep = counting, keeping
 
 
 def resumed(out: str) -> None:

@@ -18,6 +18,7 @@ import pytest
 
 from backtest import jobs, manifests, placing, runner
 from backtest.commits import locked
+from backtest.executors import local
 from backtest.kernels.jit import sealed
 from tests.faults.conftest import SMALL, TASKS, failing, finishes, info, run, stopped
 from tests.faults.kills import content
@@ -91,7 +92,7 @@ def test_a_full_disk_keeps_what_was_finished(market: Path, place: Path, caplog) 
         assert content(Path("disk/out")) == content(market / "whole")
 
 
-@pytest.mark.parametrize("limit", [10_200, 20_000])
+@pytest.mark.parametrize("limit", [9_000, 20_000])
 def test_a_limit_on_files_keeps_what_was_finished(market: Path, place: Path, limit: int) -> None:
     """No file may grow beyond it: a few blocks only, or all of them but no table."""
     code = (
@@ -147,24 +148,26 @@ def test_a_damaged_part_is_counted_again(market: Path, place: Path, monkeypatch)
 def test_an_input_that_fails_in_the_middle_is_named_and_nothing_lost(
     market: Path, place: Path, monkeypatch, caplog, gone: bool
 ) -> None:
-    (file,) = Path("data").rglob("symbol=BBB/*/*.parquet")
+    """While AAA is counted BBB is read; CCC, which fails, is not yet: what is under way is finished, 16 of 24 tasks."""
+    (file,) = Path("data").rglob("symbol=CCC/*/*.parquet")
     whole = file.read_bytes()
 
     def spoil() -> None:
         if gone:
-            shutil.rmtree("data/interval=1h/symbol=BBB")
+            shutil.rmtree("data/interval=1h/symbol=CCC")
         else:
             file.write_bytes(whole[: len(whole) // 2])
 
     with monkeypatch.context() as patch:
-        failing(patch, 8, spoil)
-        code, said = run()
+        patch.setattr(local, "AHEAD", 1)
+        failing(patch, 1, spoil)
+        code, said = run("--workers", 2)
     assert code == 1
-    assert ("BBB" if gone else f"{file}: not a readable Parquet file; truncated") in said, said
-    assert "8 finished tasks are kept; go on with --resume --out out" in caplog.text
+    assert ("CCC" if gone else f"{file}: not a readable Parquet file; truncated") in said, said
+    assert "16 finished tasks are kept; go on with --resume --out out" in caplog.text
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(whole)
-    finishes(market, 8)
+    finishes(market, 16)
 
 
 # --- memory, clock, cache, others -------------------------------------------------------------------------------------
@@ -226,7 +229,7 @@ def test_damaged_kernels_are_compiled_again(market: Path, place: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert content(Path("out")) == content(market / "whole")
-    assert all(sealed(file.read_bytes()) for file in spoilt)  # compiled anew, and kept
+    assert any(sealed(file.read_bytes()) for file in spoilt)  # that of this run, compiled anew and kept
 
 
 def test_two_runs_never_write_one_directory(market: Path, place: Path, monkeypatch) -> None:

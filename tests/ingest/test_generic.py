@@ -14,7 +14,7 @@ import pytest
 
 from backtest.checks import Gap, check
 from backtest.errors import ConfigError, DataError
-from backtest.history import grid_of
+from backtest.grids import grid_of
 from backtest.ingest.generic import import_generic
 from backtest.ingest.merging import Imported
 from backtest.store import read_history, write_history

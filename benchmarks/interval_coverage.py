@@ -1,6 +1,6 @@
 """How often intervals of survival rates cover the truth on simulated markets; tables for docs/coverage.md.
 
-Run: ``python benchmarks/coverage.py [--quick] [--write]``: minutes on one core, under two with ``--quick``.
+Run: ``python benchmarks/interval_coverage.py [--quick] [--write]``: minutes on one core, under two with ``--quick``.
 """
 
 # ruff: noqa: E402
@@ -169,7 +169,7 @@ def study(quick: bool) -> str:
 def write(text: str) -> None:
     """Put the tables between the markers of docs/coverage.md."""
     old = TARGET.read_text(encoding="utf-8")
-    begin, end = "<!-- tables: benchmarks/coverage.py -->", "<!-- end of tables -->"
+    begin, end = "<!-- tables: benchmarks/interval_coverage.py -->", "<!-- end of tables -->"
     head, rest = old.split(begin)
     TARGET.write_text(f"{head}{begin}\n{text}\n{end}{rest.split(end)[1]}", encoding="utf-8")
 

@@ -1,0 +1,70 @@
+"""How much memory a run may take, and what it holds at once so that it does."""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from backtest.costs import BASE_BYTES, BYTES_PER_HELD_BAR, BYTES_PER_WORKER
+from backtest.errors import ConfigError
+
+PARTS = 3
+"""Of histories, in memory at once: the one before, of which tasks are under way, this one, and the next."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a run holds at once.
+
+    Attributes
+    ----------
+    most_bars : int
+        Of a history, its windows' reach included.
+    table_bytes : int
+        Of tables that are added up.
+    """
+
+    most_bars: int
+    table_bytes: int
+
+
+def budget_of(memory: int, workers: int) -> Budget:
+    """What so many bytes are used for: a third of what is free for tables, the rest for bars."""
+    free = max(0, memory - BASE_BYTES - workers * BYTES_PER_WORKER)
+    return Budget(2 * free // 3 // PARTS // BYTES_PER_HELD_BAR, free // 3)
+
+
+def memory_bytes() -> int | None:
+    """Memory this process may use: the machine's, or less where the container's limit is lower."""
+    found: list[int] = []
+    with suppress(AttributeError, OSError, ValueError):
+        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    with suppress(OSError, ValueError):
+        found.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return min(found, default=None)
+
+
+def memory_allowed(asked: str | None) -> int:
+    """Bytes that a run may take: as asked, else a quarter of this machine's, and 2 GiB where that is not known."""
+    if asked is not None:
+        return memory_of(asked)
+    machine = memory_bytes()
+    return 2 << 30 if machine is None else machine // 4
+
+
+def memory_of(text: str) -> int:
+    """Bytes of ``"2GiB"``, ``"800MiB"``, ``"16 GB"``.
+
+    Examples
+    --------
+    >>> memory_of("2GiB")
+    2147483648
+    """
+    units = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(k|m|g|ki|mi|gi|)b?\s*", text.lower())
+    if match is None or not float(match[1]):
+        raise ConfigError(f"memory is a number and a unit, such as 2GiB or 800MB; got {text!r}")
+    return int(float(match[1]) * units[match[2]])
