@@ -26,8 +26,8 @@ READ = tuple(name for name in COLUMNS if name not in ("volume", "maintenance_sca
 PROBE_BARS = 1 << 16
 """Read at once where the first and the last bar that can be entered are looked for."""
 
-LONG_BARS = 1 << 21
-"""Of a stretch that is long enough."""
+LONG_BARS = 1 << 20
+"""Of a stretch that is long enough: arrays of 8 MB, whose memory malloc hands out again and again."""
 
 
 @dataclass(frozen=True)

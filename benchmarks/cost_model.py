@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from backtest.jobs import CELLS_PER_TASK
 from backtest.memory import PARTS, budget_of
+from backtest.streams import own_bars
 from backtest.survival import COUNTS, OUTCOMES
 from backtest.work import CHUNK_BARS
 
@@ -91,8 +92,8 @@ class Size:
 
     @property
     def numbers(self) -> int:
-        """That a run allows for in a cell."""
-        return len(COUNTS) + len(OUTCOMES)
+        """In a cell."""
+        return len(COUNTS) + len(OUTCOMES) * self.followed
 
     @property
     def together(self) -> float:
@@ -113,10 +114,8 @@ class Size:
     @property
     def parts(self) -> float:
         """Stretches that each history is read in."""
-        most = budget_of(int(self.memory), self.workers).most_bars
-        if self.whole or self.bars <= max(most, CHUNK_BARS):
-            return 1
-        return -(-self.bars // (max(1, (most - self.longest) // CHUNK_BARS) * CHUNK_BARS))
+        own = own_bars(budget_of(int(self.memory), self.workers).most_bars, int(self.longest))
+        return 1 if self.whole or self.bars <= own else -(-self.bars // own)
 
     @property
     def batches(self) -> float:
@@ -126,9 +125,8 @@ class Size:
 
     @property
     def summed_bytes(self) -> float:
-        """Of tables that are added up at once; outcomes take room where there are any."""
-        used = 1 if self.followed else len(COUNTS) / self.numbers
-        return used * self.table_bytes * (2 if self.parts == 1 else -(-self.passes // self.batches))
+        """Of tables that are added up at once."""
+        return self.table_bytes * (2 if self.parts == 1 else -(-self.passes // self.batches))
 
     @property
     def swept(self) -> float:

@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-if __name__ == "__main__":  # not this folder: numba would take coverage.py for the coverage package
+if __name__ == "__main__":  # benchmarks are a package here
     sys.path[0] = str(Path(__file__).parents[1])
 
 from backtest.engine import count_block

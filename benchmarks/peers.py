@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":
-    # Not this folder: numba would take coverage.py for the coverage package.
+    # Benchmarks are a package here.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     for _name in ("NUMBA", "RAYON", "OMP", "OPENBLAS", "MKL"):
         os.environ[f"{_name}_NUM_THREADS"] = "1"

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-if __name__ == "__main__":  # not this folder: numba would take coverage.py for the coverage package
+if __name__ == "__main__":  # benchmarks are a package here
     sys.path[0] = str(Path(__file__).parents[1])
 
 import numpy as np

@@ -428,7 +428,8 @@ def test_workers_that_do_not_see_the_dataset_are_refused_by_name(copy, two) -> N
 @pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="a path that leads elsewhere in each process")
 def test_a_dataset_that_only_this_process_sees_is_refused(place, two, refused, monkeypatch) -> None:
     monkeypatch.chdir(place)
-    (place / "here.toml").write_text(SWEEP.replace('"data"', '"/proc/self/cwd/data"'))
+    (place / "only-here").symlink_to("data")
+    (place / "here.toml").write_text(SWEEP.replace('"data"', '"/proc/self/cwd/only-here"'))
     said = refused(two, "here.toml")
-    where = r"error: worker tcp://127\.0\.0\.1:\d+: /proc/self/cwd/data does not exist"
+    where = r"error: worker tcp://127\.0\.0\.1:\d+: /proc/self/cwd/only-here does not exist"
     assert re.match(where + r".*; every worker must see it, on a shared disk or in an object store\n", said), said

@@ -67,8 +67,8 @@ def test_amounts_by_hand() -> None:
 
 
 def test_fees_share_a_pass_while_tables_are_small() -> None:
-    """1,000 rows × 23 numbers × 20 blocks = 460,000 of 2,000,000: four go together; with 40 two, with 100 one."""
-    assert [Size(fees=8, blocks=blocks).passes for blocks in (20, 40, 100)] == [20, 40, 80]
+    """1,000 rows × 7 numbers × 20 blocks = 140,000 of 4,000,000: all eight go together; with 100 five, with 300 one."""
+    assert [Size(fees=8, blocks=blocks).passes for blocks in (20, 100, 300)] == [10, 20, 80]
 
 
 def test_stretches_and_batches_by_hand(monkeypatch) -> None:
@@ -81,7 +81,7 @@ def test_stretches_and_batches_by_hand(monkeypatch) -> None:
     size = Size(bars=1 << 22, longest=1 << 18)
     assert (size.parts, size.batches, size.reads) == (3, 4, 4 * (1 + 2 / 16))
     assert replace(size, longest=1 << 22).parts == 16  # longer than all that is held: a chunk at a time
-    for once in (replace(size, bars=1 << 21), replace(size, whole=True)):
+    for once in (replace(size, bars=7 << 18), replace(size, whole=True)):
         assert (once.parts, once.batches, once.reads) == (1, 1, 1)
 
 

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from typing import Protocol, TypeVar
 
 from backtest.errors import ConfigError
-from backtest.executors.local import share_arena, threads
+from backtest.executors.local import threads
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -74,7 +74,6 @@ def executor_of(workers: int | str | None = None, scheduler: str | None = None) 
     count = workers if isinstance(workers, int) else os.cpu_count() or 1
     if count < 1:
         raise ConfigError(f"workers must be ≥ 1; got {count}")
-    share_arena()
     return threads(count)
 
 

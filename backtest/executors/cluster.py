@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from backtest.errors import BacktestError, ConfigError, DataError
 from backtest.executors import worker
-from backtest.executors.local import AHEAD
 from backtest.journal import code_version
 from backtest.logs import LOG
 
@@ -33,6 +32,8 @@ ANSWER_S = 10.0
 """A scheduler answers within it, or is not there."""
 PATIENCE_S = 300.0
 """How long new workers, or a new scheduler, are waited for when all are lost."""
+AHEAD = 4
+"""Batches under way per worker: enough that none waits for the next, few enough to bound memory."""
 POLL_S = 1.0
 """How often it is looked whether scheduler and workers are there."""
 BATCH_S = 0.5

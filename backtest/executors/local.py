@@ -15,19 +15,18 @@ R = TypeVar("R")
 
 AHEAD = 12
 """Tasks in flight per worker: enough that none waits while a group's tables are written, few enough to bound memory."""
+M_ARENA_MAX = -8
+"""Of glibc's ``malloc.h``."""
 
 
 def share_arena() -> None:
-    """Have all threads take memory from one place of glibc's malloc; call it before there are any.
+    """Have all threads that are still to come take memory from one place of glibc's malloc.
 
     The arena of a thread hands large arrays back to the system each time, and the next one is mapped, cleared and
     faulted in anew: two threads then do little more than one.
     """
     with suppress(AttributeError, OSError):
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
-
-
-M_ARENA_MAX = -8
 
 
 def map_ordered(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
@@ -40,6 +39,7 @@ def map_ordered(function: Callable[[T], R], items: Iterable[T], workers: int) ->
 def threads(workers: int) -> Iterator[Threads]:
     """Threads that end when they are left: each after the item that it works on, and with those that wait undone."""
     # A shorter switch interval of the interpreter changed nothing; the kernels run without its lock.
+    share_arena()
     pool = ThreadPoolExecutor(workers)
     try:
         yield Threads(workers, pool)
