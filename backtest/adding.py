@@ -203,6 +203,7 @@ class Addition:
             file,
             row_group_size=ROW_GROUP,
             compression="zstd",
+            # LZ4 decodes in half the time and takes a third more room; splitting bytes gains on generated prices alone
             use_dictionary=False,  # prices hardly repeat: half the size and a third of the time without
             column_encoding={TIME: "DELTA_BINARY_PACKED"},
         )

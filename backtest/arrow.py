@@ -66,6 +66,12 @@ def numbers_of(column: Any, where: str) -> tuple[Float, Bool]:
         raise DataError(f"{where} must hold numbers; got {kind}")
     if kind != pa.float64():
         column = pc.cast(column, pa.float64(), safe=False)
+    if column.num_chunks == 1 and not column.null_count:  # as it lies in Arrow's memory, read-only
+        chunk = column.chunk(0)
+        data = (
+            np.frombuffer(chunk.buffers()[1], np.float64, len(chunk), 8 * chunk.offset) if len(chunk) else np.empty(0)
+        )
+        return data, np.zeros(len(chunk), np.bool_)
     values, null = _parts(column, np.float64)
     values[null] = np.nan
     return values, null

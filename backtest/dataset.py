@@ -202,7 +202,7 @@ def read_group(footer: Footer, group: Group, names: tuple[str, ...]) -> Any:
         _reading(footer.path) as source,
         pq.ParquetFile(source, metadata=footer.metadata, pre_buffer=remote) as parquet,
     ):
-        return parquet.read_row_group(group.index, columns=list(names))
+        return parquet.read_row_group(group.index, columns=list(names), use_threads=False)
 
 
 @contextmanager
@@ -258,8 +258,8 @@ def check_grid(footer: Footer, group: Group, times: Int, interval_ms: int) -> No
 def read_finite(footer: Footer, group: Group, table: Any, name: str) -> Float:
     """A column of a row group that was read, NaN where null; NaN and ±inf in the file are refused."""
     values, null = numbers_of(table.column(name), _where(footer, name))
-    bad = ~(np.isfinite(values) | null)
-    if bad.any():
+    finite = np.isfinite(values)
+    if not finite.all() and (bad := ~(finite | null)).any():
         row = int(np.argmax(bad))
         raise DataError(
             f"{footer.path}: column {name} must be finite or null; got {values[row]:g} in row {group.first_row + row}"

@@ -20,8 +20,8 @@ from backtest.store import Series, series_of
 from backtest.survival import Tables
 from backtest.units import instant_text
 
-HELD = 2
-"""Parts that a process holds: of tasks under way, some are of the part before."""
+HELD = 3
+"""Parts that a process holds: the one before, of which tasks are under way, this one, and the next."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,8 @@ def _held(
     if (there := code_version()) != code:
         raise ConfigError(f"a worker has code {there}; expected {code}; install the same versions everywhere")
     key = pickled, name, number
+    if not anew and (held := _holding.get(key)) is not None:  # without waiting for another part to be read
+        return held
     with _one_at_a_time:
         if anew:
             _holding.clear()

@@ -79,7 +79,7 @@ class JobFiles:
         return left
 
     def keep_group(self, group: Group) -> None:
-        """Write the counts of a group, and what they stand for."""
+        """Write the counts of a group, and what they stand for; then let go of them."""
         job = group.running.job
         name, kept = _names(job)[group.number], self._kept[job.symbol]
         with writing(self.journal.folder):
@@ -98,6 +98,7 @@ class JobFiles:
         kept.done[group.number] = adds
         with writing(self.journal.folder):
             self.journal.keep(f"{TASKS}/{name}", kept.depends[group.number], files, adds)
+        group.let_go()
         tell("task finished", task)
 
     def keep_job(self, running: Running) -> dict[str, Any]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,11 +96,12 @@ class Load:
 
 @dataclass(frozen=True)
 class Group:
-    """The tables of a group of scenarios, whole; their memory is used again when the next one is asked for."""
+    """The tables of a group of scenarios, whole; who has done with them lets go of their memory."""
 
     running: Running
     number: int
     tables: Tables
+    let_go: Callable[[], None]
     seconds: float
     cpu_seconds: float
 
@@ -121,13 +123,13 @@ class Sums:
             total.take(table)
             seen += [table.first_block, table.last_block]
 
-    def tables(self, group: int) -> Tables:
-        """The sum, over the columns that anything was added to."""
-        return tuple(total.cut(min(seen), max(seen)) for total, seen in self._under_way[group])
+    def taken(self, group: int) -> tuple[Tables, Callable[[], None]]:
+        """The sum, over the columns that anything was added to, and how its memory is let go of."""
+        made = self._under_way.pop(group)
+        return tuple(total.cut(min(seen), max(seen)) for total, seen in made), partial(self._let_go, made)
 
-    def let_go(self, group: int) -> None:
-        """The memory of a sum is free."""
-        for total, _ in self._under_way.pop(group):
+    def _let_go(self, made: list[tuple[SurvivalTable, list[int]]]) -> None:
+        for total, _ in made:
             for values in (total.counts, total.outcomes):
                 if values is not None:
                     self._free.setdefault(values.size, []).append(values.reshape(-1).view(np.int64))
@@ -211,8 +213,7 @@ def groups_counted(
                 if load.last and chunk.stop == load.part.work.bars.size:
                     whole = [group]
             for one in whole:
-                yield Group(running, one, sums.tables(one), *spent.pop(one))
-                sums.let_go(one)
+                yield Group(running, one, *sums.taken(one), *spent.pop(one))
             if group is None and load.final:
                 yield running
     if failed:  # not before what was under way is counted, and kept
@@ -262,9 +263,41 @@ def _batches(job: Job, left: Sequence[int], table_bytes: int) -> list[Sequence[i
     """Groups that are counted in one reading of a job's parts: all, where they are read once for all."""
     if job.parts == 1 or not left:
         return [left]
-    each = 8 * job.cells * max(len(job.groups[n]) for n in left)
-    size = max(1, table_bytes // each)
+    size = groups_at_once(job, table_bytes)
     return [left[i : i + size] for i in range(0, len(left), size)]
+
+
+def groups_at_once(job: Job, table_bytes: int) -> int:
+    """Groups that are added up while as many are written."""
+    return max(1, table_bytes // (2 * 8 * job.cells * max(map(len, job.groups))))
+
+
+class Behind:
+    """A thread that does what is given to it, one after the other; what it raises is raised to who comes next."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1)
+        self._waiting: deque[Future[None]] = deque()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=kind is not None)
+
+    def do(self, action: Callable[[], None], most: int) -> None:
+        """Give it something to do, and wait until no more than `most` are left to do; 0: do it here."""
+        if not most:
+            action()
+            return
+        self._waiting.append(self._pool.submit(action))
+        while len(self._waiting) > most or (self._waiting and self._waiting[0].done()):
+            self._waiting.popleft().result()
+
+    def finish(self) -> None:
+        """Wait until all is done."""
+        while self._waiting:
+            self._waiting.popleft().result()
 
 
 def one_ahead(items: Iterator[T]) -> Generator[T, None, None]:

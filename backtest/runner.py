@@ -6,6 +6,7 @@ import json
 import platform
 import time
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,7 +26,7 @@ from backtest.jobs import Job, Labels, jobs_of, scenarios_of_run, wants_outcomes
 from backtest.journal import FIT, RATES, Journal, differences, plan_of
 from backtest.logs import tell
 from backtest.memory import Budget, budget_of, memory_allowed
-from backtest.pipeline import Group, groups_counted, seen_whole
+from backtest.pipeline import Behind, Group, Running, groups_at_once, groups_counted, seen_whole
 from backtest.places import Place, Remote, place_of
 from backtest.placing import Destination, refuse_existing, writing
 from backtest.portfolio import CrossScenario
@@ -36,6 +37,8 @@ from backtest.sources import Source, config_of, has_own_leverage, refuse_unfit, 
 from backtest.sweep import Scenario, horizon_bars
 
 TABLES = "writing tables"
+WAITING = 64
+"""Finished groups that wait to be written, at most; 0: none is counted meanwhile."""
 
 
 def run(
@@ -193,14 +196,25 @@ def _write(
             journal.keep(FIT, stamps, [], {})
     fresh = {name for name, _ in left}
     rows = len(jobs) * len(scenarios) * files.axes.num_rows * WRITE_S_PER_ROW * executor.workers
-    with run_progress(dict.fromkeys(fresh, 1.0) | {TABLES: 0.0}) as progress:
+    lengths = {source.symbol: source.size() for source in sources}
+    expected = {name: sum(lengths.get(symbol, 1.0) for symbol in stamps[name]) for name in fresh}
+
+    def keep(one: Group | Running) -> None:
+        if isinstance(one, Group):
+            files.keep_group(one)
+        else:
+            _refuse_changed(one.job, stamps, sources)
+            done[one.job.symbol] = files.keep_job(one)
+
+    with run_progress(expected, {TABLES: rows}) as progress:
         count = counting(config, budget.most_bars)
-        for one in groups_counted(left, executor, count, files.left, budget.table_bytes, progress, elsewhere=elsewhere):
-            if isinstance(one, Group):
-                files.keep_group(one)
-            else:
-                _refuse_changed(one.job, stamps, sources)
-                done[one.job.symbol] = files.keep_job(one)
+        with Behind() as behind:
+            for one in groups_counted(
+                left, executor, count, files.left, budget.table_bytes, progress, elsewhere=elsewhere
+            ):
+                job = one.running.job if isinstance(one, Group) else one.job
+                behind.do(partial(keep, one), min(WAITING, groups_at_once(job, budget.table_bytes)))
+            behind.finish()
         with writing(journal.folder):
             journal.drop_others()
             info |= _joined(done, fresh, stamps)

@@ -33,6 +33,7 @@ class Counted:
     first: int
     last: int  # one past it
     place: Int  # (n,) of each entry
+    changes: Int  # entries that are counted elsewhere than the one before
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ class Work:
         """Where the entries of a chunk are counted: by calendar block, then by each regime."""
         by_block = self.blocks(self.bars[chunk])
         return [
-            Counted(int(place.min()), int(place.max()) + 1, place)
+            Counted(int(place.min()), int(place.max()) + 1, place, np.flatnonzero(place[1:] != place[:-1]) + 1)
             for place in (by_block, *(cells.place[chunk] for cells in self.regimes))
         ]
 
@@ -201,8 +202,7 @@ def cohort_of(work: Work, chunk: slice, cells: Counted, horizon: int, longer: in
     bars, n = work.bars[chunk], cells.last - cells.first
     reach = [h for h in (horizon, longer) if h is not None]
     ends = [work.too_long, *(work.too_long - h for h in reach), np.array([work.end - h for h in reach])]
-    changes = np.flatnonzero(np.diff(cells.place)) + 1
-    edges = np.unique(np.concatenate([changes, np.searchsorted(bars, np.concatenate(ends)), [0, bars.size]]))
+    edges = np.unique(np.concatenate([cells.changes, np.searchsorted(bars, np.concatenate(ends)), [0, bars.size]]))
     start, stop = edges[:-1], edges[1:]
     head = bars[start]  # membership is the same all along a run
     place = cells.place[start] - cells.first

@@ -19,9 +19,8 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
-sys.path[0] = str(Path(__file__).parents[1])  # not this folder: numba would take coverage.py for the coverage package
+sys.path[0] = str(Path(__file__).parents[1])
 
 import psutil
 
@@ -149,8 +148,8 @@ def compare(folder: Path, data: Path, minutes: float, pairs: int) -> None:
                 load = os.getloadavg()[0]
                 told = f"{turn + 1}/{pairs}  {n:3d} symbols  {words:32s} {cost.wall_s:7.1f} s  {cost.cpu_s:7.1f} s CPU"
                 print(f"{told}  load {load:.1f}", file=sys.stderr, flush=True)
-    walls = {key: median(cost.wall_s for cost in costs) for key, costs in taken.items()}
-    cpus = {key: median(cost.cpu_s for cost in costs) for key, costs in taken.items()}
+    walls = {key: min(cost.wall_s for cost in costs) for key, costs in taken.items()}
+    cpus = {key: min(cost.cpu_s for cost in costs) for key, costs in taken.items()}
     rows = [
         [
             f"{n} symbols, {WAYS[way]}",
@@ -162,7 +161,7 @@ def compare(folder: Path, data: Path, minutes: float, pairs: int) -> None:
         ]
         for n, way in taken
     ]
-    print(f"{machine()}; {BARS:,} bars a symbol, medians of {pairs} turns\n")
+    print(f"{machine()}; {BARS:,} bars a symbol, the best of {pairs} turns\n")
     print(table(["run", "wall, s", "CPU, s", "peak, GiB", "wall ÷ threads", "CPU ÷ threads"], rows) + "\n")
     lines = {way: line({n: walls[n, way] for n in files}) for way in WAYS}
     cores = {way: line({n: cpus[n, way] for n in files}) for way in WAYS}

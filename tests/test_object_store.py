@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest import journal, manifests, places
+from backtest import journal, manifests, places, runner
 from backtest.adding import Existing, adding
 from backtest.checks import check
 from backtest.dataset import files_in
@@ -313,6 +313,7 @@ def test_a_run_that_was_stopped_goes_on_from_what_the_store_keeps(
 
     with monkeypatch.context() as patch:
         patch.setattr(journal.Journal, "keep", stop)
+        patch.setattr(runner, "WAITING", 0)  # so that one knows how many are kept
         assert typed("run", "c.toml", "--out", out).code == 130
     assert f"1 finished task is kept; go on with --resume --out {out}" in caplog.text
     assert names(partial) == ["fit.json", "BTCUSDT-00000.json", "plan.json", *["BTCUSDT-00000.parquet"] * 2]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import backtest as bt
-from backtest import journal
+from backtest import journal, runner
 from backtest.commits import locked
 from backtest.run_states import RunState, run_states
 from tests.cli.conftest import typed
@@ -49,6 +49,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, after: int, *words: object) -> 
 
     with monkeypatch.context() as patch:
         patch.setattr(journal.Journal, "keep", keeping)
+        patch.setattr(runner, "WAITING", 0)  # so that one knows how many are kept
         assert typed("run", "sweep.toml", *words).code == 130
 
 

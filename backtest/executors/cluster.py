@@ -36,8 +36,10 @@ AHEAD = 4
 """Batches under way per worker: enough that none waits for the next, few enough to bound memory."""
 POLL_S = 1.0
 """How often it is looked whether scheduler and workers are there."""
-BATCH_S = 0.5
-"""Work that is sent at a time; what a scheduler needs for each is a hundredth of it."""
+BATCH_S = 0.1
+"""Work that is sent at a time: more of it under way reaches into more histories than a worker holds."""
+SCHEDULED_S = 0.002
+"""What a scheduler needs for each batch; those of many workers are larger, so that it keeps up."""
 MOST_PER_BATCH = 64
 GO_ON = "what was finished in a local run directory is kept, and goes on with --resume"
 
@@ -217,7 +219,8 @@ class Cluster:
                     batch.future = None
                 self._rejoin()
                 continue
-            size = max(1, min(MOST_PER_BATCH, int(BATCH_S * len(results) / max(seconds, 1e-6))))
+            wanted_s = max(BATCH_S, SCHEDULED_S * self._seen[1])
+            size = max(1, min(MOST_PER_BATCH, int(wanted_s * len(results) / max(seconds, 1e-6))))
             batches.popleft()
             yield from results
 

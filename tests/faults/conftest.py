@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 import backtest as bt
-from backtest import jobs, journal
+from backtest import jobs, journal, runner
 from tests.cli.conftest import typed
 from tests.faults.kills import content
 from tests.histories import history_of, random_rows
@@ -58,6 +58,7 @@ def place(market: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         for name in ("data", "sweep.toml"):
             (shutil.copytree if name == "data" else shutil.copy2)(market / name, Path(folder) / name)
         monkeypatch.setattr(jobs, "CELLS_PER_TASK", 2_000)
+        monkeypatch.setattr(runner, "WAITING", 0)  # so that one knows how many are kept
         monkeypatch.chdir(folder)
         yield Path(folder)
 

@@ -52,6 +52,19 @@ def test_kills_while_a_run_takes_its_place_lose_nothing(place: Path) -> None:
         assert set(seen.values()) == {0}, seen
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_run_that_is_asked_to_end_keeps_what_was_finished(
+    market: Path, place: Path, monkeypatch, caplog, workers: int
+) -> None:
+    """`kill`, or a batch system whose time is up: exit 143, which is 128 + SIGTERM."""
+    with monkeypatch.context() as patch:
+        failing(patch, 10, lambda: signal.raise_signal(signal.SIGTERM))
+        assert run("--workers", workers) == (143, "terminated\n")
+    assert "10 finished tasks are kept; go on with --resume --out out" in caplog.text
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    finishes(market, 10)
+
+
 # --- the disk ---------------------------------------------------------------------------------------------------------
 
 
