@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-START_S = 1.5
+START_S = 1.6
 """Of the interpreter and its libraries, the kernels compiled."""
-READ_S_PER_BAR = 1.5e-7
-COUNT_S = 6e-9
+READ_S_PER_BAR = 8.9e-07
+"""Of all that is done once per bar: reading it, and sweeping windows over it."""
+COUNT_S = 4.7e-09
 """Per entry, horizon and pass: a pass is a maintenance rule, side and funding."""
-FOLLOW_S = 2e-7
+FOLLOW_S = 4.1e-07
 """Per entry, horizon, leverage and scenario: outcomes and policies."""
-WRITE_S_PER_ROW = 4e-6
+WRITE_S_PER_ROW = 2.2e-05
+"""Of counts and rates."""
+TABLE_S_PER_ROW = 3e-06
+"""Of that, at the end, when all is counted."""
 
-BASE_BYTES = 280 << 20
+BASE_BYTES = 304 << 20
 """Of the interpreter and its libraries, the kernels compiled."""
-BYTES_PER_HELD_BAR = 110
+BYTES_PER_HELD_BAR = 111
 """Of a stretch of a history, laid on its grid."""
-BYTES_PER_WORKER = 48 << 20
+BYTES_PER_WORKER = 32 << 20
 """Scratch arrays of a task, and the tables of those that are done before their turn."""
-DISK_BYTES_PER_CELL = 0.5
+DISK_BYTES_PER_CELL = 0.45
 """Of counts by calendar block, compressed."""
-DISK_BYTES_PER_ROW = 40
+DISK_BYTES_PER_ROW = 55
 """Of the tables of rates."""
 
 

@@ -133,7 +133,7 @@ def estimate_of(config: Config, workers: int, memory: int | None = None) -> Esti
     fit = max(1, CELLS_PER_TASK // cells)
     passes = [n for group in groups for n in [fit] * (group // fit) + [group % fit] if n]
     parts = [_parts(config, n, step, budget) for n in bars]
-    sums = 8 * cells * (max(passes) * 2 if max(parts) == 1 else len(scenarios))
+    sums = min(2 * 8 * cells * len(scenarios), max(budget.table_bytes, 2 * 8 * cells * max(passes)))
     held = max(-(-n // k) + max(horizon_bars(config.sweep, step)) * (k > 1) for n, k in zip(bars, parts, strict=True))
     rows = len(sources) * len(scenarios) * horizons * leverages
     per_entry = sum(entry_seconds(horizons, leverages, n, labels, followed=followed) for n in passes)
@@ -151,7 +151,7 @@ def estimate_of(config: Config, workers: int, memory: int | None = None) -> Esti
         memory_bytes=BASE_BYTES
         + workers * BYTES_PER_WORKER
         + min(PARTS, sum(parts)) * held * BYTES_PER_HELD_BAR
-        + (sums if max(parts) == 1 else min(sums, max(budget.table_bytes, 8 * cells * max(passes)))),
+        + sums,
         disk_bytes=round(rows * DISK_BYTES_PER_ROW + len(sources) * len(scenarios) * cells * DISK_BYTES_PER_CELL),
         seconds=START_S + (sum(bars) * READ_S_PER_BAR + entries * per_entry) / workers + rows * WRITE_S_PER_ROW,
         workers=workers,

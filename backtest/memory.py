@@ -32,9 +32,9 @@ class Budget:
 
 
 def budget_of(memory: int, workers: int) -> Budget:
-    """What so many bytes are used for: a third of what is free for tables, the rest for bars."""
+    """What so many bytes are used for: half of what is free for tables, half for bars."""
     free = max(0, memory - BASE_BYTES - workers * BYTES_PER_WORKER)
-    return Budget(2 * free // 3 // PARTS // BYTES_PER_HELD_BAR, free // 3)
+    return Budget(free // 2 // PARTS // BYTES_PER_HELD_BAR, free // 2)
 
 
 def memory_bytes() -> int | None:

@@ -263,7 +263,8 @@ def _batches(job: Job, left: Sequence[int], table_bytes: int) -> list[Sequence[i
     """Groups that are counted in one reading of a job's parts: all, where they are read once for all."""
     if job.parts == 1 or not left:
         return [left]
-    size = groups_at_once(job, table_bytes)
+    turns = -(-len(left) // groups_at_once(job, table_bytes))
+    size = -(-len(left) // turns)
     return [left[i : i + size] for i in range(0, len(left), size)]
 
 

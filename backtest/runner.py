@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from backtest.columns import outcome_schema, survival_schema
 from backtest.config import Config, Data, Entries, Margin, Statistics, Sweep
-from backtest.costs import WRITE_S_PER_ROW
+from backtest.costs import TABLE_S_PER_ROW
 from backtest.elsewhere import counting, readable
 from backtest.errors import ConfigError, DataError
 from backtest.executors import Executor, executor_of, is_elsewhere, threads_of
@@ -195,7 +195,7 @@ def _write(
         with writing(journal.folder):
             journal.keep(FIT, stamps, [], {})
     fresh = {name for name, _ in left}
-    rows = len(jobs) * len(scenarios) * files.axes.num_rows * WRITE_S_PER_ROW * executor.workers
+    rows = len(jobs) * len(scenarios) * files.axes.num_rows * TABLE_S_PER_ROW * executor.workers
     lengths = {source.symbol: source.size() for source in sources}
     expected = {name: sum(lengths.get(symbol, 1.0) for symbol in stamps[name]) for name in fresh}
 

@@ -119,8 +119,8 @@ class Size:
 
     @property
     def batches(self) -> float:
-        """How often the stretches are gone through: as many groups at a time as their tables fit the memory."""
-        fit = max(1, budget_of(int(self.memory), self.workers).table_bytes // self.table_bytes)
+        """How often the stretches are gone through: as many groups at a time as fit half of the room for tables."""
+        fit = max(1, budget_of(int(self.memory), self.workers).table_bytes // (2 * self.table_bytes))
         return -(-self.passes // fit) if self.parts > 1 else 1
 
     @property

@@ -10,6 +10,7 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -461,3 +462,40 @@ def test_local_paths_load_nothing_of_it(tmp_path: Path) -> None:
         "assert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
+
+
+class Denies(BaseHTTPRequestHandler):
+    """A store that lets nobody in."""
+
+    def _deny(self) -> None:
+        text = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+        self.send_response(403)
+        self.send_header("Content-Type", "application/xml")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(text)
+
+    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _deny
+
+    def log_message(self, *words: object) -> None:
+        """Nothing is said."""
+
+
+def test_a_store_without_permission_is_refused_at_the_start(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bt.write_history(history_of(random_rows(3, 900)), "data")
+    Path("c.toml").write_text('[data]\npath = "data"\n[sweep]\nhorizon = ["1d"]\nmaintenance = [0.004]\n')
+    monkeypatch.setattr(runner, "_write", lambda *words, **named: pytest.fail("work was begun"))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Denies)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        done = typed("run", "c.toml", "--out", f"{bucket}/runs/denied")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert done.code == 1 and f"error: {bucket}/runs/" in done.err and "ACCESS_DENIED" in done.err, done.err
+    assert KEY not in done.err and SECRET not in done.err

@@ -226,9 +226,9 @@ def test_the_data_of_a_streamed_run_have_the_fingerprint_of_the_whole(tmp_path: 
 
 
 def test_a_budget_is_shared_between_bars_and_tables() -> None:
-    """2 GiB less 280 MiB of the interpreter and 48 MiB per worker leave 1672 MiB: a third for tables, and 3 parts."""
-    assert memory.budget_of(2 << 30, 2).table_bytes == (1672 << 20) // 3
-    assert memory.budget_of(1 << 30, 2).most_bars == 2 * (648 << 20) // 3 // 3 // 110
+    """2 GiB less 304 MiB of the interpreter and 32 MiB per worker leave 1680 MiB: half for tables, half for 3 parts."""
+    assert memory.budget_of(2 << 30, 2).table_bytes == (840 << 20)
+    assert memory.budget_of(1 << 30, 2).most_bars == (328 << 20) // 3 // 111
     assert memory.budget_of(100 << 20, 2) == Budget(0, 0)
 
 
