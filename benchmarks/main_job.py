@@ -45,7 +45,7 @@ def config() -> Config:
 def sweep_all(work: Work, scenarios: list[Scenario], workers: int = 1, times: int = 1) -> np.ndarray:
     """Liquidations per horizon and leverage of every entry, so many times over."""
     parts = map_ordered(lambda chunk: count_block(work, scenarios, chunk), work.chunks() * times, workers)
-    return sum(part["liquidations"].sum(axis=-1) for part in parts)[0]
+    return sum(part[0]["liquidations"].sum(axis=-1) for part in parts)[0]
 
 
 @numba.njit(nogil=True, error_model="numpy")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from backtest.errors import BacktestError, ConfigError, DataError
 from backtest.executors import worker
+from backtest.executors.local import keep_memory
 from backtest.journal import code_version
 from backtest.logs import LOG
 
@@ -51,6 +52,7 @@ class Lost(Exception):
 @contextmanager
 def scheduler_at(address: str) -> Iterator[Cluster]:
     """The workers of a scheduler that runs somewhere."""
+    keep_memory()
     with quiet():
         cluster = Cluster(address)
         try:
