@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-START_S = 1.6
+START_S = 1.7
 """Of the interpreter and its libraries, the kernels compiled."""
-READ_S_PER_BAR = 8.9e-07
+READ_S_PER_BAR = 6.2e-07
 """Of all that is done once per bar: reading it, and sweeping windows over it."""
-COUNT_S = 4.7e-09
+COUNT_S = 3e-09
 """Per entry, horizon and pass: a pass is a maintenance rule, side and funding."""
-FOLLOW_S = 4.1e-07
+FOLLOW_S = 4.5e-07
 """Per entry, horizon, leverage and scenario: outcomes and policies."""
-WRITE_S_PER_ROW = 2.2e-05
+WRITE_S_PER_ROW = 3e-05
 """Of counts and rates."""
 TABLE_S_PER_ROW = 3e-06
 """Of that, at the end, when all is counted."""

@@ -20,8 +20,8 @@ from backtest.store import Series, series_of
 from backtest.survival import Tables
 from backtest.units import instant_text
 
-HELD = 3
-"""Parts that a process holds: the one before, of which tasks are under way, this one, and the next."""
+HELD, MOST_HELD = 3, 8
+"""Parts that a process holds: the one before, of which tasks are under way, this one, and the next; more if short."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def _held(
             _holding.clear()
             _jobs.clear()
         if key not in _holding:
-            while len(_holding) >= HELD:
+            while _is_full(most_bars):
                 del _holding[next(iter(_holding))]
             if key[:2] not in _jobs:
                 _jobs.clear()
@@ -116,6 +116,13 @@ def _held(
             config: Config = pickle.loads(pickled)
             _holding[key] = part, _files(config) | seen_of(part)
         return _holding[key]
+
+
+def _is_full(most_bars: int | None) -> bool:
+    """Whether one more part would take more room than `HELD` of the longest do."""
+    bars = sum(grid.n_bars for part, _ in _holding.values() for grid in part.grids)
+    fits = most_bars is not None and bars <= (HELD - 1) * most_bars
+    return len(_holding) >= (MOST_HELD if fits else HELD)
 
 
 @dataclass(frozen=True)

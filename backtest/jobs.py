@@ -11,7 +11,7 @@ import numpy as np
 
 from backtest.cells import cells_of
 from backtest.config import Config
-from backtest.costs import entry_seconds
+from backtest.costs import READ_S_PER_BAR, entry_seconds
 from backtest.cross import cross_block
 from backtest.engine import count_block
 from backtest.errors import DataError
@@ -229,7 +229,8 @@ def _job(
     cells = horizons * leverages * cells_per_leverage([n for _, n in extents], followed=followed)
     size = max(1, CELLS_PER_TASK // cells)
     cut = [members[i : i + size] for members in groups for i in range(0, len(members), size)]
-    weights = [entry_seconds(horizons, leverages, len(members), labels, followed=followed) for members in cut]
+    read = READ_S_PER_BAR / len(cut)
+    weights = [read + entry_seconds(horizons, leverages, len(members), labels, followed=followed) for members in cut]
     return Job(name, [s.columns() for s in own], cut, parts, part, extents, cells, entries, weights)
 
 

@@ -37,8 +37,9 @@ class Progress:
 
     Notes
     -----
-    The rest is taken to go as fast as all that was done since the first piece began: units are estimates, and their
-    ratio to seconds is what is measured. A rate over the last few seconds jumps with every file that is written.
+    The rest is taken to go as fast as all that was done since something first was, when kernels are loaded: units are
+    estimates, and their ratio to seconds is what is measured. A rate over the last few seconds jumps with every file
+    that is written.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class Progress:
         self._known = dict(known or {})
         self._ratios = (0.0, 0.0)  # sums of what known pieces were expected to take, and take
         self._clock = clock
-        self._begun: float | None = None
+        self._begun: tuple[float, float] | None = None
         self._shown: Callable[[], None] = lambda: None
         self.label, self.done = "", 0.0
 
@@ -68,20 +69,21 @@ class Progress:
             self._ratios = self._ratios[0] + expected, self._ratios[1] + takes
         self._known[name] = takes if left is None else left
         self.label = label
-        if self._begun is None:
-            self._begun = self._clock()
         self._shown()
 
     def advance(self, by: float) -> None:
         """So much is done."""
         self.done += by
+        if self._begun is None:
+            self._begun = self._clock(), self.done
         self._shown()
 
     def seconds_left(self) -> float | None:
-        """Of the rest; None where nothing is done yet."""
-        if self._begun is None or not self.done:
+        """Of the rest; None as long as that cannot be told."""
+        since, before = self._begun or (0.0, self.done)
+        if self.done <= before:
             return None
-        return (self._clock() - self._begun) * max(0.0, self.total - self.done) / self.done
+        return (self._clock() - since) * max(0.0, self.total - self.done) / (self.done - before)
 
     def show_on(self, bar: Shown) -> None:
         """Show it on a bar from now on."""

@@ -114,7 +114,7 @@ def hours_side_by_side(size: Size, wall: Constants, cores: int) -> float:
 def _times(job: Job, wall: Constants, cpu: Constants) -> list[str]:
     size, spent = job.size, core_hours(job.size, cpu)
     each = [hours_side_by_side(size, wall, cores) for cores in CORES]
-    alone = hours(replace(size, workers=CORES[-1]), wall)
+    alone = hours(replace(size, workers=CORES[-1], memory=MEMORY * CORES[-1] // 2), wall)
     counts = [_short(size.symbols * size.bars), _short(size.verdicts)]
     return [job.name, *counts, _figure(spent), _dollars(spent * DOLLARS_PER_CORE_HOUR), *map(_figure, [*each, alone])]
 

@@ -81,7 +81,7 @@ def main() -> None:
             end = seen[-1][0]
             off = [(share, (left - (end - at)) / (end - at), left - (end - at)) for at, share, left in seen[:-1]]
             middle = [error for share, error, _ in off if 0.1 <= share <= 0.9]
-            late = [seconds for share, _, seconds in off if share > 0.9]
+            late = [seconds for share, _, seconds in off if share > 0.9] or [0.0]
             print(
                 f"{kind:14}{end:9.1f}{middle[0]:+12.0%}{max(middle, key=abs):+15.0%}{max(late, key=abs):+11.1f} s",
                 flush=True,

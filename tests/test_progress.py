@@ -1,4 +1,4 @@
-"""The time left follows from what was done since the first piece began."""
+"""The time left follows from what was done since something first was."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ class Clock:
 
 
 def test_an_even_pace_is_foretold() -> None:
-    """Two pieces of 100 and 300; begun at 5 s; 40 are done at 9 s, a tenth in 4 s: 36 s for the rest."""
+    """Two pieces of 100 and 300. 10 are done at 5 s, whatever that took, and 40 more at 9 s: 350 are left, 35 s."""
     clock = Clock()
     bar = Progress({"a": 100.0, "b": 300.0}, clock=clock)
-    clock.now = 5.0
     bar.begin("a", "a", 100.0)
+    clock.now = 5.0
+    bar.advance(10.0)
     assert bar.seconds_left() is None
     bar.advance(40.0)
     clock.now = 9.0
-    assert (bar.done, bar.total, bar.seconds_left()) == (40.0, 400.0, 36.0)
+    assert (bar.done, bar.total, bar.seconds_left()) == (50.0, 400.0, 35.0)
 
 
 def test_pieces_to_come_are_off_by_as_much_as_those_that_are_known() -> None:
@@ -47,5 +48,6 @@ def test_no_time_is_left_below_none() -> None:
     """More was done than was expected."""
     bar = Progress({"a": 1.0})
     bar.begin("a", "a", 1.0)
+    bar.advance(0.5)
     bar.advance(3.0)
     assert bar.seconds_left() == 0.0

@@ -117,7 +117,7 @@ def test_stretches_give_the_bytes_of_the_whole(case: str, tmp_path: Path, monkey
         assert told(Path(out)) == told(Path("whole"))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(histories.rows(max_bars=60), st.sampled_from([None, "mark", "last"]), st.integers(1, 12))
 def test_any_history_in_stretches_is_the_history(tmp_path_factory, rows, trigger, chunk) -> None:
     """Nulls anywhere, one price alone missing, no bar at all that can be entered: the same tables or the same error."""

@@ -33,14 +33,14 @@ ANSWER_S = 10.0
 """A scheduler answers within it, or is not there."""
 PATIENCE_S = 300.0
 """How long new workers, or a new scheduler, are waited for when all are lost."""
-AHEAD = 4
+AHEAD = 3
 """Batches under way per worker: enough that none waits for the next, few enough to bound memory."""
 POLL_S = 1.0
 """How often it is looked whether scheduler and workers are there."""
-BATCH_S = 0.1
-"""Work that is sent at a time: more of it under way reaches into more histories than a worker holds."""
-SCHEDULED_S = 0.002
-"""What a scheduler needs for each batch; those of many workers are larger, so that it keeps up."""
+BATCH_S = 0.5
+"""Work that is sent at a time: the processes together need some hundredths of a second for each."""
+SCHEDULED_S = 0.01
+"""What this process needs for each batch at most; those of many workers are larger, so that it keeps up."""
 MOST_PER_BATCH = 64
 GO_ON = "what was finished in a local run directory is kept, and goes on with --resume"
 
@@ -70,7 +70,10 @@ def local_cluster(count: int) -> Iterator[Cluster]:
     settings: dict[str, object] = {
         "distributed.scheduler.http.routes": [],
         "distributed.worker.http.routes": [],
-        "distributed.worker.profile.enabled": False,  # it would look at all stacks a hundred times a second
+        "distributed.worker.profile.enabled": False,  # what these do is not looked at, and takes a twentieth of a core
+        "distributed.admin.tick.interval": "1s",
+        "distributed.admin.system-monitor.interval": "5s",
+        "distributed.worker.memory.monitor-interval": "1s",
         "distributed.client.direct-to-workers": True,  # results take no way round by the scheduler
     }
     with quiet(), dask.config.set(settings):
