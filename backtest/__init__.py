@@ -10,56 +10,56 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from backtest.checks import check
-    from backtest.comparisons import compare
-    from backtest.config import Config, Data, Entries, Funding, Margin, Size, Statistics, Sweep, load_config
-    from backtest.days import liquidation_days, liquidation_episodes
-    from backtest.earnings import returns
+    from backtest.analysis.compare import compare
+    from backtest.analysis.events import events_of
+    from backtest.analysis.liquidation_days import liquidation_days, liquidation_episodes
+    from backtest.analysis.required_margin import required_margin
+    from backtest.analysis.returns import returns
+    from backtest.analysis.sensitivity import sensitivity
+    from backtest.analysis.walk_forward import walk_forward
+    from backtest.analysis.worst_days import worst_days
+    from backtest.config.models import Config, Data, Entries, Funding, Margin, Size, Statistics, Sweep, load_config
+    from backtest.data.dataset import read_history, write_history
+    from backtest.data.history import PriceHistory
+    from backtest.data.quality.check import check
+    from backtest.data.resample import resample
     from backtest.errors import BacktestError, ConfigError, DataError, RuleError
-    from backtest.events import events_of
-    from backtest.history import PriceHistory
-    from backtest.ingest.generic import import_generic
-    from backtest.required import required_margin
-    from backtest.resampling import resample
-    from backtest.results import Result, load
-    from backtest.runner import run
-    from backtest.sensitivities import sensitivity
-    from backtest.store import read_history, write_history
-    from backtest.walkforward import walk_forward
-    from backtest.worstdays import worst_days
+    from backtest.ingest.formats.generic import import_generic
+    from backtest.runs.result import Result, load
+    from backtest.runs.run import run
 
 _HOME = {
     "BacktestError": "errors",
     "ConfigError": "errors",
     "DataError": "errors",
     "RuleError": "errors",
-    "PriceHistory": "history",
-    "Result": "results",
-    "load": "results",
-    "run": "runner",
-    "check": "checks",
-    "compare": "comparisons",
-    "walk_forward": "walkforward",
-    "worst_days": "worstdays",
-    "import_generic": "ingest.generic",
-    "events_of": "events",
-    "liquidation_days": "days",
-    "liquidation_episodes": "days",
-    "resample": "resampling",
-    "sensitivity": "sensitivities",
-    "required_margin": "required",
-    "returns": "earnings",
-    "read_history": "store",
-    "write_history": "store",
-    "Config": "config",
-    "Data": "config",
-    "Entries": "config",
-    "Funding": "config",
-    "Margin": "config",
-    "Size": "config",
-    "Statistics": "config",
-    "Sweep": "config",
-    "load_config": "config",
+    "PriceHistory": "data.history",
+    "Result": "runs.result",
+    "load": "runs.result",
+    "run": "runs.run",
+    "check": "data.quality.check",
+    "compare": "analysis.compare",
+    "walk_forward": "analysis.walk_forward",
+    "worst_days": "analysis.worst_days",
+    "import_generic": "ingest.formats.generic",
+    "events_of": "analysis.events",
+    "liquidation_days": "analysis.liquidation_days",
+    "liquidation_episodes": "analysis.liquidation_days",
+    "resample": "data.resample",
+    "sensitivity": "analysis.sensitivity",
+    "required_margin": "analysis.required_margin",
+    "returns": "analysis.returns",
+    "read_history": "data.dataset",
+    "write_history": "data.dataset",
+    "Config": "config.models",
+    "Data": "config.models",
+    "Entries": "config.models",
+    "Funding": "config.models",
+    "Margin": "config.models",
+    "Size": "config.models",
+    "Statistics": "config.models",
+    "Sweep": "config.models",
+    "load_config": "config.models",
 }
 
 __all__ = [

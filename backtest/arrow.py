@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from backtest.errors import DataError
-from backtest.places import Place, scrubbed
+from backtest.filesystem import Place, scrubbed
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]

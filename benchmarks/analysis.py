@@ -28,7 +28,10 @@ from lifelines.utils import restricted_mean_survival_time
 from numpy.typing import NDArray
 from timing import best
 
-from backtest.analysis import (
+from backtest.analysis.compare import difference_interval
+from backtest.stats.bootstrap import jumps, mean_length, weights
+from backtest.stats.curve_interval import CurveInterval, curve_interval
+from backtest.stats.survival_curve import (
     conditional_survival,
     cumulative_incidence,
     event_incidence,
@@ -36,9 +39,6 @@ from backtest.analysis import (
     quantile_time,
     restricted_mean,
 )
-from backtest.bootstrap import jumps, mean_length, weights
-from backtest.comparisons import difference_interval
-from backtest.curve_intervals import CurveInterval, curve_interval
 
 try:
     import arch.bootstrap

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from backtest.demo_history import FUNDING_MS, LEVEL, MINUTES_PER_YEAR, TICKS, demo_history
-from backtest.history import PriceHistory
-from backtest.store import write_history
+from backtest.data.dataset import write_history
+from backtest.data.history import PriceHistory
+from backtest.data.synthetic import FUNDING_MS, LEVEL, MINUTES_PER_YEAR, TICKS, demo_history
 
 ROOT = Path(__file__).parents[1]
 MINUTE_MS = 60_000

@@ -7,7 +7,7 @@
 where a pass is a group of scenarios of one side, maintenance rule and funding that are counted together, the bars it
 sees are those of its chunks and their entries' windows, a row is a scenario × horizon × leverage of a symbol, and a
 cell a row × calendar block. Histories are read ahead: where reading takes longer than counting, counting is hidden
-behind it instead (see `Size.amounts`). Plans (`backtest.costs`) do without SWEEP_S and WRITE_S_PER_CELL.
+behind it instead (see `Size.amounts`). Plans (`backtest.runs.memory`) do without SWEEP_S and WRITE_S_PER_CELL.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from backtest.jobs import CELLS_PER_TASK
-from backtest.memory import PARTS, budget_of
-from backtest.streams import own_bars
-from backtest.survival import COUNTS, OUTCOMES
-from backtest.work import CHUNK_BARS
+from backtest.engine.cohorts import CHUNK_BARS
+from backtest.runs.chunked_input import own_bars
+from backtest.runs.memory import PARTS, budget_of
+from backtest.runs.tasks import CELLS_PER_TASK
+from backtest.stats.survival_table import COUNTS, OUTCOMES
 
 Float = NDArray[np.float64]
 Constants = Mapping[str, float]

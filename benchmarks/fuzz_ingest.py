@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.ingest.mutations import KINDS, LAYOUTS, run
+from tests._support.mutations import KINDS, LAYOUTS, run
 
 VERDICTS = ("refused", "warned", "same", "shorter", "slight", "WRONG")
 

@@ -24,12 +24,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pcsv
 
-from backtest.checks import check
-from backtest.demo_history import demo_history
-from backtest.history import PriceHistory
-from backtest.ingest.binance import import_binance
-from backtest.ingest.binance_rows import BARS
-from backtest.store import read_history, write_history
+from backtest.data.dataset import read_history, write_history
+from backtest.data.history import PriceHistory
+from backtest.data.quality.check import check
+from backtest.data.synthetic import demo_history
+from backtest.ingest.binance.importer import import_binance
+from backtest.ingest.binance.rows import BARS
 
 SYMBOL = "DEMOUSDT"
 MINUTE = 60_000

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaincinv, ndtri, stdtrit
 
-from backtest import intervals
-from backtest.curve_intervals import curve_interval
+from backtest.stats import binomial_interval
+from backtest.stats.curve_interval import curve_interval
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
@@ -112,14 +112,14 @@ def plain(variance: Variance) -> Form:
 def record(entries: Int, survived: Int, horizon: int, block: int, span: int, day: int, confidence: float) -> Bounds:
     """The interval of record."""
     opened = np.broadcast_to(entries, survived.shape)
-    found = intervals.survival_interval(opened, survived, horizon, block, span, day, confidence)
+    found = binomial_interval.survival_interval(opened, survived, horizon, block, span, day, confidence)
     return found.low, found.high, found.few_blocks
 
 
 def curve(entries: Int, survived: Int, horizon: int, block: int, span: int, day: int, confidence: float) -> Bounds:
     """The interval of Kaplan–Meier curves on the effective trials of record, at the first horizon."""
     opened = np.broadcast_to(entries, survived.shape)
-    found = intervals.survival_interval(opened, survived, horizon, block, span, day, confidence)
+    found = binomial_interval.survival_interval(opened, survived, horizon, block, span, day, confidence)
     total, dead = opened.sum(axis=1)[:, None, None], (opened - survived).sum(axis=1)[:, None, None]
     bounds = curve_interval([1], total, dead, 0 * dead, trials=found.n_eff[:, None, None], confidence=confidence)
     return bounds.low[:, 0, 0], bounds.high[:, 0, 0], found.few_blocks
@@ -130,7 +130,7 @@ def _third(n_blocks: int) -> int:
 
 
 def _sixth(n_blocks: int) -> int:
-    return intervals.cosines(n_blocks, n_blocks)
+    return binomial_interval.cosines(n_blocks, n_blocks)
 
 
 FORMS: dict[str, tuple[str, Form]] = {

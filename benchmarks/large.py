@@ -20,12 +20,13 @@ from pathlib import Path
 if __name__ == "__main__":  # benchmarks are a package here
     sys.path[0] = str(Path(__file__).parents[1])
 
-from backtest.engine import count_block
-from backtest.executors.local import map_ordered
-from backtest.memory import memory_of
-from backtest.sources import config_of, grid_for, sources_named, work_of
-from backtest.survival import Tables
-from backtest.sweep import Scenario, groups_of, scenarios_at, scenarios_of
+from backtest.config.scenarios import Scenario, groups_of, scenarios_at, scenarios_of
+from backtest.engine.count_by_threshold import count_block
+from backtest.engine.prepare import work_of
+from backtest.runs.executors.threads import map_ordered
+from backtest.runs.inputs import config_of, grid_for, sources_named
+from backtest.runs.memory import memory_of
+from backtest.stats.survival_table import Tables
 from benchmarks.children import Measured, bytes_of, dataset, machine, measured, put, table
 
 CONFIG = """\

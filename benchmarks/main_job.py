@@ -20,16 +20,16 @@ import numpy as np
 from timing import best
 
 import backtest as bt
-from backtest.barrier import TIE
-from backtest.config import Config
-from backtest.demo_history import demo_history
-from backtest.engine import adverse_series, count_block, first_crossings, series_of
-from backtest.executors.local import map_ordered
-from backtest.grids import grid_of
-from backtest.history import PriceHistory
-from backtest.sources import work_of
-from backtest.sweep import Scenario, scenarios_of
-from backtest.work import Work
+from backtest.config.models import Config
+from backtest.config.scenarios import Scenario, scenarios_of
+from backtest.data.history import PriceHistory
+from backtest.data.synthetic import demo_history
+from backtest.engine.bars import grid_of
+from backtest.engine.cohorts import Work
+from backtest.engine.count_by_threshold import adverse_series, count_block, first_crossings, series_of
+from backtest.engine.prepare import work_of
+from backtest.engine.thresholds import TIE
+from backtest.runs.executors.threads import map_ordered
 
 HORIZONS = ("1h", "2h", "4h", "8h", "12h", "1d", "2d", "3d", "5d", "7d", "14d", "21d", "30d")
 MAINTENANCE = 0.004

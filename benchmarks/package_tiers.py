@@ -18,9 +18,9 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from backtest.errors import RuleError
-from backtest.ingest.tier_sources import NO_END
-from backtest.ingest.tiers import tiers_csv
-from backtest.rules.tiers import DatedTable, TierTable
+from backtest.ingest.tiers.formats import NO_END
+from backtest.ingest.tiers.importer import tiers_csv
+from backtest.margin.tiers import DatedTable, TierTable
 from backtest.units import instant_text
 
 OUT = Path(__file__).parents[1] / "backtest" / "rules" / "tables" / "binance-usdm"

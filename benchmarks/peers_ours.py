@@ -9,18 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 import backtest as bt
-from backtest.barrier import TIE
-from backtest.bootstrap import jumps, mean_length, weights
-from backtest.comparisons import difference_interval
-from backtest.config import Config
-from backtest.curve_intervals import curve_interval
-from backtest.demo_history import demo_history
-from backtest.engine import count_block, critical_leverages, first_crossings
-from backtest.grids import grid_of
-from backtest.history import PriceHistory
-from backtest.sources import work_of
-from backtest.sweep import Scenario, scenarios_of
-from backtest.work import Work
+from backtest.analysis.compare import difference_interval
+from backtest.config.models import Config
+from backtest.config.scenarios import Scenario, scenarios_of
+from backtest.data.history import PriceHistory
+from backtest.data.synthetic import demo_history
+from backtest.engine.bars import grid_of
+from backtest.engine.cohorts import Work
+from backtest.engine.count_by_threshold import count_block, critical_leverages, first_crossings
+from backtest.engine.prepare import work_of
+from backtest.engine.thresholds import TIE
+from backtest.stats.bootstrap import jumps, mean_length, weights
+from backtest.stats.curve_interval import curve_interval
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]

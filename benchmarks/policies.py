@@ -12,19 +12,19 @@ from dataclasses import replace
 
 import numpy as np
 
-from backtest.barrier import MarginTerms
-from backtest.config import Funding, Size
-from backtest.demo_history import demo_history
-from backtest.grids import Grid, grid_of
-from backtest.kernels.jit import Float, kernel
-from backtest.kernels.lives import LIFE, Course, lines_between, live, reach, walk_bar, write_life
-from backtest.kernels.position import TIE, Records, exit_price, heeds_call, period_at, scale_in_price
-from backtest.lives import openings_of, positions_of
-from backtest.policy import Deleverage, Exit, Ladder, Policy, ScaleIn, TopUp
-from backtest.rules.packaged import packaged_tables
-from backtest.stage import stage_of
-from backtest.sweep import Maintenance, Scenario
-from backtest.work import Work
+from backtest.config.models import Funding, Size
+from backtest.config.policies import Deleverage, Exit, Ladder, Policy, ScaleIn, TopUp
+from backtest.config.scenarios import Maintenance, Scenario
+from backtest.data.synthetic import demo_history
+from backtest.engine.bars import Grid, grid_of
+from backtest.engine.cohorts import Work
+from backtest.engine.kernels.jit import Float, kernel
+from backtest.engine.kernels.policy_loop import LIFE, Course, lines_between, live, reach, walk_bar, write_life
+from backtest.engine.kernels.position import TIE, Records, exit_price, heeds_call, period_at, scale_in_price
+from backtest.engine.policy_inputs import stage_of
+from backtest.engine.policy_simulation import openings_of, positions_of
+from backtest.engine.thresholds import MarginTerms
+from backtest.margin.packaged_tiers import packaged_tables
 
 LEVERAGES = (2.0, 3.0, 5.0, 10.0, 15.0, 25.0)
 MONTH = 30 * 1440

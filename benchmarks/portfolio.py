@@ -17,13 +17,14 @@ import numpy as np
 from timing import best
 
 import backtest as bt
-from backtest.barrier import TIE
-from backtest.config import Config
-from backtest.cross import Local, cross_block, local_of
-from backtest.demo_history import LEVEL, demo_history
-from backtest.history import PRICES, PriceHistory
-from backtest.portfolio import CrossWork, cross_grids_of, cross_scenarios_of, cross_work_of
-from backtest.sources import sources_of
+from backtest.config.models import Config
+from backtest.config.portfolio_scenarios import cross_scenarios_of
+from backtest.data.history import PRICES, PriceHistory
+from backtest.data.synthetic import LEVEL, demo_history
+from backtest.engine.count_portfolio import Local, cross_block, local_of
+from backtest.engine.portfolio import CrossWork, cross_work_of
+from backtest.engine.thresholds import TIE
+from backtest.runs.inputs import cross_grids_of, sources_of
 
 WEIGHTS = {"A": 0.30, "B": 0.20, "C": -0.25, "D": 0.10, "E": -0.15}
 BETA = {"A": 1.0, "B": 1.2, "C": 0.9, "D": 1.5, "E": 1.1}

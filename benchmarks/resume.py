@@ -20,7 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import backtest as bt
-from backtest.demo_history import demo_history
+from backtest.data.synthetic import demo_history
 
 CONFIG = """\
 [data]

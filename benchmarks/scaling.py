@@ -24,8 +24,8 @@ if __name__ == "__main__":  # benchmarks are a package here
 
 import numpy as np
 
-from backtest import costs
-from backtest.memory import memory_allowed
+from backtest.runs import memory as costs
+from backtest.runs.memory import memory_allowed
 from backtest.units import duration_ms
 from benchmarks import cost_model, forecasts
 from benchmarks.children import Measured, bytes_of, dataset, machine, measured, put, table
@@ -329,7 +329,7 @@ def constants_text(model: Model) -> str:
 
 
 def paste(model: Model) -> str:
-    """Ready for backtest/costs.py."""
+    """Ready for backtest/runs/memory.py."""
     lines = [f"{name} = {value:.2g}" for name, value in (model.plan | model.disk).items()]
     lines += [f"{name} = {round(model.memory[name] / MIB)} << 20" for name in ("BASE_BYTES", "BYTES_PER_WORKER")]
     return "\n".join([*lines, f"BYTES_PER_HELD_BAR = {round(model.memory['BYTES_PER_HELD_BAR'])}"])
@@ -379,7 +379,7 @@ def main() -> None:
     model = fitted(results)
     text = report(results, new, model, time.perf_counter() - began)
     ahead = forecasts.text(model.wall, model.cpu, model.memory, model.disk)
-    print(f"{text}\n\n{ahead}\n\nfor backtest/costs.py:\n\n{paste(model)}")
+    print(f"{text}\n\n{ahead}\n\nfor backtest/runs/memory.py:\n\n{paste(model)}")
     if given.write:
         from benchmarks.scaling_picture import draw
 

@@ -21,16 +21,16 @@ import numpy as np
 from main_job import HORIZONS, best, sweep_all
 
 import backtest as bt
-from backtest.config import Config, Size
-from backtest.demo_history import demo_history
-from backtest.engine import compiled, price_ratio_of, series_of
-from backtest.grids import grid_of
-from backtest.history import PriceHistory
-from backtest.rules.packaged import packaged_tables
-from backtest.rules.tiers import DatedTable, TierTable
-from backtest.sources import work_of
-from backtest.sweep import Scenario, scenarios_of
-from backtest.work import Work
+from backtest.config.models import Config, Size
+from backtest.config.scenarios import Scenario, scenarios_of
+from backtest.data.history import PriceHistory
+from backtest.data.synthetic import demo_history
+from backtest.engine.bars import grid_of
+from backtest.engine.cohorts import Work
+from backtest.engine.count_by_threshold import compiled, price_ratio_of, series_of
+from backtest.engine.prepare import work_of
+from backtest.margin.packaged_tiers import packaged_tables
+from backtest.margin.tiers import DatedTable, TierTable
 
 NOTIONALS = (1_000.0, 60_000.0, 900_000.0, 15_000_000.0, 120_000_000.0)
 ASKED = 1.2

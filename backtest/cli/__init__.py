@@ -7,8 +7,8 @@ import sys
 
 import click
 
-from backtest.cli import datasets, fetch, histories, imports, results, rules, run  # noqa: F401  each adds its commands to the group
-from backtest.cli.shared import cli
+from backtest.cli import analysis, data, fetch, ingest, margin, results, run  # noqa: F401  each adds its commands to the group
+from backtest.cli._options import cli
 from backtest.errors import BacktestError, DataError
 
 __all__ = ["cli", "main"]
@@ -58,6 +58,6 @@ def _terminate(number: int, frame: object) -> None:
 
 
 def _complain(error: BacktestError) -> None:
-    from backtest.places import scrubbed
+    from backtest.filesystem import scrubbed
 
     click.echo(f"error: {scrubbed(str(error))}", err=True)

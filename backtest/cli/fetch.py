@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from backtest.cli.shared import cli, overwrite_option, say
+from backtest.cli._options import cli, overwrite_option, say
 
 if TYPE_CHECKING:
-    from backtest.ingest.merging import Imported
+    from backtest.ingest.merge import Imported
 
 start_option = click.option("--from", "start", required=True, help="First day, UTC, such as 2021-01-01.")
 end_option = click.option("--to", "end", help="End, which is not included; default: now.")
@@ -52,8 +52,8 @@ def binance(
     Months are asked for first, and the days of those that are not published yet. After an interruption the same
     command goes on where it was.
     """
-    from backtest.ingest.download import Manners
-    from backtest.ingest.fetch_binance import BASE_URL, fetch_binance
+    from backtest.ingest.download.binance import BASE_URL, fetch_binance
+    from backtest.ingest.download.mirror import Manners
 
     done = fetch_binance(
         symbols,
@@ -103,7 +103,7 @@ def ccxt(
 
     Symbols are ccxt's (BTC/USDT:USDT) or the exchange's own (BTCUSDT).
     """
-    from backtest.ingest.fetch_ccxt import fetch_ccxt
+    from backtest.ingest.download.ccxt import fetch_ccxt
 
     done = fetch_ccxt(
         exchange,

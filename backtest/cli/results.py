@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from backtest.cli.shared import cli, emit, json_option, say
+from backtest.cli._options import cli, emit, json_option, say
 from backtest.units import duration_ms
 
 
@@ -13,7 +13,7 @@ from backtest.units import duration_ms
 @json_option
 def runs(folder: str, as_json: bool) -> None:
     """Runs in a folder and below it: finished, running, unfinished (and how to go on) or damaged (what is missing)."""
-    from backtest.run_states import run_states, runs_text
+    from backtest.runs.registry import run_states, runs_text
 
     found = run_states(folder)
     if as_json:
@@ -40,7 +40,7 @@ def choose(
     as_json: bool,
 ) -> None:
     """The largest leverage such that it and every lower one meet the target."""
-    from backtest.results import load
+    from backtest.runs.result import load
 
     result = load(run_directory)
     choices = result.choose(survival, horizon, confidence, worst_over, by)
@@ -48,7 +48,7 @@ def choose(
         rows = choices.astype(object).where(choices.notna(), None).to_dict("records")
         emit({"run": run_directory, **choices.attrs, "choices": rows})
     else:
-        from backtest.console import choices_text
+        from backtest.report.terminal import choices_text
 
         say(choices_text(choices))
 
@@ -71,10 +71,10 @@ def regimes(
     as_json: bool,
 ) -> None:
     """Survival by regime: year, hour, volatility at entry, or whatever the run counted apart."""
-    from backtest.console import regimes_text
-    from backtest.plots.days import save_plot
-    from backtest.plots.regimes import at_leverage, plot_regimes
-    from backtest.results import load
+    from backtest.report.plots.liquidation_days import save_plot
+    from backtest.report.plots.regimes import at_leverage, plot_regimes
+    from backtest.report.terminal import regimes_text
+    from backtest.runs.result import load
 
     result = load(run_directory)
     longest = max(result.info["config"]["sweep"]["horizon"], key=duration_ms)
@@ -95,9 +95,9 @@ def regimes(
 @json_option
 def compare(runs: tuple[str, str], horizon: str | None, confidence: float | None, as_json: bool) -> None:
     """How much more survived in the second run than in the first, row by row that both have."""
-    from backtest.comparisons import compare as compare_runs
-    from backtest.console import compare_text
-    from backtest.results import load
+    from backtest.analysis.compare import compare as compare_runs
+    from backtest.report.terminal import compare_text
+    from backtest.runs.result import load
 
     found = compare_runs(load(runs[0]), load(runs[1]), horizon, confidence)
     if as_json:
@@ -111,8 +111,8 @@ def compare(runs: tuple[str, str], horizon: str | None, confidence: float | None
 @click.option("--survival", default=0.95, show_default=True, help="Target for the lower bound.")
 def report(run_directory: str, survival: float) -> None:
     """Write RUN/report.html, one self-contained page."""
-    from backtest.results import load
-    from backtest.worstdays import worst_days
+    from backtest.analysis.worst_days import worst_days
+    from backtest.runs.result import load
 
     result = load(run_directory)
     say(str(result.report(survival, worst=worst_days(result, survival))))

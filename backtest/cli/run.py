@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from backtest.cli.shared import cli, emit, json_option, overwrite_option, say
+from backtest.cli._options import cli, emit, json_option, overwrite_option, say
 from backtest.errors import ConfigError
 
 
@@ -26,8 +26,8 @@ def threads_or_dask(context: click.Context, option: click.Parameter, value: str 
 @click.option("--workers", type=int, help="Threads; default: one per core.")
 def demo(out: str, workers: int | None) -> None:
     """Generate five years of 1-minute bars, sweep them, print the leverage table, write the report."""
-    from backtest.console import choices_text, leverage_text
-    from backtest.demo import run_demo
+    from backtest.cli.demo import run_demo
+    from backtest.report.terminal import choices_text, leverage_text
 
     result, page = run_demo(out, workers, lambda line: click.echo(line, err=True))
     say(leverage_text(result.table))
@@ -64,10 +64,10 @@ def run(
     as_json: bool,
 ) -> None:
     """Sweep every scenario over every entry."""
-    from backtest.estimates import planned
     from backtest.logs import logged, tell
-    from backtest.placing import default_directory, unfinished_directory
-    from backtest.runner import run as run_sweep
+    from backtest.runs.estimate import planned
+    from backtest.runs.run import run as run_sweep
+    from backtest.runs.run_directory import default_directory, unfinished_directory
 
     if not config.endswith(".toml"):
         raise ConfigError(f"CONFIG must be a .toml file; got {config!r}")
@@ -114,7 +114,7 @@ def run(
 @json_option
 def doctor(as_json: bool) -> None:
     """Versions, threads, cache, memory, and what is slow or wrong on this machine. Exit 1 if something is wrong."""
-    from backtest.doctor import diagnose
+    from backtest.cli.doctor import diagnose
 
     found = diagnose()
     if as_json:

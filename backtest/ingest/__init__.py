@@ -1,6 +1,6 @@
-"""Histories from elsewhere: one module per source, whose ``open_table`` reads a file; ``fetch_*`` takes the network.
+"""Importers and downloaders: files of exchanges and tools → dataset.
 
-`merging` lays prices, mark prices and funding over each other by bar. The result must pass `backtest.checks` and is
-written by `backtest.adding`. What cannot be used is refused with file, row, column, value and rule, never repaired;
-what cannot be told is asked for; what looks wrong is said.
+In: files or archives; `formats/` has one module per format, whose ``open_table`` reads a file as columns; `download/`
+takes the network. Out: a dataset that passes `backtest.data.quality.check`, written by `backtest.data.writer`. What
+cannot be used is refused with file, row, column, value and rule; what cannot be told is asked for.
 """

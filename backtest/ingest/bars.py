@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from backtest.arrow import Bool, Float, Int
+from backtest.data.history import LAST
+from backtest.data.quality.row_rules import row_faults
 from backtest.errors import DataError
-from backtest.faults import row_faults
-from backtest.history import LAST
-from backtest.ingest.doubts import doubt_quote_volume
-from backtest.ingest.reading import Kind
-from backtest.ingest.remarks import Remarks
-from backtest.ingest.stamps import Stamps, bar_opens, check_order, times
-from backtest.ingest.tables import SourceTable, numbers
+from backtest.ingest.columns import SourceTable, numbers
+from backtest.ingest.messages import Remarks
+from backtest.ingest.options import Kind
+from backtest.ingest.plausibility import doubt_quote_volume
+from backtest.ingest.timestamps import Stamps, bar_opens, check_order, times
 from backtest.units import instant_text
 
 

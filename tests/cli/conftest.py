@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from backtest.cli import main
-from tests.histories import HOUR, random_rows
+from tests._support.histories import HOUR, random_rows
 from tests.oracles.walk import Rows
 
 START = 1_577_836_800_000  # 2020-01-01T00:00Z

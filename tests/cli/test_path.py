@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from backtest.config import load_config
+from backtest.config.models import load_config
 from tests.cli.conftest import CONFIG, N_BARS, Done, entries_of, import_words, spawned, typed
 
 SURVIVAL = (
@@ -106,7 +106,7 @@ def test_where_keeps_the_rows_that_the_condition_names(place: Path) -> None:
 
 
 def test_too_many_events_ask_for_a_condition(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backtest.events.UNASKED_ROWS", 100)
+    monkeypatch.setattr("backtest.analysis.events.UNASKED_ROWS", 100)
     done = typed("events", "sweep.toml", "--out", "e.csv")
     assert (done.code, done.out) == (2, "")
     assert "narrow them with --where, or ask for --all" in done.err

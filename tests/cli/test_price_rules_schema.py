@@ -9,7 +9,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from backtest.rules.reading import KEYS as INPUTS
+from backtest.margin.position_input import KEYS as INPUTS
 from tests.cli.conftest import spawned, typed
 from tests.cli.test_path import EXAMPLE, silent
 

@@ -52,7 +52,7 @@ def interrupted(place: Path, module: str, name: str, *words: str) -> tuple[int, 
 def test_an_interrupted_run_exits_with_130_and_leaves_nothing(place: Path, workers: str) -> None:
     before = entries_of(place)
     words = ["run", "sweep.toml", "--out", "new/folders/run", "--workers", workers]
-    code, out, err = interrupted(place, "jobs", "count_block", *words)
+    code, out, err = interrupted(place, "runs.tasks", "count_block", *words)
     assert (code, out, err.strip()) == (130, "", "interrupted")
     assert entries_of(place) == before
 
@@ -60,12 +60,14 @@ def test_an_interrupted_run_exits_with_130_and_leaves_nothing(place: Path, worke
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_interrupted_events_exit_with_130_and_leave_nothing(place: Path) -> None:
     before = entries_of(place)
-    code, out, err = interrupted(place, "events", "first_crossings", "events", "sweep.toml", "--out", "new/e.parquet")
+    code, out, err = interrupted(
+        place, "analysis.events", "first_crossings", "events", "sweep.toml", "--out", "new/e.parquet"
+    )
     assert (code, out, err.strip()) == (130, "", "interrupted")
     assert entries_of(place) == before
 
 
-@pytest.mark.parametrize("step", ["job_files.write_blocks", "runner.rate_rows", "placing.commit"])
+@pytest.mark.parametrize("step", ["runs.checkpoint.write_blocks", "runs.run.rate_rows", "runs.run_directory.commit"])
 @pytest.mark.parametrize("there", [False, True], ids=["new", "overwrite"])
 def test_a_run_that_fails_inside_leaves_what_was_there(
     place: Path, monkeypatch: pytest.MonkeyPatch, step: str, there: bool
@@ -87,10 +89,10 @@ def test_a_run_that_fails_inside_leaves_what_was_there(
     assert not there or (place / "runs/one/run.json").read_bytes() == kept
     monkeypatch.undo()
     # Parts that were finished before the fault are kept, out of sight, and taken up again.
-    finished = step != "job_files.write_blocks"
+    finished = step != "runs.checkpoint.write_blocks"
     assert (place / "runs/.one.partial").exists() == finished
     if finished:
-        monkeypatch.setattr("backtest.job_files.write_blocks", fail)
+        monkeypatch.setattr("backtest.runs.checkpoint.write_blocks", fail)
     monkeypatch.chdir(place)
     silent(typed("run", "sweep.toml", "--out", "runs/one", *(["--overwrite"] if there else []), "--resume"))
     assert not (place / "runs/.one.partial").exists()
@@ -125,7 +127,7 @@ def test_the_old_run_stays_when_the_new_one_cannot_take_its_place(
 def test_events_that_fail_inside_leave_what_was_there(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (place / "e.csv").write_text("mine")
     before = entries_of(place)
-    monkeypatch.setattr("backtest.events._batch", lambda *arguments: 1 / 0)
+    monkeypatch.setattr("backtest.analysis.events._batch", lambda *arguments: 1 / 0)
     for out in ("e.csv", "new/e.parquet"):
         with pytest.raises(ZeroDivisionError):
             typed("events", "sweep.toml", "--out", out, "--overwrite")

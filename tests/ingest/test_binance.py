@@ -16,14 +16,14 @@ import pyarrow.csv as pcsv
 import pytest
 from click.testing import CliRunner
 
-from backtest.checks import check
 from backtest.cli import cli
+from backtest.data.dataset import read_history
+from backtest.data.quality.check import check
 from backtest.errors import BacktestError, ConfigError, DataError
-from backtest.ingest import archives
-from backtest.ingest.binance import import_binance
-from backtest.ingest.binance_rows import BARS, FUNDING
-from backtest.ingest.merging import Imported
-from backtest.store import read_history
+from backtest.ingest import zip_csv
+from backtest.ingest.binance.importer import import_binance
+from backtest.ingest.binance.rows import BARS, FUNDING
+from backtest.ingest.merge import Imported
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "formats" / "FILUSDT-1m-2025-09.head200.csv"
 HOUR = 3_600_000
@@ -497,7 +497,7 @@ def test_a_zip_that_is_not_one_csv_within_bounds_is_refused(content: bytes, mess
 
 
 def test_no_more_bytes_are_read_than_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archives, "MOST_BYTES", 1000)
+    monkeypatch.setattr(zip_csv, "MOST_BYTES", 1000)
     for suffix in (".csv", ".zip"):
         file = put(tmp_path / "klines" / f"BTCUSDT-1h-2021-05-01{suffix}", DAY)
         with pytest.raises(DataError, match=r"[\d,]+ bytes.*at most 1,000"):

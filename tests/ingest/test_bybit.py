@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from backtest.data.dataset import read_history
 from backtest.errors import ConfigError, DataError
-from backtest.ingest import bybit
-from backtest.ingest.merging import Imported
-from backtest.ingest.reading import Reading
-from backtest.ingest.sources import import_files
-from backtest.store import read_history
-from tests.ingest.layouts import LAYOUTS
-from tests.ingest.market import HOUR, T0, market_of
+from backtest.ingest.formats import bybit
+from backtest.ingest.importer import import_files
+from backtest.ingest.merge import Imported
+from backtest.ingest.options import Reading
+from tests._support.layouts import LAYOUTS
+from tests._support.market import HOUR, T0, market_of
 
 MT4 = "BTCUSDT_1_2024-01-01_2024-01-31.csv.gz"
 MINUTES = (

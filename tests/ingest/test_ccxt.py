@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from backtest.data.dataset import read_history
 from backtest.errors import ConfigError, DataError
-from backtest.ingest import ccxt
-from backtest.ingest.merging import Imported
-from backtest.ingest.reading import Reading
-from backtest.ingest.sources import import_files
-from backtest.store import read_history
-from tests.ingest.market import HOUR, T0
+from backtest.ingest.formats import ccxt
+from backtest.ingest.importer import import_files
+from backtest.ingest.merge import Imported
+from backtest.ingest.options import Reading
+from tests._support.market import HOUR, T0
 
 BARS = [[T0 + HOUR * k, 10 + k, 12.5 + k, 9, 11 + k, 5] for k in range(3)]
 Json = Callable[..., Path]

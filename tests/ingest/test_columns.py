@@ -10,12 +10,12 @@ import pytest
 from click.testing import CliRunner
 
 from backtest.cli import cli
+from backtest.data.dataset import read_history
 from backtest.errors import ConfigError, DataError
-from backtest.ingest.generic import import_generic
-from backtest.ingest.merging import Imported
-from backtest.ingest.reading import Reading
-from backtest.store import read_history
-from tests.ingest.market import HOUR, T0, market_of
+from backtest.ingest.formats.generic import import_generic
+from backtest.ingest.merge import Imported
+from backtest.ingest.options import Reading
+from tests._support.market import HOUR, T0, market_of
 
 File = Callable[..., Path]
 PRICES = ("10,12,9,11,5", "11,13,10,12,6", "12,14,11,13,7")

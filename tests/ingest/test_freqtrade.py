@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from backtest.data.dataset import read_history
 from backtest.errors import ConfigError, DataError
-from backtest.ingest.freqtrade import import_freqtrade
-from backtest.store import read_history
-from tests.ingest.layouts import LAYOUTS
-from tests.ingest.market import HOUR, T0, market_of
+from backtest.ingest.formats.freqtrade import import_freqtrade
+from tests._support.layouts import LAYOUTS
+from tests._support.market import HOUR, T0, market_of
 
 REAL = Path(__file__).parents[2].parent / "shared/data/formats"
 Renamed = Callable[[dict[str, str]], Path]

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from backtest.checks import Gap, check
+from backtest.data.dataset import read_history, write_history
+from backtest.data.quality.check import Gap, check
+from backtest.engine.bars import grid_of
 from backtest.errors import ConfigError, DataError
-from backtest.grids import grid_of
-from backtest.ingest.generic import import_generic
-from backtest.ingest.merging import Imported
-from backtest.store import read_history, write_history
+from backtest.ingest.formats.generic import import_generic
+from backtest.ingest.merge import Imported
 
 REAL = Path(__file__).parents[2].parent / "shared/data/binance_um"
 HOUR = 3_600_000

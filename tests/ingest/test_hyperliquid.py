@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backtest.checks import check
+from backtest.data.dataset import read_history
+from backtest.data.quality.check import check
 from backtest.errors import ConfigError, DataError
-from backtest.ingest import hyperliquid
-from backtest.ingest.merging import Imported
-from backtest.ingest.sources import import_files
-from backtest.store import read_history
-from tests.ingest.market import HOUR, T0
+from backtest.ingest.formats import hyperliquid
+from backtest.ingest.importer import import_files
+from backtest.ingest.merge import Imported
+from tests._support.market import HOUR, T0
 
 REAL = Path(__file__).parents[2].parent / "shared/data/hyperliquid"
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from backtest.data.dataset import read_history
 from backtest.errors import ConfigError, DataError
-from backtest.ingest import okx
-from backtest.ingest.merging import Imported
-from backtest.ingest.sources import import_files
-from backtest.store import read_history
-from tests.ingest.layouts import OKX_FUNDING
-from tests.ingest.market import HOUR, T0
+from backtest.ingest.formats import okx
+from backtest.ingest.importer import import_files
+from backtest.ingest.merge import Imported
+from tests._support.layouts import OKX_FUNDING
+from tests._support.market import HOUR, T0
 
 HEAD = "instrument_name,open,high,low,close,vol,vol_ccy,vol_quote,open_time,confirm\n"
 

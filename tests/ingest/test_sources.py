@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from backtest.checks import check
 from backtest.cli import cli
+from backtest.data.dataset import read_history
+from backtest.data.quality.check import check
 from backtest.errors import ConfigError, DataError
-from backtest.ingest import bybit, ccxt
-from backtest.ingest.alignment import lag_of, zone_by_mark
-from backtest.ingest.merging import Imported
-from backtest.ingest.opening import files_of
-from backtest.ingest.sources import import_files
-from backtest.store import read_history
-from tests.ingest.layouts import LAYOUTS, Layout
-from tests.ingest.market import HOUR, T0, Market, market_of
-from tests.ingest.mutations import KINDS, run
+from backtest.ingest.clock_alignment import lag_of, zone_by_mark
+from backtest.ingest.files import files_of
+from backtest.ingest.formats import bybit, ccxt
+from backtest.ingest.importer import import_files
+from backtest.ingest.merge import Imported
+from tests._support.layouts import LAYOUTS, Layout
+from tests._support.market import HOUR, T0, Market, market_of
+from tests._support.mutations import KINDS, run
 
 Written = Callable[..., Path]
 

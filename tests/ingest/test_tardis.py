@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from backtest.data.dataset import read_history
 from backtest.errors import ConfigError, DataError
-from backtest.ingest import tardis
-from backtest.ingest.merging import Imported
-from backtest.ingest.tardis import import_tardis
-from backtest.store import read_history
-from tests.ingest.layouts import LAYOUTS, TARDIS
-from tests.ingest.market import HOUR, T0, market_of
+from backtest.ingest.formats import tardis
+from backtest.ingest.formats.tardis import import_tardis
+from backtest.ingest.merge import Imported
+from tests._support.layouts import LAYOUTS, TARDIS
+from tests._support.market import HOUR, T0, market_of
 
 MINUTE = 60_000
 Tick = tuple[float, object, object, object, object]

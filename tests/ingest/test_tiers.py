@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from backtest.cli import cli
 from backtest.errors import ConfigError, RuleError
-from backtest.ingest import tiers
-from backtest.ingest.tiers import ImportedTiers, import_tiers, tiers_csv
-from backtest.rules.tiers import DatedTable, TierTable, read_tier_tables
+from backtest.ingest.tiers import importer
+from backtest.ingest.tiers.importer import ImportedTiers, import_tiers, tiers_csv
+from backtest.margin.tiers import DatedTable, TierTable, read_tier_tables
 from backtest.units import instant_ms
 
 REAL = Path(__file__).parents[2].parent / "shared/data/tiers"
@@ -330,7 +330,7 @@ def tables(draw: st.DrawFn) -> TierTable:
     mmr = np.cumsum([rise for _, rise in steps])
     cap = np.append(floor[1:-1], inf if draw(st.booleans()) else floor[-1])
     most = np.array(draw(st.lists(st.floats(1, 200) | st.just(inf), min_size=len(steps), max_size=len(steps))))
-    deduction = tiers.derive_deductions(floor[:-1], mmr) if draw(st.booleans()) else None
+    deduction = importer.derive_deductions(floor[:-1], mmr) if draw(st.booleans()) else None
     return TierTable("t", floor[:-1], cap, mmr, most, deduction)
 
 
@@ -399,12 +399,12 @@ def test_real_files(tmp_path: Path, file: str, symbol: str, n_tiers: int) -> Non
     table = done.tables[0].table
     assert table.floor.size == n_tiers
     assert table.deduction is not None
-    derived = tiers.derive_deductions(table.floor, table.mmr)
+    derived = importer.derive_deductions(table.floor, table.mmr)
     np.testing.assert_allclose(table.deduction, derived, rtol=1e-9, atol=1e-6)
     assert_same(read_tier_tables(tmp_path / "real.csv"), done.tables)
 
 
 def test_examples_in_docstrings_hold() -> None:
-    result = doctest.testmod(tiers)
+    result = doctest.testmod(importer)
     assert result.attempted > 0
     assert result.failed == 0

@@ -6,7 +6,7 @@ from math import inf
 
 import pytest
 
-from tests.histories import random_rows
+from tests._support.histories import random_rows
 from tests.oracles.bars import HOUR
 from tests.oracles.cross import CrossScenario, CrossVerdict, Maintenance, Prices, common, walk_cross
 from tests.oracles.walk import Dated, Grid, Scenario, Tier, grid_of, walk

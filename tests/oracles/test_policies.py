@@ -6,18 +6,7 @@ from math import inf
 import pytest
 
 from tests.oracles.bars import Bar, flat, rows_of
-from tests.oracles.policies import (
-    Deleverage,
-    Exit,
-    Fraction,
-    Last,
-    Life,
-    Policy,
-    ScaleIn,
-    Step,
-    TopUp,
-    live,
-)
+from tests.oracles.policies import Deleverage, Exit, Fraction, Last, Life, Policy, ScaleIn, Step, TopUp, live
 from tests.oracles.walk import Scenario, Tier, grid_of
 
 # At p = 100: q = 10, M = 100, E = 10·P − 900; liquidated at 900/9.9 = 90.909…, called at 900/9.875 = 91.139…

@@ -6,20 +6,9 @@ from math import inf
 
 import pytest
 
-from tests.histories import random_rows
+from tests._support.histories import random_rows
 from tests.oracles.bars import HOUR
-from tests.oracles.policies import (
-    Deleverage,
-    Exit,
-    Fraction,
-    Life,
-    Policy,
-    ScaleIn,
-    Step,
-    TopUp,
-    last_of,
-    live,
-)
+from tests.oracles.policies import Deleverage, Exit, Fraction, Life, Policy, ScaleIn, Step, TopUp, last_of, live
 from tests.oracles.position import counted_extra
 from tests.oracles.walk import Dated, Grid, Scenario, Tier, charge, grid_of, walk_one
 

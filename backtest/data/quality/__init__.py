@@ -1,0 +1,1 @@
+"""What must hold of a dataset, what it covers, and what looks wrong in it."""

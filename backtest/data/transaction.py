@@ -1,0 +1,222 @@
+"""How the folder of a symbol takes a new state: one writer at a time, all of it in one step, or nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from backtest.data import object_store
+from backtest.data.object_store import claimed, fresh_name, in_force, refuse_second, this_process, write_manifest
+from backtest.errors import ConfigError, DataError
+from backtest.filesystem import Place, Remote
+
+
+class Taken(ABC):
+    """A symbol's folder that this process alone may change.
+
+    Attributes
+    ----------
+    target : Place
+        The folder; it need not be there.
+    stage : Path
+        Empty folder on this machine, which takes the files of the new state that are not there yet.
+    """
+
+    def __init__(self, target: Place, stage: Path) -> None:
+        self.target, self.stage = target, stage
+
+    @abstractmethod
+    def fresh_name(self) -> str:
+        """Name for new files of the layout, under which a reader that is late finds no other bars."""
+
+    @abstractmethod
+    def commit(self, replaced: Collection[Place]) -> None:
+        """Make the new state of `stage` and of the files that are there, but for those `replaced`, the only one."""
+
+
+@contextmanager
+def taking(target: Place) -> Iterator[Taken]:
+    """Keep other writers away from a folder, and clear away what a killed one left.
+
+    Raises
+    ------
+    ConfigError
+        If the folder cannot be made.
+    DataError
+        If another writer holds it, naming it.
+    """
+    if isinstance(target, Remote):
+        with claimed(target) as claim, TemporaryDirectory(prefix="backtest-") as stage:
+            yield _InStore(target, Path(stage), claim)
+        return
+    made = [folder for folder in target.parents if not folder.exists()]
+    fresh, old = _beside(target, "new"), _beside(target, "old")
+    try:
+        with locked(target):
+            try:
+                if old.exists() and not target.exists():  # killed between two renames
+                    old.rename(target)
+                for left in (old, fresh):
+                    shutil.rmtree(left, ignore_errors=True)
+                fresh.mkdir()
+                yield _Local(target, fresh)
+            finally:
+                shutil.rmtree(fresh, ignore_errors=True)  # after an exchange it holds the state before
+    finally:
+        for folder in made:  # innermost first; those that hold something stay
+            with suppress(OSError):
+                folder.rmdir()
+
+
+class _InStore(Taken):
+    """In an object store: new files first, the manifest that names them last."""
+
+    def __init__(self, target: Remote, stage: Path, claim: Remote) -> None:
+        super().__init__(target, stage)
+        self._folder, self._claim = target, claim
+
+    def fresh_name(self) -> str:
+        return fresh_name()
+
+    def commit(self, replaced: Collection[Place]) -> None:
+        folder = self._folder
+        before = [file for file in folder.files() if file.name.endswith(".parquet")]
+        counted = in_force(folder, before)
+        write_manifest(folder, counted, [])  # where there was none, what comes now must not count yet
+        new = {folder / file.relative_to(self.stage).as_posix(): file for file in self.stage.glob("year=*/*.parquet")}
+        for stored, made in new.items():
+            stored.upload(made)
+        if not self._claim.exists():
+            raise DataError(f"{folder}: another writer took this one for dead; nothing was changed, do it again")
+        kept = [file for file in counted if file not in replaced]
+        gone = [file for file in before if file not in kept]
+        write_manifest(folder, [*kept, *new], gone)
+        for file in gone:
+            with suppress(FileNotFoundError):
+                file.unlink()
+
+
+class _Local(Taken):
+    """On this machine: a new folder, which changes places with the old one."""
+
+    def __init__(self, target: Path, stage: Path) -> None:
+        super().__init__(target, stage)
+        self._folder = target
+
+    def fresh_name(self) -> str:
+        there = (re.fullmatch(r"part-(\d+)", file.stem) for file in self._folder.glob("year=*/*.parquet"))
+        return f"part-{max((int(match[1]) for match in there if match), default=-1) + 1}.parquet"
+
+    def commit(self, replaced: Collection[Place]) -> None:
+        target = self._folder
+        for folder, _, names in os.walk(target):
+            for file in (Path(folder, name) for name in names):
+                if file not in replaced:
+                    _link(file, self.stage / file.relative_to(target))
+        if not target.exists():
+            self.stage.rename(target)
+        elif not _exchange(self.stage, target):
+            old = _beside(target, "old")  # where readers look while the folder is not there
+            target.rename(old)
+            try:
+                self.stage.rename(target)
+            except BaseException:
+                old.rename(target)
+                raise
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _beside(target: Path, kind: str) -> Path:
+    """A neighbour that no reader of the layout looks at."""
+    return target.with_name(f".{target.name}.{kind}")
+
+
+def _link(file: Path, copy: Path) -> None:
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(file, copy)
+    except OSError:  # a file system without hard links
+        shutil.copy2(file, copy)
+
+
+def _exchange(one: Path, two: Path) -> bool:
+    """Swap two directories in one step; False where the system or file system cannot."""
+    if os.name != "posix":
+        return False
+    import ctypes
+
+    libc, paths = ctypes.CDLL(None), (os.fsencode(one), os.fsencode(two))
+    if hasattr(libc, "renameat2"):  # Linux: both relative to the working directory, RENAME_EXCHANGE
+        return bool(libc.renameat2(-100, paths[0], -100, paths[1], 2) == 0)
+    return hasattr(libc, "renamex_np") and libc.renamex_np(*paths, 2) == 0  # macOS: RENAME_SWAP
+
+
+# --- the lock ---------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def locked(target: Path) -> Iterator[None]:
+    """Hold the lock of a folder; the system lets go of it when the process dies. DataError if another one holds it."""
+    file, until = _beside(target, "lock"), time.monotonic() + object_store.WAIT_S
+    while (handle := _try_lock(file)) is None:
+        if time.monotonic() > until:
+            holder = ""
+            with suppress(OSError):
+                holder = file.read_text()
+            raise refuse_second(target, file, holder)
+        time.sleep(0.02)
+    try:
+        os.truncate(handle, 0)
+        os.write(handle, this_process().encode())
+        yield
+    finally:
+        with suppress(OSError):  # Windows removes no open file: it stays, and is no harm
+            file.unlink()
+        os.close(handle)
+
+
+def holder_of(target: Path) -> str | None:
+    """What the holder of a folder's lock says of itself; None if no process holds it, whatever a dead one left."""
+    file = _beside(target, "lock")
+    with suppress(OSError):
+        handle = _try_lock(file) if file.exists() else None
+        if handle is not None:
+            os.close(handle)
+        elif file.exists():
+            return file.read_text()
+    return None
+
+
+def _try_lock(file: Path) -> int | None:
+    """An open, locked file, or None if another writer has it."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ConfigError(f"out must be a directory that can be written; got {file.parents[1]}") from error
+    try:
+        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+    except FileNotFoundError:  # another writer removed the empty folder at this moment
+        return None
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(handle), os.stat(file)):  # else its holder removed it in between
+            return handle
+    except OSError:
+        pass
+    os.close(handle)
+    return None

@@ -1,0 +1,263 @@
+"""Bars into a dataset, stretch by stretch: all of them in one step, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from backtest.arrow import times_to_arrow, to_arrow
+from backtest.data.history import COLUMNS, Float, Int, PriceHistory
+from backtest.data.parquet import TIME, files_in
+from backtest.data.reader import Source, open_series, rows_between, span_of
+from backtest.data.transaction import Taken, taking
+from backtest.errors import ConfigError, DataError
+from backtest.filesystem import Place, place_of
+from backtest.units import duration_ms, duration_text, instant_text, number_text
+
+ROW_GROUP = 131_072
+Existing = Literal["refuse", "add", "replace", "anew"]
+"""What happens to bars of the symbol that are there: see `adding`."""
+
+
+@contextmanager
+def adding(out: str | Place, symbol: str, interval_ms: int, existing: Existing = "refuse") -> Iterator[Addition]:
+    """Add bars of one symbol to a dataset; leaving the block commits them all in one step, an exception none.
+
+    A reader sees the dataset as it was or as it is then, and so does everybody after the process was killed. Another
+    writer of the symbol waits a moment and is then refused. Years without new bars are not written again.
+
+    Parameters
+    ----------
+    out : str or Path
+        Dataset directory, created where needed.
+    symbol : str
+    interval_ms : int
+        Length of a bar, milliseconds.
+    existing : {"refuse", "add", "replace", "anew"}
+        If the symbol is there with this interval: refuse; join the bars, which must agree where both sides have a
+        value; let bars that are added take the place of those there, in the columns they have, nulls included; or
+        let everything that is there go.
+
+    Yields
+    ------
+    Addition
+        Takes the bars.
+
+    Raises
+    ------
+    ConfigError
+        If the symbol is there and `existing` is "refuse", or symbol or interval cannot name a folder.
+    DataError
+        If values differ ("add"), a file that is there cannot be joined, no bar has any value, or another writer holds
+        the symbol.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> def day(close: float, start_ms: int) -> PriceHistory:
+    ...     bars = {"high": np.array([12.0]), "low": np.array([8.0]), "close": np.array([close])}
+    ...     return PriceHistory("BTCUSDT", 86_400_000, start_ms, bars)
+    >>> with tempfile.TemporaryDirectory() as data:
+    ...     for close, start_ms in ((9.0, 0), (10.0, 86_400_000)):
+    ...         with adding(data, "BTCUSDT", 86_400_000, "add") as addition:
+    ...             addition.add(day(close, start_ms))
+    ...     open_series(data).footers[0].metadata.num_rows
+    2
+    """
+    if not symbol or interval_ms <= 0 or interval_ms % 1000:
+        raise ConfigError(
+            f"symbol must not be empty and the interval whole seconds, as they name folders; "
+            f"got {symbol!r} and {interval_ms} ms"
+        )
+    target = folder_of(place_of(out), symbol, interval_ms)
+    with taking(target) as taken:
+        there = files_in(target)
+        if existing == "refuse" and there:
+            raise ConfigError(
+                f"{target} exists; choose another output directory or ask for overwrite, by which new bars take the "
+                "place of those there, or for add, which joins what agrees"
+            )
+        addition = Addition(taken, symbol, interval_ms, existing, there)
+        yield addition
+        addition._commit()
+
+
+def folder_of(out: Place, symbol: str, interval_ms: int) -> Place:
+    """The symbol's directory: under a folder of this interval that is there, however it spells it."""
+    name = duration_text(interval_ms)
+    if isinstance(out, Path):
+        spelled = sorted(folder.name.removeprefix("interval=") for folder in out.glob("interval=*"))
+        name = next((text for text in spelled if _same_length(text, interval_ms)), name)
+    return out / f"interval={name}" / f"symbol={quote(symbol, safe='')}"
+
+
+def _same_length(text: str, interval_ms: int) -> bool:
+    try:
+        return duration_ms(text) == interval_ms
+    except ConfigError:
+        return False
+
+
+class Addition:
+    """Bars on their way into a dataset, made by `adding`.
+
+    Attributes
+    ----------
+    path : Path, or Remote in an object store
+        ``out/interval=…/symbol=…``, which `backtest.read_history` takes as well.
+    rows : int
+        Bars with any value that were added.
+    """
+
+    def __init__(
+        self, taken: Taken, symbol: str, interval_ms: int, existing: Existing, there: Collection[Place]
+    ) -> None:
+        self.path = taken.target
+        self.rows = 0
+        self._taken, self._symbol, self._interval_ms, self._existing = taken, symbol, interval_ms, existing
+        self._first = self._last = -1
+        self._year = -1
+        self._parts: list[tuple[Int, dict[str, Float]]] = []  # those of the year that is being filled
+        self._file = taken.fresh_name()
+        self._replaced = set(there) if existing == "anew" else set()
+        self._source: Source | None = open_series(self.path) if there and existing != "anew" else None
+
+    @property
+    def span_ms(self) -> tuple[int, int]:
+        """Open times of the first and last bar that were added, UTC milliseconds."""
+        if not self.rows:
+            raise DataError(f"{self._symbol}: no bar was added")
+        return self._first, self._last
+
+    def add(self, history: PriceHistory) -> None:
+        """Add a stretch; each must begin after the end of the one before.
+
+        Parameters
+        ----------
+        history : PriceHistory
+            Of the symbol and interval; bars without any value are left out.
+        """
+        if (history.symbol, history.interval_ms) != (self._symbol, self._interval_ms):
+            raise ConfigError(
+                f"a stretch must be of {self._symbol} at {duration_text(self._interval_ms)}; got {history.symbol} "
+                f"at {duration_text(history.interval_ms)}"
+            )
+        filled = np.zeros(history.n_bars, dtype=np.bool_)
+        for values in history.columns.values():
+            filled |= ~np.isnan(values)
+        rows = np.flatnonzero(filled)
+        if not rows.size:
+            return
+        times = history.start_ms + rows * history.interval_ms
+        if self.rows and times[0] <= self._last:
+            raise DataError(
+                f"{self._symbol}: stretches must follow each other in time; one begins at "
+                f"{instant_text(int(times[0]))} after another that ends at {instant_text(self._last)}"
+            )
+        self._first = self._first if self.rows else int(times[0])
+        self._last, self.rows = int(times[-1]), self.rows + int(rows.size)
+        years = times.astype("datetime64[ms]").astype("datetime64[Y]").astype(np.int64) + 1970
+        for year in np.unique(years):
+            if year != self._year:
+                self._write_year()
+                self._year = int(year)
+            part = slice(*np.searchsorted(years, [year, year + 1]))
+            here = part if rows.size == history.n_bars else rows[part]  # a slice is no copy
+            columns = {name: values[here] for name, values in history.columns.items()}
+            self._parts.append((times[part], columns))
+
+    def _commit(self) -> None:
+        self._write_year()
+        if not self.rows:
+            raise DataError(f"{self._symbol}: no bar has any value; there is nothing to write")
+        self._taken.commit(self._replaced)
+
+    def _write_year(self) -> None:
+        """Write the year that is full: its parts and what is there of it."""
+        if not self._parts:
+            return
+        times, columns = self._joined()
+        self._parts.clear()
+        for prefix in ("", "mark_"):
+            high, low = columns.get(prefix + "high"), columns.get(prefix + "low")
+            if high is not None and low is not None and (bad := high < low).any():
+                when = instant_text(int(times[np.argmax(bad)]))
+                raise DataError(
+                    f"{self.path}: {prefix}high lies below {prefix}low in the bar of {when}, where one is there and "
+                    "the other added; ask for overwrite with whole bars"
+                )
+        names = [name for name in COLUMNS if name in columns]
+        file = self._taken.stage / f"year={self._year}" / self._file
+        file.parent.mkdir()
+        pq.write_table(
+            pa.Table.from_arrays(
+                [times_to_arrow(times), *(to_arrow(columns[name]) for name in names)], names=[TIME, *names]
+            ),
+            file,
+            row_group_size=ROW_GROUP,
+            compression="zstd",
+            # LZ4 decodes in half the time and takes a third more room; splitting bytes gains on generated prices alone
+            use_dictionary=False,  # prices hardly repeat: half the size and a third of the time without
+            column_encoding={TIME: "DELTA_BINARY_PACKED"},
+        )
+
+    def _joined(self) -> tuple[Int, dict[str, Float]]:
+        """Times and columns of the year, what is there and what is added."""
+        there, known = self._there()
+        names = {name for _, part in self._parts for name in part} | set(known)
+        if not there.size:  # what is added alone is ascending
+            parts = [(part, np.full(part.size, np.nan), added) for part, added in self._parts]
+            columns = {name: np.concatenate([own.get(name, nothing) for _, nothing, own in parts]) for name in names}
+            return np.concatenate([part for part, *_ in parts]), columns
+        times = np.unique(np.concatenate([there, *(part for part, _ in self._parts)]))
+        columns = {name: np.full(times.size, np.nan) for name in names}
+        place = np.searchsorted(times, there)
+        for name, values in known.items():
+            columns[name][place] = values
+        for part, added in self._parts:
+            place = np.searchsorted(times, part)
+            if self._existing == "add":
+                self._refuse_other(part, {name: (columns[name][place], values) for name, values in added.items()})
+            for name, values in added.items():
+                kept = columns[name][place] if self._existing == "add" else values
+                columns[name][place] = np.where(np.isnan(values), kept, values)
+        return times, columns
+
+    def _refuse_other(self, times: Int, pairs: dict[str, tuple[Float, Float]]) -> None:
+        """Values that are there and added must be the same; the first that is not is named."""
+        differ = {name: (old != new) & ~np.isnan(old) & ~np.isnan(new) for name, (old, new) in pairs.items()}
+        first = {name: int(np.argmax(bad)) for name, bad in differ.items() if bad.any()}
+        if not first:
+            return
+        name = min(first, key=lambda one: first[one])
+        old, new = (values[first[name]] for values in pairs[name])
+        count = int(np.any(list(differ.values()), axis=0).sum())
+        raise DataError(
+            f"{self.path}: column {name} of the bar of {instant_text(int(times[first[name]]))} is {number_text(old)} "
+            f"there and {number_text(new)} in what is added ({count:,} such bars); find out which is right: "
+            "overwrite takes the new values"
+        )
+
+    def _there(self) -> tuple[Int, dict[str, Float]]:
+        """Rows that are there of the year, whose files then go."""
+        low, high = (int(np.datetime64(str(self._year + n), "ms").astype(np.int64)) for n in (0, 1))
+        if self._source is None:
+            return np.empty(0, np.int64), {}
+        for footer in self._source.footers:
+            span = span_of(footer)
+            if span is None or span[1] < low or span[0] >= high:
+                continue
+            if span[0] < low or span[1] >= high:
+                raise DataError(f"{footer.path}: holds bars outside of {self._year}; a file holds bars of one year")
+            other = sorted(set(footer.types) - {TIME, *COLUMNS})
+            if other:
+                raise DataError(f"{footer.path}: column {other[0]} is unknown and would be lost; remove it first")
+            self._replaced.add(footer.path)
+        return rows_between(self._source, self._source.columns, low, high)

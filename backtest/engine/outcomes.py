@@ -1,0 +1,252 @@
+"""Counting what became of positions in money: of static rules by their closings, of policies by their lives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backtest.config.scenarios import Scenario, sides_of
+from backtest.engine.closings import Closings, closings_of, windows_of
+from backtest.engine.cohorts import Work
+from backtest.engine.count_by_entry import members_of
+from backtest.engine.count_by_threshold import count_block, first_crossings, parts_of
+from backtest.engine.policy_inputs import Openings, stage_of
+from backtest.engine.policy_simulation import Lives, lives_of
+from backtest.engine.positions import positions_of
+from backtest.stats.survival_table import COUNTS, OUTCOMES, SurvivalTable, Tables
+
+Float = NDArray[np.float64]
+Int = NDArray[np.int64]
+Bool = NDArray[np.bool_]
+Cells = dict[str, Float | Int | NDArray[np.int32] | Bool]
+
+SURVIVED, LIQUIDATED, STOPPED, TOOK_PROFIT = 0, 1, 2, 3
+"""Outcomes of `Lives`."""
+ENTRIES_AT_ONCE = 1 << 15
+"""Entries whose events are held at once: at 125 leverages a few dozen megabytes."""
+
+
+@dataclass(frozen=True)
+class Ends:
+    """What became of positions at one horizon and leverage; arrays of (n,).
+
+    Attributes
+    ----------
+    entry : int64
+        Place in ``work.bars``.
+    horizon, leverage : int
+        Places in the work.
+    opened : bool
+        Not rejected.
+    values : dict
+        By a name of `COUNTS` or `OUTCOMES`.
+    """
+
+    entry: Int
+    horizon: int
+    leverage: int
+    opened: Bool
+    values: Cells
+
+    @property
+    def returns(self) -> Float:
+        """(n_opened,) what was left, less what was put in, over the initial margin."""
+        left = np.asarray(self.values["equity"], np.float64)
+        added = np.asarray(self.values.get("added", 0.0), np.float64)
+        return np.asarray(left - added - 1.0)[self.opened]
+
+
+def count_with_outcomes(work: Work, scenarios: Sequence[Scenario], chunk: slice, bankroll_fraction: float) -> Tables:
+    """As `count_block`, with the outcomes by calendar block; policies are followed from event to event.
+
+    scenarios : of one side, maintenance rule and funding
+    bankroll_fraction : what is posted as margin, for the growth of the bankroll
+    """
+    shape = (len(scenarios), len(work.horizons), work.leverages.size)
+    tables = tuple(
+        SurvivalTable(
+            np.zeros((len(COUNTS), *shape, by.last - by.first), np.int64),
+            by.first,
+            None if regime else np.zeros((len(OUTCOMES), *shape, by.last - by.first)),
+        )
+        for regime, by in enumerate(work.counted(chunk))
+    )
+    for i, scenario in enumerate(scenarios):
+        totals = Totals(work, tables, i)
+        for one in sides_of(scenario):
+            if one.policy is not None:
+                _count_excluded(work, one, chunk, totals)
+            for ends in ends_of(work, one, chunk):
+                growth = np.zeros(ends.entry.size)
+                growth[ends.opened] = log_growth(ends.returns, bankroll_fraction)
+                totals.add(ends, ends.opened, {**ends.values, "log_growth": growth})
+                if one.policy is not None:
+                    totals.add(ends, ~ends.opened, {"rejected": ~ends.opened})
+    static = [i for i, scenario in enumerate(scenarios) if scenario.policy is None]
+    if static:
+        counted = count_block(work, [scenarios[i] for i in static], chunk)
+        for table, found in zip(tables, counted, strict=True):
+            table.counts[:, static] = found.counts
+    return tables
+
+
+class Totals:
+    """The cells of one scenario of tables, to be added to; outcomes are summed in the first, that of the calendar."""
+
+    def __init__(self, work: Work, tables: Tables, scenario: int) -> None:
+        self.work, self.tables, self.scenario = work, tables, scenario
+
+    def add(self, ends: Ends, who: Bool, values: Cells) -> None:
+        """Add values of the entries `who` to their calendar blocks and cells."""
+        at = (self.scenario, ends.horizon, ends.leverage)
+        chosen = ends.entry[who]
+        for number, table in enumerate(self.tables):
+            regime = self.work.regimes[number - 1] if number else None
+            place = self.work.blocks(self.work.bars[chosen]) if regime is None else regime.place[chosen]
+            place, n = place - table.first_block, table.counts.shape[-1]
+            for name, value in values.items():
+                if name in COUNTS:
+                    table.counts[COUNTS.index(name)][at] += np.bincount(place, value[who], n).astype(np.int64)
+                elif table.outcomes is not None:
+                    table.outcomes[OUTCOMES.index(name)][at] += np.bincount(place, value[who], n)
+
+
+def _pieces(chunk: slice) -> Iterator[slice]:
+    for start in range(chunk.start, chunk.stop, ENTRIES_AT_ONCE):
+        yield slice(start, min(chunk.stop, start + ENTRIES_AT_ONCE))
+
+
+def log_growth(returns: Float, bankroll_fraction: float) -> Float:
+    """log(1 + f·r): growth of a bankroll of which the fraction f is posted; −inf where nothing is left of it."""
+    with np.errstate(divide="ignore"):
+        grown: Float = np.log(np.maximum(1.0 + bankroll_fraction * returns, 0.0))
+    return grown
+
+
+def ends_of(work: Work, scenario: Scenario, chunk: slice) -> Iterator[Ends]:
+    """What became of the positions of a scenario of one side, stretch by stretch, horizon by horizon."""
+    if scenario.policy is None:
+        for part in parts_of(work, scenario.maintenance, chunk):
+            for piece in _pieces(part):
+                yield from _closed(work, scenario, piece)
+    else:
+        for piece in _pieces(chunk):
+            yield from _lived(work, scenario, piece)
+
+
+def _closed(work: Work, scenario: Scenario, piece: slice) -> Iterator[Ends]:
+    """Static rules."""
+    found = first_crossings(work, scenario, piece)
+    for window in windows_of(work, piece, found.series.weight):
+        for leverage in range(work.leverages.size):
+            closed = closings_of(work, scenario, found, window, leverage)
+            died = closed.liquidation > 0
+            gone = np.where(died, closed.insurance, 0.0)
+            values: Cells = {
+                "recovered": closed.recovered,
+                "equity": closed.equity,
+                "residual": np.where(died, closed.residual, 0.0),
+                "insurance_loss": np.maximum(0.0, -gone),
+                "insurance_gain": np.maximum(0.0, gone),
+                "fees": closed.fees,
+            }
+            # A fill of which nothing is known (no level, no open) leaves nothing.
+            known: Cells = {name: np.nan_to_num(np.asarray(v, np.float64)) for name, v in values.items()}
+            yield Ends(window.place, window.horizon, leverage, ~closed.rejected, known)
+
+
+def _count_excluded(work: Work, scenario: Scenario, chunk: slice, totals: Totals) -> None:
+    """Entries left out for a gap, which no policy follows."""
+    members = members_of(work, chunk, work.weights(scenario.weight, chunk, scenario.sign))
+    every = np.arange(chunk.start, chunk.stop)
+    for h, out in zip(members.axis, members.excluded, strict=True):
+        for leverage in range(work.leverages.size):
+            totals.add(Ends(every, h, leverage, ~out, {}), out, {"excluded": out})
+
+
+def _lived(work: Work, scenario: Scenario, piece: slice) -> Iterator[Ends]:
+    """Policies, with their counts."""
+    windows = list(windows_of(work, piece, work.weights(scenario.weight, piece, scenario.sign)))
+    order = sorted(range(len(work.horizons)), key=work.horizons.__getitem__)
+    for leverage, (kept, lives) in enumerate(lives_by_leverage(work, scenario, piece)):
+        for h in order:
+            window = windows[h]
+            who = np.searchsorted(kept, window.kept)
+            opened = ~lives.rejected[who]
+            values: Cells = {
+                "entries": opened,
+                "margin_calls": lives.margin_call[who, h] > 0,
+                "liquidations": lives.outcome[who, h] == LIQUIDATED,
+                **_outcomes(lives, who, h),
+            }
+            if h != order[0]:
+                before = order[order.index(h) - 1]
+                values["prior_liquidations"] = lives.outcome[who, before] == LIQUIDATED
+                values["prior_margin_calls"] = lives.margin_call[who, before] > 0
+                values["prior_stopped"] = lives.outcome[who, before] == STOPPED
+                values["prior_took_profit"] = lives.outcome[who, before] == TOOK_PROFIT
+            yield Ends(window.place, h, leverage, opened, values)
+
+
+def _outcomes(lives: Lives, who: Int, horizon: int) -> Cells:
+    """Those of one horizon."""
+    insurance, residual = lives.insurance[who, horizon], lives.residual[who, horizon]
+    return {
+        "stopped": lives.outcome[who, horizon] == STOPPED,
+        "took_profit": lives.outcome[who, horizon] == TOOK_PROFIT,
+        "recovered": lives.recovered[who, horizon],
+        "partial_liquidations": lives.partial_liquidations[who, horizon],
+        "top_ups": lives.top_ups[who, horizon],
+        "deleverages": lives.deleverages[who, horizon],
+        "scale_ins": lives.scale_ins[who, horizon],
+        "equity": lives.equity[who, horizon],
+        "residual": np.nan_to_num(residual),
+        "insurance_loss": np.maximum(0.0, -insurance),
+        "insurance_gain": np.maximum(0.0, insurance),
+        "fees": lives.fees[who, horizon],
+        "added": lives.added[who, horizon],
+    }
+
+
+def lives_by_leverage(work: Work, scenario: Scenario, chunk: slice) -> Iterator[tuple[Int, Lives]]:
+    """Per leverage of the sweep, the entries of a chunk that are entered, and what became of them."""
+    weight = work.weights(scenario.weight, chunk, scenario.sign)
+    kept = np.flatnonzero(~np.isnan(weight))
+    if not kept.size:
+        return
+    bar, price, until = work.bars[chunk][kept], work.entry_price(chunk)[kept], work.until(chunk)[kept]
+    last = np.minimum(until, work.grid.n_bars - 1)
+    slack = scenario.weight is not None or work.trades is not None
+    opened = [Openings(bar, price, float(x) * weight[kept], last, slack) for x in work.leverages]
+    stage = stage_of(work, scenario, opened, work.terms.surplus)
+    for x, entries in zip(work.leverages, opened, strict=True):
+        yield kept, lives_of(work, scenario, chunk, float(x), entries=entries, stage=stage)
+
+
+def closed_lives(
+    work: Work, scenario: Scenario, lives: Lives, who: Int, horizon: int, leverage: Float, entry_price: Float
+) -> Closings:
+    """The positions `who` of a policy as closings at one horizon.
+
+    leverage, entry_price : (n,) of each of them
+    """
+    died, ended = lives.outcome[who, horizon] == LIQUIDATED, lives.outcome[who, horizon] != SURVIVED
+    insurance = lives.insurance[who, horizon]
+    fee = scenario.open_fee if work.terms.fees_from_margin else 0.0
+    return Closings(
+        lives.rejected[who],
+        lives.margin_call[who, horizon].astype(np.int64),
+        np.where(died, lives.end[who, horizon], 0).astype(np.int64),
+        lives.liquidation_price[who, horizon],
+        positions_of(scenario, leverage, fee, entry_price).bankruptcy_price(),
+        lives.fill_price[who, horizon],
+        np.where(ended, lives.equity[who, horizon] + insurance, np.nan),
+        lives.residual[who, horizon],
+        insurance,
+        lives.recovered[who, horizon],
+        lives.equity[who, horizon],
+        lives.fees[who, horizon],
+    )

@@ -1,0 +1,180 @@
+"""Path-dependent rules: a scenario and a stretch of entries → what became of each position (semantics.md §7).
+
+A position's state is laid out at its entry, what it can meet over the bars of the chunk becomes a forest of
+block-maximum trees, and `kernels/lives.py` follows it from event to event.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backtest.config.policies import Policy
+from backtest.config.scenarios import Scenario
+from backtest.engine.adverse_series import table_bars
+from backtest.engine.cohorts import Work
+from backtest.engine.kernels.policy_loop import LIFE, live
+from backtest.engine.kernels.position import NEVER, POSITION, Records
+from backtest.engine.policy_inputs import Openings, Stage, quantities_of, stage_of
+from backtest.engine.thresholds import TIE
+from backtest.errors import ConfigError
+
+Float = NDArray[np.float64]
+Int32 = NDArray[np.int32]
+Bool = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Lives:
+    """What became of the positions of a chunk; (n_entries, n_horizons) each, horizons in the order of the work.
+
+    Rejected positions have no outcome and no events; their amounts and prices are NaN.
+
+    Attributes
+    ----------
+    rejected : (n_entries,) bool
+    outcome : int8
+        0 survived, 1 liquidated, 2 stopped, 3 took profit.
+    end, margin_call : int32
+        Bars from the entry to the closing and to the first margin call; 0 where there is none.
+    liquidation_price, fill_price : float64
+        Quote per base; in the last state of the position, and at which it was closed; NaN where there is none.
+    equity, residual, insurance, fees, added : float64
+        Fractions of the initial margin. `residual` is NaN unless liquidated.
+    recovered : bool
+        Liquidated, but had it been held, its equity would stand above all that was posted at the end of the window.
+    partial_liquidations, top_ups, deleverages, scale_ins : int32
+    """
+
+    rejected: Bool
+    outcome: NDArray[np.int8]
+    end: Int32
+    margin_call: Int32
+    liquidation_price: Float
+    fill_price: Float
+    equity: Float
+    residual: Float
+    insurance: Float
+    fees: Float
+    added: Float
+    recovered: Bool
+    partial_liquidations: Int32
+    top_ups: Int32
+    deleverages: Int32
+    scale_ins: Int32
+
+
+def openings_of(work: Work, chunk: slice, leverage: float) -> Openings:
+    """The entries of a chunk at the grid's prices, at one leverage."""
+    bar = work.bars[chunk]
+    last = np.full(bar.size, work.grid.n_bars - 1)
+    return Openings(bar, work.grid.entry_price[bar], np.full(bar.size, leverage), last)
+
+
+def lives_of(
+    work: Work,
+    scenario: Scenario,
+    chunk: slice,
+    leverage: float,
+    *,
+    entries: Openings | None = None,
+    stage: Stage | None = None,
+) -> Lives:
+    """Follow the positions of a chunk of entries, at one leverage, through the policy of a scenario.
+
+    Parameters
+    ----------
+    chunk : slice
+        Of ``work.bars``.
+    entries : Openings, optional
+        With own prices, leverages or last bars; `chunk` and `leverage` are then not read.
+    stage : Stage, optional
+        Of `stage_of`, where it serves several leverages.
+
+    Raises
+    ------
+    ConfigError
+        If the scenario's maintenance is none that a policy can act on.
+    """
+    check_policy(work, scenario)
+    entries = openings_of(work, chunk, leverage) if entries is None else entries
+    horizons = np.array(sorted(work.horizons), dtype=np.int64)
+    out = np.zeros((entries.bar.size, horizons.size), LIFE)
+    rejected = np.zeros(entries.bar.size, np.bool_)
+    if entries.bar.size:
+        stage = stage_of(work, scenario, [entries]) if stage is None else stage
+        if not stage.serves(work, entries):
+            raise ValueError("the stage does not reach over these entries; make it with stage_of for all it serves")
+        positions = positions_of(work, scenario, entries, stage)
+        live(stage.course, stage.terms, positions, horizons, out)
+        rejected = positions["rejected"].copy()
+    for name in ("liquidation_price", "fill_price", "equity", "residual", "insurance", "fees", "added"):
+        out[name][rejected] = np.nan
+    column = np.searchsorted(horizons, work.horizons)
+    return Lives(rejected, **{name: out[name][:, column] for name in LIFE.names or ()})
+
+
+def check_policy(work: Work, scenario: Scenario) -> None:
+    """Refuse what semantics.md §7 says nothing of."""
+    rule = scenario.maintenance
+    for given, what in (
+        (rule.slope, "slopes with size"),
+        (rule.spot, "is a loan-to-value"),
+        (work.grid.scale is not None, "is scaled"),
+    ):
+        if given:
+            raise ConfigError(f"sweep.policy: not under a maintenance that {what} ({rule.label!r})")
+
+
+def positions_of(work: Work, scenario: Scenario, entries: Openings, stage: Stage) -> Records:
+    """The state of each position at its entry; bars count from the start of the stage."""
+    bar = entries.bar - stage.start
+    notional = scenario.notionals(entries.leverage, entries.price)
+    fee = scenario.open_fee * notional if work.terms.fees_from_margin else np.zeros(notional.size)
+    margin = notional / entries.leverage + scenario.counted_extra
+    fee_to_close = notional * (1 - scenario.lean / entries.leverage) * scenario.maintenance.posted_fee
+    policy = scenario.policy or Policy()
+    positions = np.zeros(entries.bar.size, POSITION)
+    for name, values in (
+        ("bar", bar),
+        ("last", np.minimum(entries.last, work.grid.n_bars - 1) - stage.start),
+        ("since", bar),
+        ("paid", stage.course.bars["paid"][bar]),
+        ("price", entries.price),
+        ("leverage", entries.leverage),
+        ("entry", scenario.worth(entries.price)),
+        ("value", notional),
+        ("initial", margin),
+        ("margin", margin),
+        ("posted_fee", fee_to_close),
+        ("tier", NEVER),
+        ("balance", margin - fee),
+        ("fees", fee),
+        ("reserve", policy.top_up.reserve * margin if policy.top_up else 0.0),
+        ("answer", NEVER),
+        ("next_distance", stage.course.additions["distance"][0]),
+        ("fill_price", np.nan),
+        ("rejected", rejected_of(work, scenario, entries, margin - fee)),
+    ):
+        positions[name] = values
+    positions["quantity"] = positions["first_quantity"] = quantities_of(scenario, entries)
+    return positions
+
+
+def rejected_of(work: Work, scenario: Scenario, entries: Openings, balance: Float) -> Bool:
+    """Which positions could not have been opened, by the table of their own bar (semantics.md §2)."""
+    rule, notional = scenario.maintenance, scenario.notionals(entries.leverage, entries.price)
+    margin = notional / entries.leverage + (0.0 if rule.posted_fee else scenario.extra)  # what ties are measured by
+    period = np.searchsorted(table_bars(work.grid, rule), entries.bar, side="right") - 1
+    needed = rule.flat * notional
+    out = np.zeros(entries.bar.size, np.bool_)
+    for k, dated in enumerate(rule.tables):
+        own = period == k
+        table, size = dated.table, notional[own]
+        needed[own] = table.maintenance(size, size)
+        out[own] = entries.leverage[own] > table.max_leverage_at(size) * (1 + (TIE if entries.slack else 0.0))
+        out[own] |= size > table.last_cap * (1 + TIE)
+    out |= balance - (needed + rule.close_reserve * notional) <= TIE * margin
+    return out

@@ -1,0 +1,1 @@
+"""Binance's public archive: names, rows and overlaps of its files → dataset."""

@@ -1,0 +1,207 @@
+"""Public archives of Binance on the disk: klines, mark prices and funding become a dataset, month by month."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from backtest.data.quality.check import Checking
+from backtest.data.writer import Existing, adding
+from backtest.errors import BacktestError, ConfigError, DataError
+from backtest.ingest.binance.names import Archive, Kind, find_archives
+from backtest.ingest.binance.overlaps import Stretches, charges_of
+from backtest.ingest.binance.rows import Part, read_part
+from backtest.ingest.merge import Imported
+from backtest.ingest.messages import Remarks
+from backtest.progress import progress
+from backtest.units import instant_text
+
+AHEAD_BYTES = 1 << 25
+"""Of archives that are read ahead of the month that is written."""
+
+
+def import_binance(
+    sources: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    symbols: Sequence[str] | None = None,
+    interval: str | None = None,
+    kind: Kind | None = None,
+    existing: Existing = "refuse",
+    show_progress: bool | None = None,
+) -> tuple[Imported, ...]:
+    """Merge archives as data.binance.vision has them into a dataset.
+
+    Parameters
+    ----------
+    sources : path, or sequence of them
+        Zips or CSVs, or folders that hold some anywhere below: klines and markPriceKlines of any interval (monthly,
+        daily, or both), and fundingRate. A ``.CHECKSUM`` beside a file is verified.
+    out : str or Path
+        Dataset directory.
+    symbols : sequence of str, optional
+        Those to take; default: all. One names the symbol of a file that was renamed.
+    interval : str, optional
+        The one to take, such as ``"1m"``; default: all. Names that of a file that was renamed.
+    kind : {"last", "mark"}, optional
+        What bars are whose folder does not tell and whose volume is 0 throughout.
+    existing : {"refuse", "add", "replace", "anew"}
+        What happens to bars that are there: see `backtest.data.writer.adding`.
+    show_progress : bool, optional
+        Default: where standard error is a terminal.
+
+    Returns
+    -------
+    tuple of Imported
+        One per symbol and interval; each is written whole or not at all.
+
+    Raises
+    ------
+    DataError
+        With file, column, row and value; if two files disagree on a bar, both.
+    ConfigError
+        If a source or symbol does not exist, the kind of a file must be told, or the symbol is in the dataset already.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = Path(folder, "klines", "BTCUSDT-1d-2021-05-01.csv")
+    ...     file.parent.mkdir()
+    ...     _ = file.write_text("1619827200000,57697,58458,56956,57797,24,1619913599999,1387000,9,12,693500,0\\n")
+    ...     import_binance(file, Path(folder, "data"))[0].span
+    ('2021-05-01T00:00Z', '2021-05-01T00:00Z')
+    """
+    if kind not in (None, "last", "mark"):
+        raise ConfigError(f"kind must be last or mark; got {kind!r}")
+    remarks = Remarks()
+    given = [sources] if isinstance(sources, str | Path) else sources
+    archives = find_archives(given, symbols, interval, remarks)
+    series = sorted({(one.symbol, one.interval_ms) for one in archives if one.kind != "funding"})
+    done: list[Imported] = []
+    with progress("importing", len(archives), show_progress) as advance:
+        for symbol, step in series:
+            own = [one for one in archives if one.symbol == symbol and one.interval_ms in (0, step)]
+            try:
+                done.append(_import_one(own, out, step, kind, existing, remarks, advance))
+            except BacktestError as error:
+                if not done:
+                    raise
+                written = ", ".join(str(one.path) for one in done)
+                raise type(error)(f"{error}\nwritten before that: {written}") from error
+            remarks = Remarks()
+    return tuple(done)
+
+
+def _import_one(
+    archives: Sequence[Archive],
+    out: str | Path,
+    step: int,
+    kind: Kind | None,
+    existing: Existing,
+    remarks: Remarks,
+    advance: Callable[[int], None],
+) -> Imported:
+    """One symbol and interval."""
+    symbol = archives[0].symbol
+    _check_market(archives, remarks)
+    checking, stretches = Checking(symbol, step), Stretches(symbol, step, remarks)
+    # Unpacking and parsing leave Python's lock, so that threads share the processors.
+    with adding(out, symbol, step, existing) as addition, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        funding = [one for one in archives if one.kind == "funding"]
+        parts = [part for group in _read_ahead(pool, [[one] for one in funding], None, advance) for part in group]
+        stretches.charges = charges_of(parts, step, remarks)
+        groups = _by_month([one for one in archives if one.kind != "funding"], kind)
+        for group in _read_ahead(pool, groups, kind, advance):
+            history = stretches.joined(group)
+            checking.add(history)
+            addition.add(history)
+        stretches.say()
+        report = checking.report()
+        if not report.ok:
+            raise DataError(f"nothing was written, as the result does not pass the check:\n{report.text()}")
+        for suspicion in report.warnings:
+            remarks.warn(str(suspicion).removeprefix("warning: "))
+        for more in report.warnings_left_out:
+            remarks.warn(f"{more.file}: {more.count:,} more like this: {more.rule}")
+    first, last = addition.span_ms
+    coverage = report.coverage[0]
+    return Imported(
+        addition.path,
+        addition.rows,
+        (instant_text(first), instant_text(last)),
+        coverage.gaps,
+        stretches.charged,
+        coverage,
+        remarks.notes,
+        remarks.warnings,
+    )
+
+
+def _check_market(archives: Sequence[Archive], remarks: Remarks) -> None:
+    """One symbol comes from one market."""
+    by_market: dict[str, Archive] = {}
+    for one in archives:
+        if one.market is not None:
+            by_market.setdefault(one.market, one)
+    if len(by_market) > 1:
+        one, other = list(by_market.values())[:2]
+        raise DataError(
+            f"{one.file} and {other.file} are of two markets, {one.market} and {other.market}; import one of them"
+        )
+    if "cm" in by_market:
+        remarks.note(f"{archives[0].symbol} is COIN-M: its volume counts contracts, its prices are in USD")
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def _by_month(archives: Sequence[Archive], kind: Kind | None) -> list[list[Archive]]:
+    """Files whose months overlap, together; in the order of time."""
+    months = []
+    for one in archives:
+        if one.period_ms is None:  # a renamed file tells by its rows
+            times = read_part(one, kind).times
+            span = int(times[0]), int(times[-1])
+        else:
+            span = one.period_ms[0], one.period_ms[1] - 1
+        low, high = (int(np.datetime64(ms, "ms").astype("datetime64[M]").astype(int)) for ms in span)
+        months.append((low, high, span[0] - span[1], one))
+    groups: list[list[Archive]] = []
+    end = -1
+    for low, high, _, one in sorted(months, key=lambda month: (*month[:3], str(month[3].file))):  # the longest first
+        if low > end:
+            groups.append([])
+        groups[-1].append(one)
+        end = max(end, high)
+    return groups
+
+
+def _read_ahead(
+    pool: ThreadPoolExecutor, groups: Sequence[Sequence[Archive]], kind: Kind | None, advance: Callable[[int], None]
+) -> Iterator[list[Part]]:
+    """The parts of each group, while others are being read; what lies in memory is bounded."""
+    waiting: deque[list[Future[Part]]] = deque()
+    sizes: deque[int] = deque()
+    todo = iter(groups)
+    while True:
+        while sum(sizes) < AHEAD_BYTES and (group := next(todo, None)) is not None:
+            waiting.append([pool.submit(read_part, one, kind) for one in group])
+            sizes.append(sum(_weight(one) for one in group))
+        if not waiting:
+            return
+        parts = [future.result() for future in waiting.popleft()]
+        sizes.popleft()
+        advance(len(parts))
+        yield parts
+
+
+def _weight(archive: Archive) -> int:
+    """About the bytes of its zip."""
+    size = archive.file.stat().st_size
+    return size if archive.file.suffix.lower() == ".zip" else size // 4

@@ -1,0 +1,1 @@
+"""Public archives and interfaces of exchanges → local files, resumable and checked."""

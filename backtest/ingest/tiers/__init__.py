@@ -1,0 +1,1 @@
+"""Tier tables of exchanges and tools (JSON) → tier-table CSV."""

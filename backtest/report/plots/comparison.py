@@ -1,0 +1,79 @@
+"""Survival against leverage at one horizon, a curve per value of an axis: exchanges, sides, portfolios side by side."""
+
+from __future__ import annotations
+
+from textwrap import wrap
+from typing import TYPE_CHECKING
+
+from backtest.errors import ConfigError
+from backtest.report.plots import style
+from backtest.report.scenario_selection import Selection, horizons, leverages, matching, part_of, select, varying
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+LABEL_WIDTH = 24
+UNLIKE = (0, 3, 2, 4, 5, 1)
+"""The colours that stand for steps of one thing elsewhere, in an order that sets neighbours apart."""
+
+
+def plot_compared(
+    table: pd.DataFrame,
+    axis: str,
+    *,
+    horizon: str | None = None,
+    ax: Axes | None = None,
+    **scenario: Unpack[Selection],
+) -> Axes:
+    """Survival against leverage at one horizon: one curve per value of an axis, its interval as a band.
+
+    Parameters
+    ----------
+    table : DataFrame
+        The columns of ``survival.parquet``.
+    axis : str
+        What is compared, such as ``"side"``, ``"maintenance"``, ``"funding"``; of portfolios ``"symbol"``.
+    horizon : str, optional
+        Matched by duration; the longest of the run by default.
+    ax : Axes, optional
+        Where to draw; a new Figure by default.
+    **scenario
+        As `Selection`, without `axis`; the first of each other axis by default.
+
+    Returns
+    -------
+    Axes
+        A curve ends where no position could be opened; dashed where there are too few blocks for an interval.
+
+    Raises
+    ------
+    ConfigError
+        The axis has a single value, is chosen too, or is none of the run.
+    """
+    several = varying(table)
+    if axis not in several:
+        raise ConfigError(f"axis must be one with several values, {', '.join(several) or 'none here'}; got {axis!r}")
+    if scenario.get(axis) is not None:
+        raise ConfigError(f"{axis}: its values are compared, none can be chosen; got {scenario.get(axis)!r}")
+    text = list(horizons(table, horizon))[-1]
+    values = several[axis]
+    columns = tuple(values[0][1])
+    rows = matching(select(table, every=columns, **scenario), "horizon", text)
+    curves = {words: part_of(rows, part).sort_values("leverage") for words, part in values}
+    with style.styled():
+        ax = style.axes_of(ax)
+        palette, ends = style.colours(len(curves)), []
+        if len(curves) <= len(UNLIKE):
+            palette = [style.OKABE_ITO[k] for k in UNLIKE[: len(curves)]]
+        for (words, curve), colour in zip(curves.items(), palette, strict=True):
+            style.draw_curve(ax, curve, "leverage", "survival", colour)
+            label = "\n".join(line for leg in words.split(", ") for line in wrap(leg, LABEL_WIDTH))
+            ends.append((label, *style.last_point(curve, "leverage", "survival"), colour))
+        style.leverage_axis(ax, leverages(rows))
+        style.survival_axis(ax, list(curves.values()), leave_out=columns)
+        style.title(ax, rows, leave_out=columns, also=[f"held {text}"])
+        style.end_labels(ax, ends, axis.replace("_", " "))
+    return ax

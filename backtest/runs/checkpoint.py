@@ -1,0 +1,316 @@
+"""What an unfinished run has finished, and how it becomes a run directory.
+
+Beside the run directory ``NAME`` that is to be lies ``.NAME.partial`` with ``plan.json``, what every part depends on,
+``run``, the directory as far as it is, ``rates``, the rows of its table, and ``journal``, an entry per finished part.
+The files of a part are written and synced before the entry that names them and their digests takes its place in one
+step: an entry that is there stands for files that are whole; anything else is counted again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from backtest.config.models import Config
+from backtest.errors import ConfigError
+from backtest.filesystem import Remote, _digest, sync, write_whole, writing
+from backtest.logs import LOG, tell
+from backtest.runs.plan import differences
+from backtest.runs.scheduler import Group, Running, Seen
+from backtest.runs.tables import file_of, span_of, stem_of, write_blocks, write_cells, write_rates
+from backtest.runs.tasks import Job, no_entries
+from backtest.units import duration_ms, instant_text
+
+PLAN, RUN, ENTRIES = "plan.json", "run", "journal"
+RATES = "rates"
+"""Folder beside the run's of the rows of ``survival.parquet``, as far as they are known."""
+TASKS, SYMBOLS, FIT = "tasks", "symbols", "fit"
+"""Entries of each task and of each symbol or portfolio, and the one that says that all histories were found to fit."""
+
+
+@dataclass(frozen=True)
+class Journal:
+    """The finished parts of a run that is being written.
+
+    Attributes
+    ----------
+    folder : Path
+        ``.NAME.partial``.
+    plan : str
+        Digest of ``plan.json``.
+    durable : bool
+        Whether parts are to outlast the machine's fall; not those of a run in a temporary folder.
+    store : Remote, optional
+        Folder of an object store that every part is kept in as well, where the run is to lie in one.
+    """
+
+    folder: Path
+    plan: str = ""
+    durable: bool = True
+    store: Remote | None = None
+
+    @property
+    def run(self) -> Path:
+        """The run directory, as far as it is."""
+        return self.folder / RUN
+
+    @property
+    def finished(self) -> int:
+        """Tasks that are kept."""
+        return len(list((self.folder / ENTRIES / TASKS).glob("*.json")))
+
+    def before(self, name: str) -> dict[str, Any]:
+        """What was kept under a name, whole or not, and whatever it depended on; nothing where nothing was."""
+        try:
+            read = json.loads((self.folder / ENTRIES / f"{name}.json").read_text())
+        except (OSError, ValueError):
+            return {}
+        return read if isinstance(read, dict) else {}
+
+    def kept(self, name: str, depends: object) -> dict[str, Any] | None:
+        """What a finished part added to the run; None if it is not whole, or depended on something else."""
+        entry = self.before(name)
+        try:
+            if entry["key"] != self._key(depends):
+                return None
+            whole = all(_digest(self.folder / file) == digest for file, digest in entry["files"].items())
+        except (OSError, KeyError, AttributeError):
+            return None
+        return dict(entry["adds"]) if whole else None
+
+    def keep(self, name: str, depends: object, files: Sequence[Path], adds: dict[str, Any]) -> None:
+        """Keep a part whose files are written."""
+        for file in files if self.durable else ():
+            sync(file)
+        for folder in {file.parent for file in files} if self.durable else ():
+            sync(folder)
+        digests = {file.relative_to(self.folder).as_posix(): _digest(file) for file in files}
+        entry = self.folder / ENTRIES / f"{name}.json"
+        write_whole(entry, {"key": self._key(depends), "files": digests, "adds": adds}, self.durable)
+        for made in (*files, entry) if self.store else ():
+            self.upload(made)
+
+    def files(self, name: str) -> list[Path]:
+        """The files of a part that is kept."""
+        return [self.folder / file for file in self.before(name)["files"]]
+
+    def upload(self, file: Path) -> None:
+        """Copy a file to the object store, if the run is to lie in one."""
+        if self.store is not None:
+            (self.store / file.relative_to(self.folder).as_posix()).upload(file)
+
+    def drop_others(self) -> None:
+        """Remove files that no finished symbol names: what an earlier state of the data left."""
+        entries = (self.folder / ENTRIES / SYMBOLS).glob("*.json")
+        named = {name for entry in entries for name in json.loads(entry.read_text())["files"]}
+        for file in list(self.run.rglob("*")):
+            if file.is_file() and file.relative_to(self.folder).as_posix() not in named:
+                file.unlink()
+
+    def _key(self, depends: object) -> str:
+        return hashlib.sha256(json.dumps([self.plan, depends], sort_keys=True).encode()).hexdigest()
+
+
+def begun(folder: Path, plan: dict[str, Any], *, durable: bool = True, store: Remote | None = None) -> Journal:
+    """The journal of a run, begun or taken up again.
+
+    Parameters
+    ----------
+    folder : Path
+        ``.NAME.partial``; what is kept there is taken up if the plan is the same.
+    plan : dict
+        As of `plan_of`.
+    durable, store
+        As of `Journal`.
+
+    Raises
+    ------
+    ConfigError
+        If parts of a run with another plan are kept there; what differs is named.
+    """
+    plan = json.loads(json.dumps(plan))
+    file = folder / PLAN
+    if Journal(folder).finished:
+        before = plan
+        with suppress(OSError, ValueError):  # where it cannot be read, the keys of the parts tell all the same
+            before = json.loads(file.read_text())
+        if found := differences(before, plan):
+            raise ConfigError(
+                f"{folder}: is of an unfinished run that differs in {'; '.join(found)}: begin anew with --overwrite "
+                "and without --resume, or choose another directory"
+            )
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+    for name in (f"{RUN}/blocks", RATES, f"{ENTRIES}/{TASKS}", f"{ENTRIES}/{SYMBOLS}"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    write_whole(file, plan, durable)
+    journal = Journal(folder, _digest(file), durable, store)
+    journal.upload(file)
+    return journal
+
+
+# --- on a disk --------------------------------------------------------------------------------------------------------
+
+
+Stamps = dict[str, str | None]
+
+
+@dataclass
+class Kept:
+    """Of a job under way, what was finished before, and what it depends on."""
+
+    depends: list[dict[str, object]]
+    done: list[dict[str, Any] | None]
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class JobFiles:
+    """Keeps groups and jobs as they are finished.
+
+    Attributes
+    ----------
+    journal : Journal
+    config : Config
+    stamps : dict
+        Of each job, those of the files that its histories are read from.
+    axes : Table
+        ``horizon`` and ``leverage`` of the rows of a scenario.
+    """
+
+    journal: Journal
+    config: Config
+    stamps: dict[str, Stamps]
+    axes: pa.Table
+    _kept: dict[str, Kept] = field(default_factory=dict)
+
+    def entry(self, name: str) -> str:
+        """Of a finished job in the journal."""
+        return f"{SYMBOLS}/{stem_of(name)}"
+
+    def finished(self, name: str) -> dict[str, Any] | None:
+        """What a job added to run.json, where it was finished before, of the same data."""
+        stamps = self.stamps[name]
+        return None if None in stamps.values() else self.journal.kept(self.entry(name), stamps)
+
+    def left(self, running: Running) -> Sequence[int]:
+        """Groups of a job that are not kept.
+
+        What is read at once is told by its fingerprint, a history that is read in stretches by the stamps of its files.
+        """
+        job, seen = running.job, running.seen
+        data: dict[str, Any] = {"data": seen.prints()} if job.parts == 1 else {"stamps": self.stamps[job.symbol]}
+        depends = [{**data, "scenarios": [job.scenarios[i] for i in members]} for members in job.groups]
+        names = _names(job)
+        done = [self.journal.kept(f"{TASKS}/{name}", on) for name, on in zip(names, depends, strict=True)]
+        left = [n for n, adds in enumerate(done) if adds is None]
+        for symbol in self._changed([names[n] for n in left], data):
+            LOG.warning(f"{symbol}: its data have changed since its first tasks were finished; it is counted anew")
+        self._kept[job.symbol] = Kept(depends, done, data)
+        facts = {"symbol": job.symbol, "parts": job.parts, "tasks": len(names), "tasks_kept": len(names) - len(left)}
+        tell("symbol begun", facts | ({"bars": seen.bars, "entries": seen.entries} if job.parts == 1 else {}))
+        return left
+
+    def keep_group(self, group: Group) -> None:
+        """Write the counts of a group, and what they stand for; then let go of them."""
+        job = group.running.job
+        name, kept = _names(job)[group.number], self._kept[job.symbol]
+        with writing(self.journal.folder):
+            files = self._write(name, job, job.groups[group.number], group)
+        table = group.tables[0]
+        task = {
+            "task": name,
+            "scenarios": len(job.groups[group.number]),
+            "rows": len(job.groups[group.number]) * self.axes.num_rows,
+            "verdicts": int(table["entries"].sum() + table["rejected"].sum()),
+            "seconds": round(group.seconds, 3),
+            "cpu_seconds": round(group.cpu_seconds, 3),
+        }
+        excluded = table["excluded"][0, :, 0].sum(axis=-1).tolist()
+        adds = {"task": task, "of": len(job.groups), **kept.data, "excluded": excluded}
+        kept.done[group.number] = adds
+        with writing(self.journal.folder):
+            self.journal.keep(f"{TASKS}/{name}", kept.depends[group.number], files, adds)
+        group.let_go()
+        tell("task finished", task)
+
+    def keep_job(self, running: Running) -> dict[str, Any]:
+        """Keep a job whose groups are kept; what it adds to run.json."""
+        job, seen = running.job, running.seen
+        if not seen.entries:
+            raise no_entries(self.config, job.symbol)
+        names, kept = _names(job), self._kept.pop(job.symbol)
+        done = [adds for adds in kept.done if adds is not None]
+        files = [file for name in names for file in self.journal.files(f"{TASKS}/{name}")]
+        adds = {
+            "fingerprint": seen.prints(),
+            "coverage": self._coverage(job, seen, done[0]["excluded"]),
+            "blocks": _placed(job, names),
+            "tasks": [{**adds["task"], "kept": n not in running.left} for n, adds in enumerate(done)],
+        }
+        with writing(self.journal.folder):
+            files.append(write_cells(self.journal.run / "blocks", job.symbol, seen.regimes))
+            self.journal.keep(self.entry(job.symbol), self.stamps[job.symbol], files, adds)
+        return adds
+
+    def _changed(self, names: Sequence[str], data: dict[str, Any]) -> list[str]:
+        """Symbols whose data are not those that tasks of these names were finished with."""
+        ((kind, now),) = data.items()
+        before = [self.journal.before(f"{TASKS}/{name}").get("adds", {}).get(kind, {}) for name in names]
+        return [symbol for symbol, digest in now.items() if any(one.get(symbol, digest) != digest for one in before)]
+
+    def _write(self, name: str, job: Job, members: Sequence[int], group: Group) -> list[Path]:
+        """Write the counts of a group by calendar block and by each regime, and its rates; return the files."""
+        folder, tables = self.journal.run / "blocks", group.tables
+        columns, file = [job.scenarios[i] for i in members], folder / f"{name}.parquet"
+        write_blocks(file, tables[0], columns, self.axes, duration_ms(self.config.statistics.block))
+        files = [file]
+        for cells, counted in zip(group.running.seen.regimes, tables[1:], strict=True):
+            files.append(folder / file_of(file.name, cells.regime))
+            write_blocks(files[-1], counted, columns, self.axes)
+        files.append(self.journal.folder / RATES / file.name)
+        statistics, seen = self.config.statistics, group.running.seen
+        span = span_of(self.config.sweep.horizon, statistics.block, seen.interval_ms, seen.present)
+        rows = [{"symbol": job.symbol, **labels} for labels in columns]
+        write_rates(files[-1], tables[0], rows, self.axes, span, statistics.confidence)
+        return files
+
+    def _coverage(self, job: Job, seen: Seen, excluded: Sequence[int]) -> dict[str, Any]:
+        """What a reader must know of a job's data."""
+        return {
+            "symbol": job.symbol,
+            "first": instant_text(seen.start_ms),
+            "last": instant_text(seen.start_ms + (seen.bars - 1) * seen.interval_ms),
+            "bars": seen.bars,
+            "present_bars": seen.present,
+            "missing_bars": seen.bars - seen.present,
+            "longest_gap_bars": seen.longest_gap,
+            "trigger": seen.trigger,
+            "funding_charges": seen.charges,
+            "entries": seen.entries,
+            "excluded": dict(zip(self.config.sweep.horizon, excluded, strict=True)),
+            **({"cut": {symbol: list(bars) for symbol, bars in seen.cut.items()}} if seen.cut else {}),
+        }
+
+
+def _names(job: Job) -> list[str]:
+    """Of the files of a job's groups."""
+    return [f"{stem_of(job.symbol)}-{n:05d}" for n in range(len(job.groups))]
+
+
+def _placed(job: Job, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Where the counts of each scenario of a job lie."""
+    placed: dict[int, dict[str, Any]] = {}
+    for name, members in zip(names, job.groups, strict=True):
+        for row, i in enumerate(members):
+            where = {"symbol": job.symbol, "scenario": job.scenarios[i], "file": f"{name}.parquet", "row_group": row}
+            placed[i] = where
+    return [placed[i] for i in range(len(job.scenarios))]

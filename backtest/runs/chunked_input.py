@@ -1,0 +1,147 @@
+"""Histories in stretches that fit the memory: the entries of each, and the bars that their windows reach.
+
+Stretches end where chunks of entries do (`backtest.engine.cohorts.Work.chunks`), so that no number depends on how many
+there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from backtest.config.models import Config
+from backtest.config.scenarios import Scenario, horizon_bars
+from backtest.data.dataset import has_value, history_from, series_kinds
+from backtest.data.history import COLUMNS, PRICES, PriceHistory, Trigger
+from backtest.data.reader import Source as Opened
+from backtest.data.reader import span_of, span_text
+from backtest.engine.bars import Grid, grid_over, ready_bars
+from backtest.engine.cohorts import CHUNK_BARS
+from backtest.engine.prepare import is_charged, range_of, refuse_early, refuse_lacking_in
+from backtest.errors import NoBars
+from backtest.runs.inputs import Source
+
+READ = tuple(name for name in COLUMNS if name not in ("volume", "maintenance_scale"))
+PROBE_BARS = 1 << 16
+"""Read at once where the first and the last bar that can be entered are looked for."""
+
+LONG_BARS = 1 << 20
+"""Of a stretch that is long enough: arrays of 8 MB, whose memory malloc hands out again and again."""
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Entries of ``[start_ms, end_ms)``, whose windows end before `until_ms`."""
+
+    start_ms: int
+    end_ms: int
+    until_ms: int
+    first: bool
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A history that is read in stretches.
+
+    Attributes
+    ----------
+    opened : Opened
+        Its files.
+    trigger : {"mark", "last"}
+    stretches : tuple of Stretch
+        From the first to the last bar that has an entry price and trigger prices.
+    charged : bool
+        Whether funding is.
+    """
+
+    opened: Opened
+    trigger: Trigger
+    stretches: tuple[Stretch, ...]
+    charged: bool
+
+    def grid(self, stretch: Stretch) -> Grid:
+        """The bars of a stretch and of the windows of its entries: as they lie in the grid of the whole."""
+        start, until = stretch.start_ms, stretch.until_ms
+        try:
+            history = history_from(self.opened, start, until, READ)
+        except NoBars:  # a gap as long as that
+            step, kinds = self.opened.interval_ms, series_kinds(self.opened)
+            missing = {"close": np.full((until - start) // step, np.nan)}
+            history = PriceHistory(self.opened.series.symbol, step, start, missing, series=kinds)
+        return grid_over(history, self.trigger, start, until, first=stretch.first, funding=self.charged)
+
+
+def stream_of(config: Config, source: Source, scenarios: Sequence[Scenario], most_bars: int | None) -> Stream | None:
+    """How to read a symbol's history, at most so many bars at once; None where it is read whole.
+
+    Raises
+    ------
+    DataError, RuleError
+        As of a history that is read whole.
+    """
+    if most_bars is None or source.opened is None or needs_whole(config):
+        return None
+    opened, step, (low, high) = source.opened(), source.interval_ms, range_of(config.data)
+    spans = [span for footer in opened.footers if (span := span_of(footer)) is not None]
+    if not spans:
+        return None
+    start = spans[0][0] if low is None else max(spans[0][0], -(-low // step) * step)
+    end = spans[-1][1] + step if high is None else min(spans[-1][1] + step, high)
+    reach = max(horizon_bars(config.sweep, step))
+    own = own_bars(most_bars, reach)
+    if (end - start) // step <= own or has_value(opened, "maintenance_scale"):
+        return None
+    refuse_lacking_in(config, source.symbol, start, lambda name: has_value(opened, name))
+    trigger, first, last = _ends(opened, config.data.trigger, start, end)
+    refuse_early(source.symbol, first, scenarios)
+    size = own * step
+    edges = [first, *range(first // (CHUNK_BARS * step) * CHUNK_BARS * step + size, last + step, size), last + step]
+    return Stream(
+        opened,
+        trigger,
+        tuple(Stretch(a, b, min(b + reach * step, last + step), a == first) for a, b in pairwise(dict.fromkeys(edges))),
+        is_charged(config),
+    )
+
+
+def own_bars(most_bars: int, reach_bars: int) -> int:
+    """Bars of a stretch, without those that the windows of its last entries reach; whole chunks, at least one.
+
+    Longer stretches are no faster, and arrays that are made again and again stay small; but what windows reach is read
+    twice, so that it should be a small part.
+    """
+    own = min(most_bars - reach_bars, max(LONG_BARS, 8 * reach_bars))
+    return max(1, own // CHUNK_BARS) * CHUNK_BARS
+
+
+def needs_whole(config: Config) -> bool:
+    """Whether an entry's verdict, or its label, is told from bars before it, or from all."""
+    sweep, margin = config.sweep, config.margin
+    asked = (config.entries.file, margin.expiry, margin.maintenance_scale)
+    moving = any(weight.target is not None for weight in sweep.weight)
+    return any(x is not None for x in asked) or moving or bool(sweep.portfolio or config.statistics.regimes)
+
+
+def _ends(opened: Opened, trigger: Trigger | None, start: int, end: int) -> tuple[Trigger, int, int]:
+    """The trigger, and the first and the last bar of a range that have its prices and an entry price."""
+    step = opened.interval_ms
+
+    def ready(low: int) -> tuple[Trigger, list[int]]:
+        try:
+            history = history_from(opened, low, min(low + PROBE_BARS * step, end), PRICES)
+        except NoBars:
+            return trigger or "last", []
+        chosen, bars = ready_bars(history, trigger)
+        return chosen, [history.start_ms + int(bar) * step for bar in bars[[0, -1] if bars.size else []]]
+
+    probes = range(start, end, PROBE_BARS * step)
+    found = next(((chosen, times[0]) for chosen, times in map(ready, probes) if times), None)
+    if found is None:
+        raise NoBars(
+            f"{opened.series.symbol}: no bar with both an entry price and {trigger or 'trigger'} prices in the range "
+            f"asked for; {span_text(opened)}"
+        )
+    return *found, next(times[-1] for _, times in map(ready, reversed(probes)) if times)

@@ -1,0 +1,309 @@
+"""From a configuration to the work of each symbol: which histories, which cut of them, which entries."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from backtest.config.models import (
+    Config,
+    Data,
+    Entries,
+    Margin,
+    RuleTiers,
+    Statistics,
+    Sweep,
+    load_config,
+)
+from backtest.config.portfolio_scenarios import CrossScenario
+from backtest.config.scenarios import Scenario, maintenance_of, scenarios_at, scenarios_of
+from backtest.config.trades_file import read_trades
+from backtest.data.dataset import read_history, series_of
+from backtest.data.history import PriceHistory
+from backtest.data.parquet import Series, existing, files_of
+from backtest.data.reader import Source as Opened
+from backtest.data.reader import open_series, unchanged
+from backtest.engine.bars import Grid, grid_of
+from backtest.engine.cohorts import Work
+from backtest.engine.prepare import _moved, is_charged, range_of, refuse_early, refuse_lacking, work_of
+from backtest.engine.volatility import scale_of
+from backtest.errors import ConfigError, DataError
+from backtest.filesystem import Place, place_of, stamp_of
+from backtest.units import duration_ms, instant_ms, number_text
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A symbol, and how to get its history when its turn comes: whole, or its files opened to be read in stretches."""
+
+    symbol: str
+    interval_ms: int
+    read: Callable[[], PriceHistory] = field(repr=False)
+    files: tuple[Place, ...] = field(default=(), repr=False)
+    opened: Callable[[], Opened] | None = field(default=None, repr=False)
+
+    def stamp(self) -> str | None:
+        """Names, sizes and times of its files: while they stand, its data do. None where there are no such files."""
+        try:
+            parts = [(str(file), *stamp_of(file)) for file in self.files]
+        except OSError:
+            return None
+        return hashlib.sha256(repr(parts).encode()).hexdigest() if parts else None
+
+    def size(self) -> float:
+        """About how long its history is, beside others: bytes of its files; 1 where there are none."""
+        try:
+            return float(sum(stamp_of(file)[0] for file in self.files)) or 1.0
+        except OSError:
+            return 1.0
+
+
+def config_of(
+    source: str | Path | PriceHistory | Sequence[PriceHistory],
+    sweep: Sweep | None = None,
+    data: Data | None = None,
+    entries: Entries | None = None,
+    margin: Margin | None = None,
+    statistics: Statistics | None = None,
+) -> Config:
+    """The configuration of a TOML file, or of a history or dataset with the tables given."""
+    parts = {"data": data, "entries": entries, "margin": margin, "statistics": statistics}
+    if isinstance(source, str | Path) and Path(source).suffix == ".toml":
+        given = [name for name, part in {"sweep": sweep, **parts}.items() if part is not None]
+        if given:
+            raise ConfigError(f"{source} is a whole configuration; put {given[0]} into the file")
+        return with_trades(load_config(source))
+    if sweep is None:
+        raise ConfigError("sweep must be given with a history: backtest.Sweep(leverage=…, horizon=…, maintenance=…)")
+    if isinstance(source, str | Path):
+        parts["data"] = (data or Data()).model_copy(update={"path": str(source)})
+    return with_trades(Config(sweep=sweep, **{k: v for k, v in parts.items() if v is not None}))
+
+
+def has_own_leverage(config: Config) -> bool:
+    """Whether the entries are trades with leverages of their own."""
+    return config.entries.file is not None and read_trades(config.entries.file).leverage is not None
+
+
+def with_trades(config: Config) -> Config:
+    """Sides and leverages of a file of trades take the place of those axes; having both is refused."""
+    if config.entries.file is None:
+        return config
+    file = read_trades(config.entries.file)
+    for key, own in (("side", file.sign), ("leverage", file.leverage)):
+        if own is not None and key in config.sweep.model_fields_set:
+            raise ConfigError(f"sweep.{key}: the trades of {file.path} have a column {key} of their own; leave one out")
+    if file.leverage is None:
+        return config
+    return config.model_copy(update={"sweep": config.sweep.model_copy(update={"leverage": (1.0,)})})
+
+
+def sources_of(given: str | Path | PriceHistory | Sequence[PriceHistory], config: Config) -> list[Source]:
+    """The symbols of a run, in order; each history on disk is read when its turn comes.
+
+    Raises
+    ------
+    ConfigError, RuleError, DataError
+        Also where a symbol lacks what the configuration needs of each, so that no work is done in vain.
+    """
+    sources, scenarios = sources_named(given, config), scenarios_of(config)
+
+    def look(source: Source) -> Work:
+        return work_of(config, grid_for(config, source, scenarios_at(scenarios, source.symbol)))
+
+    refuse_unfit(config, sources, [(source.symbol, partial(look, source)) for source in sources])
+    return sources
+
+
+def sources_named(given: str | Path | PriceHistory | Sequence[PriceHistory], config: Config) -> list[Source]:
+    """The symbols of a run, in order, whether or not their histories will do."""
+    sources = _found(given, config)
+    return sources if config.sweep.portfolio else _entered(config, sources)
+
+
+def refuse_unfit(
+    config: Config, sources: Sequence[Source], jobs: Sequence[tuple[str, Callable[[], object]]] = ()
+) -> None:
+    """Refuse symbols that lack what the configuration needs of each, so that no work is done in vain.
+
+    jobs : names, and what refuses each, of those of which it is not known
+    """
+    if config.sweep.portfolio:
+        return
+    _refuse_unopenable(config, sources)
+    if len(sources) > 1 and _asks_of_histories(config):
+        for _, begin in jobs:
+            begin()
+
+
+def _entered(config: Config, sources: list[Source]) -> list[Source]:
+    """The symbols that trades name, where they name any."""
+    if config.entries.file is None:
+        return sources
+    file, there = read_trades(config.entries.file), [source.symbol for source in sources]
+    if file.symbol is None:
+        if len(there) > 1 and not np.isnan(file.price).all():
+            raise ConfigError(
+                f"{file.path}: entry_price is that of one symbol, and there are {', '.join(there)}; add a column "
+                "symbol, or name one with data.symbols"
+            )
+        return sources
+    for row, symbol in enumerate(file.symbol):
+        if config.data.symbols is None and symbol not in there:
+            raise ConfigError(f"{file.path}: row {row}: symbol must be one of {', '.join(there)}; got {symbol!r}")
+    found = [source for source in sources if source.symbol in file.symbol]
+    if not found:
+        raise ConfigError(f"data.symbols: {file.path} holds no trade of {', '.join(there)}")
+    return found
+
+
+def _refuse_unopenable(config: Config, sources: Sequence[Source]) -> None:
+    """An axis of leverages that are all above every tier's maximum would be rejected throughout, at any size."""
+    if any(weight.target is not None for weight in config.sweep.weight) or has_own_leverage(config):
+        return  # the leverage is then each entry's own
+    asked = config.sweep.leverage
+    for rule in maintenance_of(config):
+        tables = [dated.table for source in sources for dated in rule.of_symbol(source.symbol).tables]
+        limits = [float(table.max_leverage.max()) for table in tables]
+        if rule.initial_rate:  # rates that slope with size have no tiers: a size of 0 may have most
+            limits = [1 / rule.initial_rate]
+        if limits and min(asked) > max(limits) * (1 + 1e-9):
+            raise ConfigError(
+                f"sweep.leverage: no tier of {rule.label!r} allows {number_text(min(asked))}"
+                f"{' or more' if len(asked) > 1 else ''}; the largest leverage allowed is {number_text(max(limits))}"
+            )
+
+
+def _asks_of_histories(config: Config) -> bool:
+    """Whether some histories may be refused that are sound: each is then looked at before the first is swept."""
+    sweep, margin = config.sweep, config.margin
+    asked = (config.entries.file, config.data.trigger, margin.expiry, margin.maintenance_scale)
+    tiers = any(isinstance(item, str | RuleTiers) for item in sweep.maintenance)
+    return any(x is not None for x in asked) or tiers or bool(sweep.weight or sweep.policy or _moved(sweep.funding))
+
+
+def _found(given: str | Path | PriceHistory | Sequence[PriceHistory], config: Config) -> list[Source]:
+    data = config.data
+    if not isinstance(given, str | Path):
+        return _histories(given, data)
+    if data.path is None:
+        raise ConfigError("data.path must name a dataset or a Parquet file")
+    path = data.path
+    if place_of(path).is_file():
+        return [_plain_file(path, data)]
+    found = files_of(existing(path))
+    wanted = duration_ms(data.interval) if data.interval else None
+    intervals = sorted({s.interval for s in found if wanted in (None, duration_ms(s.interval))}, key=duration_ms)
+    if len(intervals) != 1:
+        names = ", ".join(sorted({s.interval for s in found}, key=duration_ms))
+        got = f"; got {data.interval!r}" if data.interval else ""
+        raise ConfigError(f"data.interval must name one of the intervals of {path}: {names}{got}")
+    interval = intervals[0]
+    present = sorted(s.symbol for s in found if s.interval == interval)
+    for symbol in data.symbols or ():
+        if symbol not in present:
+            raise ConfigError(
+                f"data.symbols: {symbol!r} is not in {path} at {interval}; there are {', '.join(present)}"
+            )
+
+    def source(symbol: str) -> Source:
+        files = tuple(found[Series(interval, symbol)])
+
+        def there(read: Callable[..., T], *asked: str | None) -> T:
+            try:
+                return read(path, symbol, interval, *asked)
+            except ConfigError:
+                for file in files:
+                    if not file.exists():
+                        raise DataError(f"{file}: is there no more, as it was at the beginning; put it back") from None
+                raise
+
+        return Source(
+            symbol,
+            duration_ms(interval),
+            lambda: there(read_history, data.start, data.end),
+            files,
+            lambda: unchanged(lambda: there(open_series)),
+        )
+
+    return [source(symbol) for symbol in data.symbols or present]
+
+
+def _plain_file(path: str, data: Data) -> Source:
+    """A Parquet file: one symbol, named by the configuration or the file; its rows only suggest an interval."""
+    if data.symbols is not None and len(data.symbols) > 1:
+        raise ConfigError(f"data.symbols: {path} is one Parquet file and holds one symbol; got {len(data.symbols)}")
+    symbol = data.symbols[0] if data.symbols else place_of(path).stem
+    interval = data.interval or series_of(path)[0].interval
+
+    def read() -> PriceHistory:
+        return read_history(path, symbol, interval, data.start, data.end)
+
+    opened = partial(open_series, path, symbol, interval)
+    return Source(symbol, duration_ms(interval), read, (place_of(path),), opened)
+
+
+def _histories(given: PriceHistory | Sequence[PriceHistory], data: Data) -> list[Source]:
+    """Histories in memory as sources."""
+    histories = [given] if isinstance(given, PriceHistory) else list(given)
+    if len({h.interval_ms for h in histories}) != 1 or len({h.symbol for h in histories}) != len(histories):
+        raise ConfigError("histories of one run must have one interval and different symbols")
+    for symbol in data.symbols or ():
+        if symbol not in {h.symbol for h in histories}:
+            raise ConfigError(f"data.symbols: {symbol!r} is none of {', '.join(h.symbol for h in histories)}")
+
+    def holder(history: PriceHistory) -> Callable[[], PriceHistory]:
+        return lambda: history
+
+    return [
+        Source(h.symbol, h.interval_ms, holder(h))
+        for h in histories
+        if data.symbols is None or h.symbol in data.symbols
+    ]
+
+
+def grid_for(config: Config, source: Source, scenarios: Sequence[Scenario]) -> Grid:
+    """Read a symbol's history and cut it; tier tables must be in force from its first bar on."""
+    data, margin = config.data, config.margin
+    start, end = range_of(data)
+    if margin.expiry is not None:
+        end = instant_ms(margin.expiry) if end is None else min(end, instant_ms(margin.expiry))
+    history = source.read()
+    refuse_lacking(config, history)
+    grid = grid_of(history, data.trigger, start, end, funding=is_charged(config))
+    if margin.contract == "spot":
+        grid = replace(grid, scale=None)
+    elif margin.maintenance_scale is not None:
+        grid = replace(grid, scale=scale_of(grid, margin.maintenance_scale))
+    refuse_early(grid.symbol, grid.start_ms, scenarios)
+    if grid.scale is not None and any(s.policy for s in scenarios):
+        raise DataError(f"{grid.symbol}: sweep.policy is not walked under a maintenance_scale other than 1")
+    return grid
+
+
+def cross_grids_of(config: Config, sources: Sequence[Source], scenarios: Sequence[CrossScenario]) -> dict[str, Grid]:
+    """The grids of all symbols of some portfolios, each read once.
+
+    Raises
+    ------
+    ConfigError
+        If a symbol is not among the sources.
+    """
+    there = {source.symbol: source for source in sources}
+    data, grids = config.data, {}
+    start, end = (instant_ms(at) if at else None for at in (data.start, data.end))
+    for symbol in dict.fromkeys(symbol for s in scenarios for symbol in s.portfolio.symbols):
+        if symbol not in there:
+            raise ConfigError(f"sweep.portfolio: there is no {symbol!r}; there are {', '.join(there)}")
+        history = there[symbol].read()
+        refuse_lacking(config, history)
+        grids[symbol] = grid_of(history, data.trigger, start, end)
+    return grids

@@ -1,0 +1,191 @@
+"""Where a run directory comes to lie: whole or not at all, and what a run that was stopped leaves beside it."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backtest.data.object_store import claimed
+from backtest.data.transaction import locked
+from backtest.errors import ConfigError
+from backtest.filesystem import Place, Remote, sync, writing
+from backtest.logs import LOG, tell
+from backtest.runs.checkpoint import RUN, Journal, begun
+
+OLD = "old"
+"""The run that is replaced, within ``.NAME.partial`` while the new one takes its place."""
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where a run is to lie, and what is kept of it beside that until it is whole.
+
+    Attributes
+    ----------
+    there : Place
+        As the user knows it.
+    target : Path
+        The directory on this machine: `there`, or a temporary one.
+    lasting : bool
+        Whether the run outlasts this process.
+    """
+
+    there: Place
+    target: Path
+    lasting: bool = True
+
+    @property
+    def partial(self) -> Path:
+        """What is kept, on this machine."""
+        return partial_of(self.target)
+
+    @property
+    def store(self) -> Remote | None:
+        """What is kept, in an object store."""
+        there = self.there
+        return there.parent / partial_of(Path(there.name)).name if isinstance(there, Remote) else None
+
+    @property
+    def kept(self) -> int:
+        """Finished tasks that are kept."""
+        return Journal(self.partial).finished
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Keep other runs away; a place that cannot be written is refused here, before any work."""
+        with ExitStack() as stack:
+            with writing(self.there):
+                stack.enter_context(folders_for(self.target))
+                stack.enter_context(locked(self.target))
+                settle(self.partial, self.target)
+            if self.store is not None:
+                stack.enter_context(claimed(self.store))
+                self.store.give_folder(self.partial, left_out="")
+            yield
+
+    def begin(self, plan: dict[str, Any], *, resume: bool, overwrite: bool) -> Journal:
+        """The journal of this run: that of an unfinished one only if it is to be resumed."""
+        if self._occupied():
+            refuse_existing(self.there, overwrite)
+        if self.kept and not resume:
+            if not overwrite:
+                raise ConfigError(
+                    f"{self.there}: of an unfinished run {_tasks(self.kept)} kept; go on with --resume, or begin anew "
+                    "with --overwrite"
+                )
+            self._forget()
+        with writing(self.there):
+            return begun(self.partial, plan, durable=self.lasting, store=self.store)
+
+    @contextmanager
+    def filled(self, journal: Journal) -> Iterator[None]:
+        """Put the run in its place when the work inside is done; where it fails, keep what was finished, and say so."""
+        try:
+            yield
+            if isinstance(self.there, Remote):
+                self.there.take_folder(journal.run, last="run.json")
+            with writing(self.there):
+                commit(journal, self.target)
+        except BaseException as error:
+            tell("run stopped", {"error": f"{type(error).__name__}: {error}", "tasks_kept": journal.finished})
+            settle(self.partial, self.target)
+            if not journal.finished:
+                self._forget()
+            elif self.lasting:
+                more = " --overwrite" if self._occupied() else ""
+                LOG.warning(f"{_tasks(journal.finished)} kept; go on with --resume{more} --out {self.there}")
+            raise
+        self._forget()
+
+    def _occupied(self) -> bool:
+        """Whether there is something else than a copy of this run that was broken off on its way into a store."""
+        if isinstance(self.there, Remote) and self.kept:
+            return (self.there / "run.json").is_file()
+        return self.there.exists()
+
+    def _forget(self) -> None:
+        shutil.rmtree(self.partial, ignore_errors=True)
+        for file in () if self.store is None else self.store.files():
+            if not file.name.startswith("_claim-"):  # of this process: it goes last
+                file.unlink()
+
+
+def _tasks(finished: int) -> str:
+    return f"{finished} finished tasks are" if finished > 1 else "1 finished task is"
+
+
+def partial_of(target: Path) -> Path:
+    """Where an unfinished run is kept: beside the directory that it is to be."""
+    return target.with_name(f".{target.name}.partial")
+
+
+def default_directory(config: str | Path) -> Path:
+    """``runs/<config stem>-<UTC time>``."""
+    return Path("runs") / f"{Path(config).stem}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+
+
+def unfinished_directory(config: str | Path) -> Path:
+    """The one unfinished run of a configuration that `default_directory` named."""
+    stem, partial = Path(config).stem, partial_of(Path("runs") / "*").name
+    folders = sorted(Path("runs").glob(partial.replace("*", f"{stem}-????????T??????Z")))
+    found = [folder.with_name(folder.name[1:].removesuffix(".partial")) for folder in folders]
+    if len(found) == 1:
+        return found[0]
+    there = f"runs holds {len(found)} unfinished runs of {stem}" + (f": {', '.join(map(str, found))}" if found else "")
+    raise ConfigError(f"--resume: {there}; name the one that is meant with --out")
+
+
+def refuse_existing(there: Place, overwrite: bool) -> None:
+    """Only runs are replaced, and only where that is asked for."""
+    if not overwrite:
+        raise ConfigError(f"{there}: exists already; choose another directory, or ask for --overwrite")
+    if not (there / "run.json").is_file():
+        raise ConfigError(f"{there}: is not a run directory and is not overwritten; choose another directory")
+
+
+@contextmanager
+def folders_for(target: Path) -> Iterator[None]:
+    """Make the folders that `target` lies in; where the work inside fails, those made are removed again."""
+    made = [folder for folder in target.parents if not folder.exists()]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        for folder in made:  # innermost first; one that something else moved into stays
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def commit(journal: Journal, target: Path) -> None:
+    """Put a finished directory in its place; an old one goes only when the new one is there."""
+    old = journal.folder / OLD
+    if journal.durable:
+        for path in (*journal.run.iterdir(), journal.run):
+            sync(path)
+    if target.exists():
+        target.rename(old)
+    try:
+        journal.run.rename(target)
+    except BaseException:
+        if old.exists() and not target.exists():
+            old.rename(target)
+        raise
+    if journal.durable:
+        sync(target.parent)
+    shutil.rmtree(journal.folder, ignore_errors=True)
+
+
+def settle(partial: Path, target: Path) -> None:
+    """Bring to its end what a process that was killed in `commit` had begun."""
+    if (partial / OLD).exists():
+        if not target.exists():
+            (partial / RUN if (partial / RUN).exists() else partial / OLD).rename(target)
+    elif (partial / RUN).exists():
+        return
+    shutil.rmtree(partial, ignore_errors=True)
