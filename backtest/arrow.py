@@ -11,12 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from backtest.arrays import Bool, Float, Int
 from backtest.errors import DataError
 from backtest.filesystem import Place, scrubbed
-
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
-Bool = NDArray[np.bool_]
 
 LATEST_MS = 7_258_118_400_000  # 2200-01-01: what lies beyond is a stamp in a wrong unit
 _TICKS = {"s": (1000, 1), "ms": (1, 1), "us": (1, 1_000), "ns": (1, 1_000_000)}
@@ -45,7 +42,7 @@ def times_to_arrow(times_ms: Int) -> Any:
     return pa.Array.from_buffers(pa.timestamp("ms", "UTC"), times_ms.size, [None, buffer])
 
 
-def numbers_of(column: Any, where: str) -> tuple[Float, Bool]:
+def to_floats(column: Any, where: str) -> tuple[Float, Bool]:
     """Values of an Arrow column of numbers, NaN where null, and where it is null: null and NaN stay apart.
 
     Parameters
@@ -77,7 +74,7 @@ def numbers_of(column: Any, where: str) -> tuple[Float, Bool]:
     return values, null
 
 
-def times_of(column: Any, where: str, first_row: int = 0) -> Int:
+def to_times(column: Any, where: str, first_row: int = 0) -> Int:
     """UTC milliseconds of an Arrow timestamp column; one without a time zone is UTC.
 
     Raises
@@ -101,7 +98,7 @@ def times_of(column: Any, where: str, first_row: int = 0) -> Int:
     return ticks * times // per_ms
 
 
-def nulls_of(column: Any) -> Bool:
+def null_mask(column: Any) -> Bool:
     """Where an Arrow timestamp column is null."""
     return _parts(column, np.int64)[1]
 

@@ -88,13 +88,13 @@ class Remote:
 
     def _kind(self) -> int:
         with remote_errors(self):
-            store, path = store_of(self)
+            store, path = open_store(self)
             return int(store.get_file_info(path).type.value)
 
     def size(self) -> int:
         """Bytes of a file."""
         with remote_errors(self):
-            store, path = store_of(self)
+            store, path = open_store(self)
             return int(store.get_file_info(path).size)
 
     def files(self) -> dict[Remote, Stored]:
@@ -102,7 +102,7 @@ class Remote:
         from pyarrow.fs import FileSelector, FileType
 
         with remote_errors(self):
-            store, path = store_of(self)
+            store, path = open_store(self)
             found = store.get_file_info(FileSelector(path, allow_not_found=True, recursive=True))
         base = len(path) + 1
         files = (one for one in found if one.type == FileType.File)
@@ -113,14 +113,14 @@ class Remote:
 
     def read_bytes(self) -> bytes:
         with remote_errors(self):
-            store, path = store_of(self)
+            store, path = open_store(self)
             with store.open_input_file(path) as stream:
                 return bytes(stream.read())
 
     def write_bytes(self, content: bytes) -> None:
         """The whole file in one step: it appears when it is whole."""
         with remote_errors(self):
-            store, path = store_of(self)
+            store, path = open_store(self)
             with store.open_output_stream(path) as stream:
                 stream.write(content)
 
@@ -129,7 +129,7 @@ class Remote:
         from pyarrow.fs import LocalFileSystem, copy_files
 
         with remote_errors(self):
-            store, path = store_of(self)
+            store, path = open_store(self)
             copy_files(str(file), path, LocalFileSystem(), store)
 
     def download(self, file: Path) -> None:
@@ -138,12 +138,12 @@ class Remote:
 
         file.parent.mkdir(parents=True, exist_ok=True)
         with remote_errors(self):
-            store, path = store_of(self)
+            store, path = open_store(self)
             copy_files(path, str(file), store, LocalFileSystem())
 
     def unlink(self) -> None:
         with remote_errors(self):
-            store, path = store_of(self)
+            store, path = open_store(self)
             store.delete_file(path)
 
     def take_folder(self, folder: Path, last: str) -> None:
@@ -185,20 +185,20 @@ class Stored:
 Place = Path | Remote
 
 
-def stamp_of(file: Place) -> tuple[int, ...]:
+def file_stamp(file: Place) -> tuple[int, ...]:
     """Size and time of change of a file; while they stand, so does its content. FileNotFoundError without one."""
     if isinstance(file, Path):
         found = file.stat()
         return found.st_size, found.st_mtime_ns, found.st_ino
     with remote_errors(file):
-        store, path = store_of(file)
+        store, path = open_store(file)
         info = store.get_file_info(path)
         if not info.is_file:
             raise FileNotFoundError(path)
         return info.size, info.mtime_ns or 0
 
 
-def place_of(path: str | Place) -> Place:
+def to_place(path: str | Place) -> Place:
     """A local path or URI as a place.
 
     Raises
@@ -208,9 +208,9 @@ def place_of(path: str | Place) -> Place:
 
     Examples
     --------
-    >>> place_of("s3://bucket/data/")
+    >>> to_place("s3://bucket/data/")
     Remote(uri='s3://bucket/data')
-    >>> place_of("data/btc").name
+    >>> to_place("data/btc").name
     'btc'
     """
     if not isinstance(path, str):
@@ -251,7 +251,7 @@ def refuse_credentials(uri: str) -> None:
 
 def local(path: str | Path, what: str) -> Path:
     """A place that must be on this machine."""
-    place = place_of(path)
+    place = to_place(path)
     if isinstance(place, Remote):
         raise ConfigError(f"{what} must be a local path; got {place}")
     return place
@@ -268,7 +268,7 @@ def opened(file: Place) -> Iterator[Any]:
     if not isinstance(file, Remote):
         yield file
         return
-    store, path = store_of(file)
+    store, path = open_store(file)
     with store.open_input_file(path) as source:
         yield source
 
@@ -294,7 +294,7 @@ def scrubbed(text: str) -> str:
     return text
 
 
-def store_of(place: Remote) -> tuple[Any, str]:
+def open_store(place: Remote) -> tuple[Any, str]:
     """Arrow's file system of a place, and its path there."""
     scheme, _, rest = place.uri.partition("://")
     root, _, path = rest.partition("/")

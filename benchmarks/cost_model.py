@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from backtest.engine.cohorts import CHUNK_BARS
 from backtest.runs.chunked_input import own_bars
-from backtest.runs.memory import PARTS, budget_of
+from backtest.runs.memory import PARTS, make_budget
 from backtest.runs.tasks import CELLS_PER_TASK
 from backtest.stats.survival_table import COUNTS, OUTCOMES
 
@@ -114,13 +114,13 @@ class Size:
     @property
     def parts(self) -> float:
         """Stretches that each history is read in."""
-        own = own_bars(budget_of(int(self.memory), self.workers).most_bars, int(self.longest))
+        own = own_bars(make_budget(int(self.memory), self.workers).most_bars, int(self.longest))
         return 1 if self.whole or self.bars <= own else -(-self.bars // own)
 
     @property
     def batches(self) -> float:
         """How often the stretches are gone through: as many groups at a time as fit half of the room for tables."""
-        fit = max(1, budget_of(int(self.memory), self.workers).table_bytes // (2 * self.table_bytes))
+        fit = max(1, make_budget(int(self.memory), self.workers).table_bytes // (2 * self.table_bytes))
         return -(-self.passes // fit) if self.parts > 1 else 1
 
     @property

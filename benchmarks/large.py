@@ -20,12 +20,13 @@ from pathlib import Path
 if __name__ == "__main__":  # benchmarks are a package here
     sys.path[0] = str(Path(__file__).parents[1])
 
-from backtest.config.scenarios import Scenario, groups_of, scenarios_at, scenarios_of
-from backtest.engine.count_by_threshold import count_block
-from backtest.engine.prepare import work_of
 from backtest.runs.executors.threads import map_ordered
-from backtest.runs.inputs import config_of, grid_for, sources_named
-from backtest.runs.memory import memory_of
+
+from backtest.config.scenarios import Scenario, expand_scenarios, group_scenarios, scenarios_at
+from backtest.engine.count_by_threshold import count_block
+from backtest.engine.prepare import prepare_entries
+from backtest.runs.inputs import list_sources, read_grid, resolve_config
+from backtest.runs.memory import parse_memory
 from backtest.stats.survival_table import Tables
 from benchmarks.children import Measured, bytes_of, dataset, machine, measured, put, table
 
@@ -44,11 +45,11 @@ SHARE, SECOND = 0.70, 0.85
 
 def kernel(config: Path, workers: int, times: int = 3) -> tuple[float, int]:
     """Seconds in which threads count the first symbol, its work in memory; and its verdicts."""
-    read = config_of(str(config))
-    source = sources_named(str(read.data.path), read)[0]
-    scenarios = scenarios_at(scenarios_of(read), source.symbol)
-    work = work_of(read, grid_for(read, source, scenarios))
-    tasks = [([scenarios[i] for i in group], chunk) for group in groups_of(scenarios) for chunk in work.chunks()]
+    read = resolve_config(str(config))
+    source = list_sources(str(read.data.path), read)[0]
+    scenarios = scenarios_at(expand_scenarios(read), source.symbol)
+    work = prepare_entries(read, read_grid(read, source, scenarios))
+    tasks = [([scenarios[i] for i in group], chunk) for group in group_scenarios(scenarios) for chunk in work.chunks()]
 
     def count(task: tuple[list[Scenario], slice]) -> Tables:
         return count_block(work, *task)
@@ -121,7 +122,7 @@ def main() -> None:
             f"{'' if memory is None else f' with `--memory {memory}`'}; a run directory of {files} files and "
             f"{bytes_of(out) / 1e6:,.0f} MB. {machine()}.\n\n"
         )
-        limit = None if memory is None else memory_of(memory)
+        limit = None if memory is None else parse_memory(memory)
         text += table(("what", "measured", "wanted"), rows_of(run, info, speed, limit))
     print(text)
     if given.write:

@@ -17,19 +17,19 @@ from pathlib import Path
 
 import numba
 import numpy as np
+from backtest.runs.executors.threads import map_ordered
 from timing import best
 
 import backtest as bt
 from backtest.config.models import Config
-from backtest.config.scenarios import Scenario, scenarios_of
+from backtest.config.scenarios import Scenario, expand_scenarios
 from backtest.data.history import PriceHistory
 from backtest.data.synthetic import demo_history
-from backtest.engine.bars import grid_of
+from backtest.engine.bars import build_grid
 from backtest.engine.cohorts import Work
 from backtest.engine.count_by_threshold import adverse_series, count_block, first_crossings, series_of
-from backtest.engine.prepare import work_of
+from backtest.engine.prepare import prepare_entries
 from backtest.engine.thresholds import TIE
-from backtest.runs.executors.threads import map_ordered
 
 HORIZONS = ("1h", "2h", "4h", "8h", "12h", "1d", "2d", "3d", "5d", "7d", "14d", "21d", "30d")
 MAINTENANCE = 0.004
@@ -156,14 +156,14 @@ def main() -> None:
     write = parser.parse_args().write
     history = demo_history()
     peak = peak_of_run(history)
-    work = work_of(config(), grid_of(history))
-    scenario = scenarios_of(config())[0]
+    work = prepare_entries(config(), build_grid(history))
+    scenario = expand_scenarios(config())[0]
     cells = work.bars.size * len(HORIZONS)
     one = best(lambda: sweep_all(work, [scenario]), 20)
     source, target = np.random.default_rng(0).random(work.grid.n_bars), np.empty(work.grid.n_bars)
     copy = best(lambda: np.copyto(target, source), 20)
     both = Config(sweep=config().sweep)
-    calls = best(lambda: sweep_all(work_of(both, work.grid), scenarios_of(both)))
+    calls = best(lambda: sweep_all(prepare_entries(both, work.grid), expand_scenarios(both)))
     threads = {n: best(lambda n=n: sweep_all(work, [scenario], n, times=10)) for n in (1, 2)}
     per_verdict = one / cells / work.leverages.size
     compared = walks(work, scenario, 1_000) | {"skipping": walks(work, scenario, 20_000)["skipping"]}

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 import backtest as bt
 from backtest.analysis.compare import difference_interval
 from backtest.config.models import Config
-from backtest.config.scenarios import Scenario, scenarios_of
+from backtest.config.scenarios import Scenario, expand_scenarios
 from backtest.data.history import PriceHistory
 from backtest.data.synthetic import demo_history
-from backtest.engine.bars import grid_of
+from backtest.engine.bars import build_grid
 from backtest.engine.cohorts import Work
 from backtest.engine.count_by_threshold import count_block, critical_leverages, first_crossings
-from backtest.engine.prepare import work_of
+from backtest.engine.prepare import prepare_entries
 from backtest.engine.thresholds import TIE
 from backtest.stats.bootstrap import jumps, mean_length, weights
 from backtest.stats.curve_interval import curve_interval
@@ -66,11 +66,11 @@ class Asked:
 
     @cached_property
     def work(self) -> Work:
-        return work_of(Config(sweep=self.sweep, margin=self.margin), grid_of(self.history))
+        return prepare_entries(Config(sweep=self.sweep, margin=self.margin), build_grid(self.history))
 
     @cached_property
     def scenario(self) -> Scenario:
-        return scenarios_of(Config(sweep=self.sweep, margin=self.margin))[0]
+        return expand_scenarios(Config(sweep=self.sweep, margin=self.margin))[0]
 
     @property
     def entries(self) -> int:
@@ -135,8 +135,8 @@ def counts_of(history: PriceHistory) -> Counts:
     """A hundred horizons, eight rates."""
     sweep = bt.Sweep(side=["long"], leverage=LEVERAGES, horizon=[f"{h}h" for h in HOURS], maintenance=RATES)
     config = Config(sweep=sweep, margin=bt.Margin(basis="entry"), entries=bt.Entries(every="1h"))
-    work = work_of(config, grid_of(history))
-    tables = [sum(count_block(work, [one], chunk)[0] for chunk in work.chunks()) for one in scenarios_of(config)]
+    work = prepare_entries(config, build_grid(history))
+    tables = [sum(count_block(work, [one], chunk)[0] for chunk in work.chunks()) for one in expand_scenarios(config)]
     names = ("entries", "liquidations", "prior_liquidations")
     curves = [np.concatenate([table[name][0].sum(axis=-1).T for table in tables]) for name in names]
     parts = [[t[name][0].reshape(-1, t.counts.shape[-1]) for name in names[:2]] for t in (tables[0], tables[-1])]

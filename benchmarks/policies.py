@@ -12,13 +12,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from backtest.arrays import Float
 from backtest.config.models import Funding, Size
 from backtest.config.policies import Deleverage, Exit, Ladder, Policy, ScaleIn, TopUp
 from backtest.config.scenarios import Maintenance, Scenario
 from backtest.data.synthetic import demo_history
-from backtest.engine.bars import Grid, grid_of
+from backtest.engine.bars import Grid, build_grid
 from backtest.engine.cohorts import Work
-from backtest.engine.kernels.jit import Float, kernel
+from backtest.engine.kernels.jit import kernel
 from backtest.engine.kernels.policy_loop import LIFE, Course, lines_between, live, reach, walk_bar, write_life
 from backtest.engine.kernels.position import TIE, Records, exit_price, heeds_call, period_at, scale_in_price
 from backtest.engine.policy_inputs import stage_of
@@ -157,7 +158,7 @@ def seconds_of(work: Work, scenario: Scenario, *, literal: bool) -> tuple[float,
 
 def main() -> None:
     """Print a table of ratios."""
-    grid = grid_of(demo_history(years=0.5))
+    grid = build_grid(demo_history(years=0.5))
     work = work_of(grid)
     inside = work.bars + MONTH < grid.n_bars
     work = replace(work, bars=work.bars[inside])

@@ -18,13 +18,13 @@ from timing import best
 
 import backtest as bt
 from backtest.config.models import Config
-from backtest.config.portfolio_scenarios import cross_scenarios_of
+from backtest.config.portfolio_scenarios import expand_portfolios
 from backtest.data.history import PRICES, PriceHistory
 from backtest.data.synthetic import LEVEL, demo_history
-from backtest.engine.count_portfolio import Local, cross_block, local_of
-from backtest.engine.portfolio import CrossWork, cross_work_of
+from backtest.engine.count_portfolio import Local, cross_block, slice_legs
+from backtest.engine.portfolio import PortfolioWork, prepare_portfolio
 from backtest.engine.thresholds import TIE
-from backtest.runs.inputs import cross_grids_of, sources_of
+from backtest.runs.inputs import checked_sources, read_portfolio_grids
 
 WEIGHTS = {"A": 0.30, "B": 0.20, "C": -0.25, "D": 0.10, "E": -0.15}
 BETA = {"A": 1.0, "B": 1.2, "C": 0.9, "D": 1.5, "E": 1.1}
@@ -96,7 +96,7 @@ def adverse_series(local: Local) -> np.ndarray:
     return np.nan_to_num(np.array(rows), nan=-1e300)
 
 
-def counted(rates: np.ndarray, work: CrossWork, local: Local, weight: np.ndarray) -> np.ndarray:
+def counted(rates: np.ndarray, work: PortfolioWork, local: Local, weight: np.ndarray) -> np.ndarray:
     """Liquidations per horizon and leverage of the entries whose windows lie inside the grid."""
     offset = sum(leg.sign * (leg.weight - a * leg.paid[local.bar]) for leg, a in zip(local.legs, weight.T, strict=True))
     dead = (1 - TIE) / work.base.leverages <= (rates + offset[:, None])[..., None]
@@ -117,16 +117,16 @@ def main() -> None:
         entries=bt.Entries(every=given.every),
         margin=bt.Margin(margin_call_ratio=1.0),
     )
-    scenario = cross_scenarios_of(config)[0]
-    sources = sources_of(histories(given.years), config)
-    work = cross_work_of(config, cross_grids_of(config, sources, [scenario]), [scenario])
+    scenario = expand_portfolios(config)[0]
+    sources = checked_sources(histories(given.years), config)
+    work = prepare_portfolio(config, read_portfolio_grids(config, sources, [scenario]), [scenario])
     n_entries, chunks = work.base.bars.size, work.chunks()
     seconds = best(lambda: [cross_block(work, [scenario], chunk) for chunk in chunks]) / n_entries
     print(f"{len(WEIGHTS)} symbols, {work.base.grid.n_bars:,} common bars, {n_entries:,} entries every {given.every}")
     print(f"block of work    {seconds * 1e6:9.2f} µs per entry")
     every_nth = max(1, n_entries // given.sample)
     thin = replace(work, base=replace(work.base, bars=work.base.bars[::every_nth]))
-    local = local_of(thin, scenario, slice(0, thin.base.bars.size))
+    local = slice_legs(thin, scenario, slice(0, thin.base.bars.size))
     value, horizon = adverse_series(local), np.array(work.base.horizons)
     weight = np.column_stack([leg.weight / leg.entry for leg in local.legs])
     rates = np.empty((local.bar.size, horizon.size))

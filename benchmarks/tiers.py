@@ -22,13 +22,13 @@ from main_job import HORIZONS, best, sweep_all
 
 import backtest as bt
 from backtest.config.models import Config, Size
-from backtest.config.scenarios import Scenario, scenarios_of
+from backtest.config.scenarios import Scenario, expand_scenarios
 from backtest.data.history import PriceHistory
 from backtest.data.synthetic import demo_history
-from backtest.engine.bars import grid_of
+from backtest.engine.bars import build_grid
 from backtest.engine.cohorts import Work
-from backtest.engine.count_by_threshold import compiled, price_ratio_of, series_of
-from backtest.engine.prepare import work_of
+from backtest.engine.count_by_threshold import compiled, price_ratio_bounds, series_of
+from backtest.engine.prepare import prepare_entries
 from backtest.margin.packaged_tiers import packaged_tables
 from backtest.margin.tiers import DatedTable, TierTable
 
@@ -48,7 +48,7 @@ def work_and_scenario(history: PriceHistory, ratio: float) -> tuple[Work, Scenar
     """A flat rate over every entry."""
     sweep = bt.Sweep(side=["long"], leverage=range(1, 126), horizon=HORIZONS, maintenance=[0.004])
     config = Config(sweep=sweep, margin=bt.Margin(margin_call_ratio=ratio))
-    return work_of(config, grid_of(history)), scenarios_of(config)[0]
+    return prepare_entries(config, build_grid(history)), expand_scenarios(config)[0]
 
 
 def under_tiers(flat: Scenario, table: TierTable, notional: float) -> Scenario:
@@ -62,7 +62,7 @@ def reachable(work: Work, scenario: Scenario, table: TierTable, notional: float)
     tiers, lines, entries = 0, 0, 0
     for chunk in work.chunks():
         series = series_of(work, chunk, scenario)
-        low, high = (notional * ratio for ratio in price_ratio_of(series, scenario))
+        low, high = (notional * ratio for ratio in price_ratio_bounds(series, scenario))
         n = chunk.stop - chunk.start
         tiers += n * int(((table.floor < high) & (table.cap >= low)).sum())
         lines += n * len(compiled(work, series, scenario).liquidation[0].lines.rate)

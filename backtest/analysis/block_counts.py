@@ -6,17 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from backtest.arrays import Bool, Float, Int
 from backtest.errors import ConfigError
 from backtest.runs.result import Result
-from backtest.runs.tables import Blocks, blocks_of, read_blocks
+from backtest.runs.tables import Blocks, block_counts, read_blocks
 from backtest.stats.binomial_interval import check_confidence
 from backtest.stats.survival_table import Span, SurvivalTable, estimate
 from backtest.units import MS_PER_UNIT, duration_ms, duration_text
-
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
 
 CELLS = 1_000_000
 """Counts of a kind that are looked at together."""
@@ -80,7 +77,7 @@ class Rates:
     survival: Float
     low: Float
     high: Float
-    few_blocks: NDArray[np.bool_]
+    few_blocks: Bool
 
 
 def rates(one: Counts, plan: Plan, begins: Int, ends: Int) -> Rates:
@@ -90,7 +87,7 @@ def rates(one: Counts, plan: Plan, begins: Int, ends: Int) -> Rates:
     survival, low, high = (np.full(shape, np.nan) for _ in range(3))
     lengths = ends - begins
     for length in np.unique(lengths):
-        span = span_of(one, plan, int(length))
+        span = block_span(one, plan, int(length))
         same = np.flatnonzero(lengths == length)
         step = max(1, CELLS // (one.leverage.size * int(length)))
         for rows in (same[i : i + step] for i in range(0, same.size, step)):
@@ -101,7 +98,7 @@ def rates(one: Counts, plan: Plan, begins: Int, ends: Int) -> Rates:
     return Rates(entries, survival, low, high, few)
 
 
-def span_of(one: Counts, plan: Plan, n_blocks: int) -> Span:
+def block_span(one: Counts, plan: Plan, n_blocks: int) -> Span:
     """The span of as many blocks, at the share of bars that the whole history has, and no more than that has."""
     present = max(1, min(one.present, round(one.share * n_blocks * plan.block)))
     return Span((plan.bars,), plan.block, present, plan.day)
@@ -164,7 +161,7 @@ def scenarios(result: Result, plan: Plan) -> Iterator[Counts]:
     order = np.argsort(leverage)
     bars = {part["symbol"]: (int(part["present_bars"]), int(part["bars"])) for part in info["coverage"]}
     found = False
-    for where in blocks_of(info):
+    for where in block_counts(info):
         table = read_blocks(result.path, where, len(sweep["horizon"]), leverage.size)
         seen = table["entries"] + table["rejected"] + table["excluded"]
         cohort = np.flatnonzero(seen[0, plan.column].any(axis=0))

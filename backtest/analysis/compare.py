@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from backtest.arrays import Float, Int
 from backtest.errors import ConfigError
 from backtest.runs.result import Result
-from backtest.runs.tables import Blocks, blocks_of, read_blocks
+from backtest.runs.tables import Blocks, block_counts, read_blocks
 from backtest.stats.bootstrap import FEWEST_BLOCKS, check_level, jumps, mean_length, sums, weights
 from backtest.stats.schema import axes_fields
 from backtest.stats.survival_table import SurvivalTable
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from scipy.sparse import csr_array
 
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
 Value = str | float | None
 
 CELLS = 128_000
@@ -218,7 +216,7 @@ def _matched(one: Result, other: Result, horizon: str | None) -> _Match:
             f"statistics.block is {_both(*map(duration_text, block_ms))}; runs are compared block by block: "
             "run one of them again with the block of the other"
         )
-    places = [blocks_of(run.info) for run in runs]
+    places = [block_counts(run.info) for run in runs]
     names = [f.name for f in axes_fields(name for side in places for where in side for name in where.scenario)]
     labels = [[_labels(where, names) for where in side] for side in places]
     columns, differs = [], {}

@@ -7,22 +7,21 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from backtest.analysis.row_filter import Where
+from backtest.arrays import Bool, Int
 from backtest.config.models import Config
-from backtest.config.scenarios import Scenario, scenarios_at, scenarios_of, sides_of
+from backtest.config.scenarios import Scenario, expand_scenarios, scenarios_at, split_sides
 from backtest.engine.bars import Grid
-from backtest.engine.closings import recovered_of, windows_of
+from backtest.engine.closings import entry_windows, recovered_mask
 from backtest.engine.cohorts import Work
-from backtest.engine.count_by_threshold import first_crossings, parts_of
-from backtest.engine.prepare import work_of
+from backtest.engine.count_by_threshold import first_crossings, split_by_table
+from backtest.engine.prepare import prepare_entries
 from backtest.errors import ConfigError
 from backtest.progress import progress
-from backtest.runs.inputs import Source, grid_for, has_own_leverage
+from backtest.runs.inputs import HistorySource, has_own_leverage, read_grid
 from backtest.stats.schema import POINT, axes_fields, repeated
 
-Int = NDArray[np.int64]
 Labels = dict[str, str | float | None]
 
 DAY_MS = 86_400_000
@@ -54,16 +53,16 @@ class Tally:
     labels: Labels
     scenario: Scenario
     grid: Grid
-    wanted: NDArray[np.bool_]
+    wanted: Bool
     first_day: int
     liquidations: Int
     recovered: Int
     by_bar: Int
 
 
-def fields_of(config: Config) -> list[pa.Field]:
+def tally_fields(config: Config) -> list[pa.Field]:
     """Symbol and scenario columns."""
-    return axes_fields(scenarios_of(config)[0].columns())
+    return axes_fields(expand_scenarios(config)[0].columns())
 
 
 def leverage_column(config: Config, place: Int) -> pa.Array:
@@ -72,12 +71,14 @@ def leverage_column(config: Config, place: Int) -> pa.Array:
     return pa.array(np.array(config.sweep.leverage)[place], pa.float64(), mask=np.full(place.size, own))
 
 
-def tallies_of(config: Config, sources: Sequence[Source], where: str | None, at: int | None = None) -> Iterator[Tally]:
+def count_days(
+    config: Config, sources: Sequence[HistorySource], where: str | None, at: int | None = None
+) -> Iterator[Tally]:
     """Per symbol and scenario that is asked for; bars are counted at the leverage `at`."""
     condition = None if where is None else Where(where)
-    scenarios = scenarios_of(config)
+    scenarios = expand_scenarios(config)
     if condition is not None:
-        condition.require(field.name for field in [*fields_of(config), *POINT])
+        condition.require(field.name for field in [*tally_fields(config), *POINT])
     chosen = [(source, [_wanted(condition, config, source.symbol, s) for s in scenarios]) for source in sources]
     if not any((mask.any() if at is None else mask[at]) for _, masks in chosen for mask in masks):
         raise ConfigError(f"--where selects no scenario of the sweep: {where!r}")
@@ -86,21 +87,21 @@ def tallies_of(config: Config, sources: Sequence[Source], where: str | None, at:
         kept = [(s, mask) for s, mask in zip(own, masks, strict=True) if (mask.any() if at is None else mask[at])]
         if not kept:
             continue
-        work = work_of(config, grid_for(config, source, own))
+        work = prepare_entries(config, read_grid(config, source, own))
         per_entry = -(-work.grid.n_bars // max(1, work.bars.size))
         chunks = work.chunks(min(CHUNK_BARS * per_entry, MOST_CHUNK_BARS))
         with progress(f"days of {source.symbol}", len(kept) * len(chunks)) as advance:
             for scenario, mask in kept:
                 tally = _empty(config, work, scenario, mask, at)
                 for chunk in chunks:
-                    for part in parts_of(work, scenario.maintenance, chunk):
-                        for side in sides_of(scenario):
+                    for part in split_by_table(work, scenario.maintenance, chunk):
+                        for side in split_sides(scenario):
                             _count(work, side, part, tally, at)
                     advance(1)
                 yield tally
 
 
-def _wanted(condition: Where | None, config: Config, symbol: str, scenario: Scenario) -> NDArray[np.bool_]:
+def _wanted(condition: Where | None, config: Config, symbol: str, scenario: Scenario) -> Bool:
     """(n_leverages,) leverages of a scenario that satisfy a condition."""
     n = len(config.sweep.leverage)
     if condition is None:
@@ -109,11 +110,11 @@ def _wanted(condition: Where | None, config: Config, symbol: str, scenario: Scen
     fields = axes_fields(labels)
     columns = [*repeated([*fields, POINT[0]], labels, n), leverage_column(config, np.arange(n))]
     batch = pa.RecordBatch.from_arrays(columns, schema=pa.schema([*fields, *POINT]))
-    found: NDArray[np.bool_] = condition.mask(batch).to_numpy(zero_copy_only=False)
+    found: Bool = condition.mask(batch).to_numpy(zero_copy_only=False)
     return found
 
 
-def _empty(config: Config, work: Work, scenario: Scenario, wanted: NDArray[np.bool_], at: int | None) -> Tally:
+def _empty(config: Config, work: Work, scenario: Scenario, wanted: Bool, at: int | None) -> Tally:
     grid = work.grid
     first, last = grid.start_ms // DAY_MS, (grid.start_ms + (grid.n_bars - 1) * grid.interval_ms) // DAY_MS
     counts = np.zeros((2, work.leverages.size, last - first + 1), np.int64)
@@ -125,7 +126,7 @@ def _empty(config: Config, work: Work, scenario: Scenario, wanted: NDArray[np.bo
 def _count(work: Work, scenario: Scenario, chunk: slice, tally: Tally, at: int | None) -> None:
     """Add the liquidations of a chunk of entries."""
     found = first_crossings(work, scenario, chunk, calls=False)
-    (window,) = windows_of(work, chunk, found.series.weight)
+    (window,) = entry_windows(work, chunk, found.series.weight)
     grid, n_days = work.grid, tally.liquidations.shape[1]
     # Every leverage is counted for `lived`; where only days are asked for, those that are.
     for leverage in range(work.leverages.size) if at is not None else np.flatnonzero(tally.wanted).tolist():
@@ -135,7 +136,7 @@ def _count(work: Work, scenario: Scenario, chunk: slice, tally: Tally, at: int |
         day = (grid.start_ms + bar * grid.interval_ms) // DAY_MS - tally.first_day
         tally.liquidations[leverage] += np.bincount(day, minlength=n_days)
         if at is None or leverage == at:
-            back = recovered_of(work, scenario, found.series, window.of(who), float(work.leverages[leverage]))
+            back = recovered_mask(work, scenario, found.series, window.of(who), float(work.leverages[leverage]))
             tally.recovered[leverage] += np.bincount(day[back], minlength=n_days)
         if leverage == at:
             tally.by_bar[:] += np.bincount(bar, minlength=grid.n_bars)

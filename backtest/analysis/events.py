@@ -11,31 +11,36 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from backtest.analysis.row_filter import Where
+from backtest.arrays import Bool, Float, Int
 from backtest.config.models import Config, Data, Entries, Margin, Sweep
-from backtest.config.scenarios import Scenario, scenarios_at, scenarios_of, sides_of
+from backtest.config.scenarios import Scenario, expand_scenarios, scenarios_at, split_sides
 from backtest.data.history import PriceHistory
-from backtest.engine.closings import Closings, Window, closings_of, windows_of
+from backtest.engine.closings import Exits, Window, close_positions, entry_windows
 from backtest.engine.cohorts import Work
-from backtest.engine.count_by_entry import members_of
-from backtest.engine.count_by_threshold import critical_leverages, first_crossings, parts_of
+from backtest.engine.count_by_entry import cohort_members
+from backtest.engine.count_by_threshold import critical_leverages, first_crossings, split_by_table
 from backtest.engine.outcomes import closed_lives, lives_by_leverage
-from backtest.engine.prepare import work_of
+from backtest.engine.prepare import prepare_entries
 from backtest.errors import ConfigError
 from backtest.filesystem import local
 from backtest.progress import progress
-from backtest.runs.inputs import Source, config_of, grid_for, has_own_leverage, sources_of, with_trades
+from backtest.runs.inputs import (
+    HistorySource,
+    checked_sources,
+    has_own_leverage,
+    read_grid,
+    resolve_config,
+    with_trades,
+)
 from backtest.runs.run_directory import folders_for
 from backtest.stats.schema import FURTHER, LIFE_COUNTS, POINT, TIME, axes_fields, event_schema, repeated
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Float = NDArray[np.float64]
 Labels = dict[str, str | float | None]
-Int = NDArray[np.int64]
 
 UNASKED_ROWS = 50_000_000
 EVENT_CHUNK_BARS = 1 << 16
@@ -44,14 +49,14 @@ ROWS_WRITTEN = 1 << 17
 
 
 @dataclass(frozen=True)
-class Selection:
+class EventFilter:
     """Which rows are wanted: whole scenarios that can match, and what is left to test row by row."""
 
     axes: list[Where]
     rows: list[Where]
 
     @classmethod
-    def parse(cls, text: str | None) -> Selection:
+    def parse(cls, text: str | None) -> EventFilter:
         """Split a condition into the part that scenarios decide and the rest."""
         if text is None:
             return cls([], [])
@@ -61,7 +66,7 @@ class Selection:
         parts = condition.conjuncts()
         return cls([p for p in parts if p.columns <= names], [p for p in parts if not p.columns <= names])
 
-    def wanted(self, symbol: str, scenario: Scenario, config: Config) -> NDArray[np.bool_]:
+    def wanted(self, symbol: str, scenario: Scenario, config: Config) -> Bool:
         """(n_horizons, n_leverages) combinations of a scenario that can match."""
         horizons, leverages = config.sweep.horizon, config.sweep.leverage
         labels = {"symbol": symbol, **scenario.columns()}
@@ -119,9 +124,9 @@ def write_events(
         raise ConfigError(f"{target}: exists already; choose another file, or ask for --overwrite")
     config = with_trades(config)
     _refuse_portfolio(config)
-    selection = Selection.parse(where)
-    scenarios = scenarios_of(config)
-    sources = sources_of(config.data.path or "", config)
+    selection = EventFilter.parse(where)
+    scenarios = expand_scenarios(config)
+    sources = checked_sources(config.data.path or "", config)
     if not any(selection.wanted(one.symbol, scenario, config).any() for one in sources for scenario in scenarios):
         raise ConfigError(f"--where selects no scenario of the sweep: {where!r}")
     if where is None and not everything:
@@ -137,7 +142,7 @@ def write_events(
     written = 0
     with folders_for(target):
         try:
-            with _writer(partial, target.suffix, schema_of(config, scenarios)) as writer:
+            with _writer(partial, target.suffix, events_schema(config, scenarios)) as writer:
                 for source in sources:
                     work, own = _of_symbol(config, source, scenarios)
                     for table in _coalesced(symbol_events(work, config, own, selection)):
@@ -177,14 +182,14 @@ def events_of(
     >>> bt.events_of(history, sweep)["bars_to_liquidation"].tolist()
     [2, 1]
     """
-    config = config_of(source, sweep, data, entries, margin)
+    config = resolve_config(source, sweep, data, entries, margin)
     _refuse_portfolio(config)
-    selection, scenarios = Selection.parse(where), scenarios_of(config)
+    selection, scenarios = EventFilter.parse(where), expand_scenarios(config)
     batches: list[pa.RecordBatch] = []
-    for one in sources_of(source, config):
+    for one in checked_sources(source, config):
         work, own = _of_symbol(config, one, scenarios)
         batches += symbol_events(work, config, own, selection)
-    frame: pd.DataFrame = pa.Table.from_batches(batches, schema=schema_of(config, scenarios)).to_pandas()
+    frame: pd.DataFrame = pa.Table.from_batches(batches, schema=events_schema(config, scenarios)).to_pandas()
     return frame
 
 
@@ -193,13 +198,13 @@ def _refuse_portfolio(config: Config) -> None:
         raise ConfigError("sweep.portfolio: events are those of single positions; run it for its survival and band")
 
 
-def _of_symbol(config: Config, source: Source, scenarios: list[Scenario]) -> tuple[Work, list[Scenario]]:
+def _of_symbol(config: Config, source: HistorySource, scenarios: list[Scenario]) -> tuple[Work, list[Scenario]]:
     """Work of one symbol, and the scenarios with its own tier tables."""
     own = scenarios_at(scenarios, source.symbol)
-    return work_of(config, grid_for(config, source, own)), own
+    return prepare_entries(config, read_grid(config, source, own)), own
 
 
-def schema_of(config: Config, scenarios: Sequence[Scenario]) -> pa.Schema:
+def events_schema(config: Config, scenarios: Sequence[Scenario]) -> pa.Schema:
     """Columns of the events of a configuration."""
     first = scenarios[0]
     return event_schema(first.columns(), lives=first.policy is not None, trades=config.entries.file is not None)
@@ -218,14 +223,14 @@ def count_rows(work: Work, scenarios: list[Scenario]) -> int:
     every = slice(0, work.bars.size)
     cohorts = 0
     for scenario in scenarios:
-        for side in sides_of(scenario):
+        for side in split_sides(scenario):
             weight = work.weights(scenario.weight, every, side.sign)
-            cohorts += int(members_of(work, every, weight).inside.sum())
+            cohorts += int(cohort_members(work, every, weight).inside.sum())
     return cohorts * work.leverages.size
 
 
 def symbol_events(
-    work: Work, config: Config, scenarios: list[Scenario], selection: Selection
+    work: Work, config: Config, scenarios: list[Scenario], selection: EventFilter
 ) -> Iterator[pa.RecordBatch]:
     """Events of one symbol: scenario by scenario, stretch by stretch, horizon by horizon, leverage by leverage."""
     per_entry = -(-work.grid.n_bars // max(1, work.bars.size))
@@ -238,8 +243,8 @@ def symbol_events(
                 advance(len(chunks))
                 continue
             for chunk in chunks:
-                for part in parts_of(work, scenario.maintenance, chunk):
-                    for side in sides_of(scenario):
+                for part in split_by_table(work, scenario.maintenance, chunk):
+                    for side in split_sides(scenario):
                         for batch in _batches(work, config, side, part, wanted):
                             rows = selection.filter(batch)
                             if rows.num_rows:
@@ -261,20 +266,18 @@ def _coalesced(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(waiting)
 
 
-def _batches(
-    work: Work, config: Config, scenario: Scenario, chunk: slice, wanted: NDArray[np.bool_]
-) -> Iterator[pa.RecordBatch]:
+def _batches(work: Work, config: Config, scenario: Scenario, chunk: slice, wanted: Bool) -> Iterator[pa.RecordBatch]:
     """Rows of a chunk: horizon by horizon, leverage by leverage."""
     if scenario.policy is not None:
         yield from _life_batches(work, config, scenario, chunk, wanted)
         return
     found = first_crossings(work, scenario, chunk)
     critical = None if work.trades is None else critical_leverages(work, scenario, chunk)
-    for window in windows_of(work, chunk, found.series.weight):
+    for window in entry_windows(work, chunk, found.series.weight):
         for leverage in np.flatnonzero(wanted[window.horizon]).tolist():
-            labels = labels_of(work, config, scenario, window.horizon, leverage)
+            labels = row_labels(work, config, scenario, window.horizon, leverage)
             further = _trade_columns(work, window, critical)
-            yield _batch(work, labels, window, closings_of(work, scenario, found, window, leverage), further)
+            yield _batch(work, labels, window, close_positions(work, scenario, found, window, leverage), further)
 
 
 def _trade_columns(work: Work, window: Window, critical: Float | None) -> list[pa.Array]:
@@ -286,16 +289,16 @@ def _trade_columns(work: Work, window: Window, critical: Float | None) -> list[p
 
 
 def _life_batches(
-    work: Work, config: Config, scenario: Scenario, chunk: slice, wanted: NDArray[np.bool_]
+    work: Work, config: Config, scenario: Scenario, chunk: slice, wanted: Bool
 ) -> Iterator[pa.RecordBatch]:
     """Rows of a policy: leverage by leverage, horizon by horizon."""
     weight = work.weights(scenario.weight, chunk, scenario.sign)
-    windows = list(windows_of(work, chunk, weight))
+    windows = list(entry_windows(work, chunk, weight))
     for leverage, (kept, lives) in enumerate(lives_by_leverage(work, scenario, chunk)):
         for window in windows:
             if wanted[window.horizon, leverage]:
                 who, h = np.searchsorted(kept, window.kept), window.horizon
-                labels = labels_of(work, config, scenario, h, leverage)
+                labels = row_labels(work, config, scenario, h, leverage)
                 own = float(work.leverages[leverage]) * weight[window.kept]
                 closed = closed_lives(work, scenario, lives, who, h, own, window.entry_price)
                 end = lives.end[who, h].astype(np.int64)
@@ -311,7 +314,7 @@ def _life_batches(
                 yield _batch(work, labels, window, closed, further)
 
 
-def labels_of(work: Work, config: Config, scenario: Scenario, horizon: int, leverage: int) -> Labels:
+def row_labels(work: Work, config: Config, scenario: Scenario, horizon: int, leverage: int) -> Labels:
     """The columns that are the same in all rows of a scenario, horizon and leverage."""
     own = work.trades is not None and work.trades.own_leverage
     return {
@@ -323,13 +326,13 @@ def labels_of(work: Work, config: Config, scenario: Scenario, horizon: int, leve
 
 
 def _batch(
-    work: Work, labels: Labels, window: Window, closed: Closings, further: Sequence[pa.Array] = ()
+    work: Work, labels: Labels, window: Window, closed: Exits, further: Sequence[pa.Array] = ()
 ) -> pa.RecordBatch:
     """Rows of one horizon and leverage; `further` are the columns of a policy and of trades."""
     grid, bar, n = work.grid, window.entry_bar, window.kept.size
     call, dead, price, fill = closed.margin_call, closed.liquidation, closed.liquidation_price, closed.fill_price
 
-    def known(values: Float | Int, mask: NDArray[np.bool_], kind: pa.DataType | None = None) -> pa.Array:
+    def known(values: Float | Int, mask: Bool, kind: pa.DataType | None = None) -> pa.Array:
         return pa.array(values, mask=~mask | closed.rejected).cast(kind or pa.float64())
 
     def when(offset: Int) -> pa.Array:

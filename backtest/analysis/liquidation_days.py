@@ -8,22 +8,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from backtest.analysis.daily_counts import DAY_MS, Tally, fields_of, leverage_column, tallies_of
+from backtest.analysis.daily_counts import DAY_MS, Tally, count_days, leverage_column, tally_fields
+from backtest.arrays import Int
 from backtest.config.models import Config, Data, Entries, Margin, Sweep
 from backtest.data.history import PriceHistory
 from backtest.engine.bars import Grid
 from backtest.errors import ConfigError
 from backtest.report.labels import noted
-from backtest.runs.inputs import config_of, has_own_leverage, sources_of
+from backtest.runs.inputs import checked_sources, has_own_leverage, resolve_config
 from backtest.stats.schema import POINT, TIME, repeated
 from backtest.units import duration_ms, instant_text, number_text
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Int = NDArray[np.int64]
 
 QUIET_DAYS = 1
 """Days without a liquidation that do not yet end an episode."""
@@ -91,7 +90,7 @@ def liquidation_days(
     '10.0 1970-01-02 00:00:00+00:00 4'
     """
     config = _config(source, sweep, horizon, data, entries, margin)
-    return _days(config, tallies_of(config, sources_of(source, config), where))
+    return _days(config, count_days(config, checked_sources(source, config), where))
 
 
 def liquidation_episodes(
@@ -153,7 +152,7 @@ def liquidation_episodes(
     """
     config = _config(source, sweep, horizon, data, entries, margin)
     at = _place(config, leverage)
-    return _episodes(config, at, tallies_of(config, sources_of(source, config), where, at))
+    return _episodes(config, at, count_days(config, checked_sources(source, config), where, at))
 
 
 def days_and_episodes(
@@ -163,13 +162,13 @@ def days_and_episodes(
     config = _config(source, sweep, None, data, entries, margin)
     at = _place(config, leverage)
     where = None if leverage is None else f"leverage = {leverage!r}"
-    tallies = list(tallies_of(config, sources_of(source, config), where, at))
+    tallies = list(count_days(config, checked_sources(source, config), where, at))
     return _days(config, tallies), _episodes(config, at, tallies)
 
 
 def _days(config: Config, tallies: Iterable[Tally]) -> pd.DataFrame:
     """What `liquidation_days` returns, at the leverages asked for."""
-    fields = fields_of(config)
+    fields = tally_fields(config)
     tables: list[pa.RecordBatch] = []
     span: dict[str, tuple[str, str]] = {}
     for tally in tallies:
@@ -190,7 +189,7 @@ def _days(config: Config, tallies: Iterable[Tally]) -> pd.DataFrame:
 
 def _episodes(config: Config, at: int, tallies: Iterable[Tally]) -> pd.DataFrame:
     """What `liquidation_episodes` returns, at the leverage of that place."""
-    fields = fields_of(config)
+    fields = tally_fields(config)
     tables: list[pa.RecordBatch] = []
     for tally in tallies:
         rows = _ranked(_episode(tally, at, config, first, last) for first, last in _runs(tally.liquidations[at]))
@@ -213,7 +212,7 @@ def _config(
     margin: Margin | None,
 ) -> Config:
     """The configuration at one horizon; what has no single day of liquidation is refused."""
-    config = config_of(source, sweep, data, entries, margin)
+    config = resolve_config(source, sweep, data, entries, margin)
     if config.sweep.portfolio:
         raise ConfigError("sweep.portfolio: days are those of single positions; name the legs as symbols")
     if config.sweep.policy:

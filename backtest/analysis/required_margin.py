@@ -1,4 +1,4 @@
-"""Required margin: how much margin each entry would have needed, without a grid of leverages (semantics.md §3).
+"""Required margin: how much margin each entry would have needed, without a grid of leverages (docs/semantics.md §3).
 
 Every entry has a rate r: it is liquidated within the horizon, or cannot be opened, exactly at the leverages L with
 ``1/L ≤ r``. The distribution of r holds the answer at every leverage at once; it is kept entry by entry, one float64
@@ -16,27 +16,26 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
+from backtest.arrays import Float
 from backtest.config.models import Config, Data, Entries, Margin, Sweep
-from backtest.config.scenarios import Scenario, scenarios_at, scenarios_of, sides_of
+from backtest.config.scenarios import Scenario, expand_scenarios, scenarios_at, split_sides
 from backtest.data.history import PriceHistory
-from backtest.engine.adverse_series import Series, series_of
+from backtest.engine.adverse_series import ChunkSeries, chunk_series
 from backtest.engine.cohorts import Work
-from backtest.engine.count_by_entry import members_of, rates_by_horizon
-from backtest.engine.count_by_threshold import entry_parts, parts_of
-from backtest.engine.entry_rates import Part
-from backtest.engine.prepare import work_of
+from backtest.engine.count_by_entry import cohort_members, rates_by_horizon
+from backtest.engine.count_by_threshold import entry_parts, split_by_table
+from backtest.engine.entry_rates import RatePart
+from backtest.engine.prepare import prepare_entries
 from backtest.errors import ConfigError, DataError
 from backtest.progress import progress
 from backtest.runs.executors.thread_pool import map_ordered
-from backtest.runs.inputs import Source, config_of, grid_for, sources_of
+from backtest.runs.inputs import HistorySource, checked_sources, read_grid, resolve_config
 from backtest.stats.schema import axes_fields
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Float = NDArray[np.float64]
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999)
 EVERY_LEVERAGE = (1e-9, 1e9)
@@ -131,7 +130,7 @@ def required_margin(
     >>> found["leverage"].round(2).tolist()
     [40.16, 29.06, 28.94]
     """
-    config = _grid_free(config_of(source, sweep, data, entries, margin))
+    config = _grid_free(resolve_config(source, sweep, data, entries, margin))
     shares = [float(share) for share in quantiles]
     for share in shares:
         if not 0 < share <= 1:
@@ -143,7 +142,7 @@ def required_margin(
         raise ConfigError(f"workers must be ≥ 1; got {threads}")
     rows = [
         row
-        for one in sources_of(source, config)
+        for one in checked_sources(source, config)
         for sample in samples(config, one, threads)
         for row in _rows(sample, shares)
     ]
@@ -179,10 +178,10 @@ def leverage_at(rates: Float, survival: Sequence[float]) -> Float:
     return np.array([_largest_below(float(ordered[_rank(share, rates.size) - 1])) for share in survival])
 
 
-def samples(config: Config, source: Source, workers: int = 1) -> Iterator[Sample]:
+def samples(config: Config, source: HistorySource, workers: int = 1) -> Iterator[Sample]:
     """What the entries of a symbol needed: scenario by scenario, horizon by horizon."""
-    own = scenarios_at(scenarios_of(config), source.symbol)
-    work = work_of(config, grid_for(config, source, own))
+    own = scenarios_at(expand_scenarios(config), source.symbol)
+    work = prepare_entries(config, read_grid(config, source, own))
     if not work.bars.size:
         raise DataError(f"{source.symbol}: no bar is an entry; entries.every is {config.entries.every}")
     for scenario in own:
@@ -219,12 +218,12 @@ def _grid_free(config: Config) -> Config:
 
 def _refuse_many_parts(work: Work, scenario: Scenario) -> None:
     """Before any work: one entry of each table tells whether one set of lines answers all leverages."""
-    for part in parts_of(work, scenario.maintenance, slice(0, work.bars.size)):
-        one = sides_of(scenario)[0]
-        _only_part(work, one, series_of(work, slice(part.start, part.start + 1), one))
+    for part in split_by_table(work, scenario.maintenance, slice(0, work.bars.size)):
+        one = split_sides(scenario)[0]
+        _only_part(work, one, chunk_series(work, slice(part.start, part.start + 1), one))
 
 
-def _only_part(work: Work, scenario: Scenario, series: Series) -> Part:
+def _only_part(work: Work, scenario: Scenario, series: ChunkSeries) -> RatePart:
     parts = entry_parts(work, series, scenario, np.array(EVERY_LEVERAGE))
     if len(parts) > 1:
         label = scenario.size.label if scenario.size else ""
@@ -239,10 +238,10 @@ def _needed(work: Work, scenario: Scenario, chunk: slice) -> list[tuple[Float, f
     """Per horizon, in the order of the configuration: the rates of a chunk's cohort, and its greatest floor."""
     rates: list[list[Float]] = [[] for _ in work.horizons]
     floors = np.zeros(len(work.horizons))
-    for part in parts_of(work, scenario.maintenance, chunk):
-        for one in sides_of(scenario):
-            series = series_of(work, part, one)
-            lines, members = _only_part(work, one, series), members_of(work, part, series.weight)
+    for part in split_by_table(work, scenario.maintenance, chunk):
+        for one in split_sides(scenario):
+            series = chunk_series(work, part, one)
+            lines, members = _only_part(work, one, series), cohort_members(work, part, series.weight)
             trades = work.trades
             unit = trades.leverage[part] if trades is not None and trades.own_leverage else np.ones(series.worth.size)
             found = rates_by_horizon(work, series, lines.liquidation, members)

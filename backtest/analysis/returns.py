@@ -10,24 +10,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
+from backtest.arrays import Float
 from backtest.config.models import Config, Data, Entries, Margin, Sweep
-from backtest.config.scenarios import Scenario, scenarios_at, scenarios_of, sides_of
+from backtest.config.scenarios import Scenario, expand_scenarios, scenarios_at, split_sides
 from backtest.data.history import PriceHistory
 from backtest.engine.cohorts import Work
-from backtest.engine.outcomes import ends_of, log_growth
-from backtest.engine.prepare import work_of
+from backtest.engine.outcomes import count_ends, log_growth
+from backtest.engine.prepare import prepare_entries
 from backtest.errors import ConfigError, DataError
 from backtest.progress import progress
 from backtest.runs.executors.thread_pool import map_ordered
-from backtest.runs.inputs import Source, config_of, grid_for, has_own_leverage, sources_of
+from backtest.runs.inputs import HistorySource, checked_sources, has_own_leverage, read_grid, resolve_config
 from backtest.stats.schema import POINT, axes_fields
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Float = NDArray[np.float64]
 Found = dict[tuple[int, int], tuple[Float, Float]]
 """Per horizon and leverage: returns, and what the insurance fund paid."""
 
@@ -95,12 +94,14 @@ def returns(
     >>> found[["return_q5", "growth_mean"]].round(3).values.tolist()
     [[-0.014, -0.0], [-0.704, -0.056]]
     """
-    config = config_of(source, sweep, data, entries, margin)
+    config = resolve_config(source, sweep, data, entries, margin)
     shares, chosen = _checked(config, leverage, quantiles, bankroll_fraction)
     if (threads := workers if workers is not None else os.cpu_count() or 1) < 1:
         raise ConfigError(f"workers must be ≥ 1; got {threads}")
     config = config.model_copy(update={"sweep": config.sweep.model_copy(update={"leverage": chosen})})
-    rows = [row for one in sources_of(source, config) for row in _rows(config, one, shares, bankroll_fraction, threads)]
+    rows = [
+        row for one in checked_sources(source, config) for row in _rows(config, one, shares, bankroll_fraction, threads)
+    ]
     names = ("return_mean", *(_name(share) for share in shares), "growth_mean", "insurance_loss")
     numbers = [pa.field(name, pa.float64()) for name in names]
     schema = pa.schema([*axes_fields(rows[0]), *POINT, ("entries", pa.int64()), *numbers])
@@ -135,11 +136,11 @@ def _name(share: float) -> str:
 
 
 def _rows(
-    config: Config, source: Source, shares: Sequence[float], fraction: float, workers: int
+    config: Config, source: HistorySource, shares: Sequence[float], fraction: float, workers: int
 ) -> Iterator[dict[str, str | float | None]]:
     """Scenario by scenario, in the order of a run's rows."""
-    own = scenarios_at(scenarios_of(config), source.symbol)
-    work = work_of(config, grid_for(config, source, own))
+    own = scenarios_at(expand_scenarios(config), source.symbol)
+    work = prepare_entries(config, read_grid(config, source, own))
     if not work.bars.size:
         raise DataError(f"{source.symbol}: no bar is an entry; entries.every is {config.entries.every}")
     size = max(1, NUMBERS_AT_ONCE // (work.bars.size * len(work.horizons)))
@@ -164,8 +165,8 @@ def _found(task: tuple[Work, Scenario, slice]) -> Found:
     """Returns and losses of the fund of a chunk of entries."""
     work, scenario, chunk = task
     parts: dict[tuple[int, int], list[tuple[Float, Float]]] = {}
-    for one in sides_of(scenario):
-        for ends in ends_of(work, one, chunk):
+    for one in split_sides(scenario):
+        for ends in count_ends(work, one, chunk):
             lost = np.asarray(ends.values["insurance_loss"], np.float64)[ends.opened]
             parts.setdefault((ends.horizon, ends.leverage), []).append((ends.returns, lost))
     return {key: _together(pairs) for key, pairs in parts.items()}

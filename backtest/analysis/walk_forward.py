@@ -11,9 +11,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from backtest.analysis.block_counts import Counts, Plan, planned, rates, scenarios, span_of
+from backtest.analysis.block_counts import Counts, Plan, block_span, planned, rates, scenarios
+from backtest.arrays import Float, Int
 from backtest.errors import ConfigError
 from backtest.runs.result import Result
 from backtest.stats.bootstrap import FEWEST_BLOCKS, draws, mean_length
@@ -23,8 +23,6 @@ from backtest.units import duration_text
 if TYPE_CHECKING:
     import pandas as pd
 
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
 
 QUANTILES = (0.025, 0.25, 0.5, 0.75, 0.975)
 
@@ -285,7 +283,7 @@ def _climbed(one: Counts, plan: Plan, target: float, index: Int) -> Int:
     """
     count = np.zeros(len(index), np.int64)
     climbing = np.arange(len(index))
-    span = span_of(one, plan, index.shape[1])
+    span = block_span(one, plan, index.shape[1])
     for at in range(one.leverage.size):
         counts = one.counts[:, at][:, index[climbing]]
         found = estimate(SurvivalTable(counts[:, :, None, None], 0), span, plan.confidence)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from backtest.analysis.liquidation_days import days_and_episodes
 from backtest.config.models import Config
-from backtest.config.scenarios import scenarios_at, scenarios_of
+from backtest.config.scenarios import expand_scenarios, scenarios_at
 from backtest.data.history import PriceHistory
 from backtest.engine.bars import fingerprint
 from backtest.errors import BacktestError, DataError
@@ -17,7 +17,7 @@ from backtest.report.html.summary import pivot
 from backtest.report.html.worst_days import Worst
 from backtest.report.labels import subject
 from backtest.report.scenario_selection import matching, select
-from backtest.runs.inputs import Source, grid_for, sources_of
+from backtest.runs.inputs import HistorySource, checked_sources, read_grid
 from backtest.runs.result import Result
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def worst_days(
         given = histories if histories is not None else recorded["data"]["path"]
         if given is None:
             raise DataError("the run was made from histories in memory; worst_days takes them")
-        sources = {source.symbol: source for source in sources_of(given, config)}
+        sources = {source.symbol: source for source in checked_sources(given, config)}
     except (BacktestError, ValueError) as error:
         return Worst(absent=(f"The histories of the run cannot be looked at again: {error}.",))
     return _gathered(list(_found(result, survival, config, sources)))
@@ -83,7 +83,7 @@ def _gathered(found: list[tuple[pd.DataFrame, pd.DataFrame] | str]) -> Worst:
 
 
 def _found(
-    result: Result, survival: float, config: Config, sources: dict[str, Source]
+    result: Result, survival: float, config: Config, sources: dict[str, HistorySource]
 ) -> Iterator[tuple[pd.DataFrame, pd.DataFrame] | str]:
     """Days and episodes of each symbol and side, or why there are none."""
     choices = result.choose(survival)
@@ -118,14 +118,14 @@ def _point(rows: pd.DataFrame, choices: pd.DataFrame) -> Point | None:
     return horizon, float((enough if len(enough) else died.tail(1)).iloc[0]["leverage"])
 
 
-def _history(source: Source | None, config: Config, expected: str | None) -> PriceHistory | str:
+def _history(source: HistorySource | None, config: Config, expected: str | None) -> PriceHistory | str:
     """A symbol's history if it is that of the run; else what is wrong."""
     if source is None:
         return "its history is no longer in the dataset."
     try:
         history = source.read()
-        own = scenarios_at(scenarios_of(config), source.symbol)
-        grid = grid_for(config, Source(source.symbol, source.interval_ms, lambda: history), own)
+        own = scenarios_at(expand_scenarios(config), source.symbol)
+        grid = read_grid(config, HistorySource(source.symbol, source.interval_ms, lambda: history), own)
     except BacktestError as error:
         return f"its history cannot be read again: {error}."
     if fingerprint(grid) != expected:

@@ -151,19 +151,19 @@ def _speed(slow: list[str]) -> str:
     import numpy as np
 
     from backtest.config.models import Config, Sweep
-    from backtest.config.scenarios import scenarios_of
+    from backtest.config.scenarios import expand_scenarios
     from backtest.data.history import PriceHistory
-    from backtest.engine.bars import grid_of
+    from backtest.engine.bars import build_grid
     from backtest.engine.count_by_threshold import count_block
-    from backtest.engine.prepare import work_of
+    from backtest.engine.prepare import prepare_entries
     from backtest.runs.executors.thread_pool import map_ordered
 
     close = 100 * np.exp(np.cumsum(np.random.default_rng(0).normal(0, 1e-3, PROBE_BARS)))
     bars = {"open": close, "high": close * 1.001, "low": close * 0.999, "close": close}
     sweep = Sweep(side=["long"], leverage=range(1, 126), horizon=["1h", "1d", "7d"], maintenance=[0.005])
     config = Config(sweep=sweep)
-    work = work_of(config, grid_of(PriceHistory("PROBE", 60_000, 0, bars)))
-    scenarios = scenarios_of(config)
+    work = prepare_entries(config, build_grid(PriceHistory("PROBE", 60_000, 0, bars)))
+    scenarios = expand_scenarios(config)
     chunks = work.chunks(PROBE_BARS // 16)
 
     def seconds(workers: int) -> float:

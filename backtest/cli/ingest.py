@@ -94,10 +94,10 @@ def generic(
 ) -> None:
     """Parquet, Feather or CSV files of any tool, columns by their names or as told."""
     from backtest.ingest.formats.generic import import_generic
-    from backtest.ingest.options import Reading, columns_of
+    from backtest.ingest.options import Reading, column_options
 
     reading = Reading(
-        columns=columns_of(columns),
+        columns=column_options(columns),
         separator={"tab": "\t", "\\t": "\t"}.get(separator or "", separator),
         decimal=decimal,
         header=header,
@@ -247,9 +247,9 @@ def binance(
 ) -> None:
     """Public archives of Binance: files or folders of zips or CSVs, klines, markPriceKlines and fundingRate."""
     from backtest.ingest.binance.importer import import_binance
-    from backtest.ingest.merge import existing_of
+    from backtest.ingest.merge import existing_choice
 
-    existing = existing_of(add, overwrite)
+    existing = existing_choice(add, overwrite)
     for done in import_binance(sources, out, symbols=symbols, interval=interval, kind=kind, existing=existing):
         _tell(done)
 

@@ -13,9 +13,9 @@ from backtest.units import duration_ms
 @json_option
 def runs(folder: str, as_json: bool) -> None:
     """Runs in a folder and below it: finished, running, unfinished (and how to go on) or damaged (what is missing)."""
-    from backtest.runs.registry import run_states, runs_text
+    from backtest.runs.registry import list_runs, runs_text
 
-    found = run_states(folder)
+    found = list_runs(folder)
     if as_json:
         emit({"folder": folder, "runs": [one.as_dict() for one in found]})
     else:

@@ -1,4 +1,4 @@
-"""Path-dependent rules of a configuration (semantics.md §7): what protects a position, or ruins it, on its way."""
+"""Path-dependent rules of a configuration (docs/semantics.md §7): what protects a position, or ruins it, on its way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scenarios of portfolios on one wallet (cross margin, semantics.md §8)."""
+"""The scenarios of portfolios on one wallet (cross margin, docs/semantics.md §8)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import product
 from typing import Literal
 
 from backtest.config.models import Config, Funding, Size
-from backtest.config.scenarios import Maintenance, maintenance_of
+from backtest.config.scenarios import Maintenance, resolve_maintenance
 from backtest.errors import ConfigError
 from backtest.units import number_text
 
@@ -33,7 +33,7 @@ class Portfolio:
 
 
 @dataclass(frozen=True)
-class CrossScenario:
+class PortfolioScenario:
     """One point of the grid of a portfolio, horizons and leverages left open; `maintenance` has a rule per leg."""
 
     portfolio: Portfolio
@@ -62,7 +62,7 @@ class CrossScenario:
         return self.size.notional if self.size.notional is not None else (self.size.margin or 0) * leverage
 
 
-def cross_scenarios_of(config: Config) -> list[CrossScenario]:
+def expand_portfolios(config: Config) -> list[PortfolioScenario]:
     """The product of the axes but horizon and leverage, portfolios first, verdicts last.
 
     Raises
@@ -71,7 +71,7 @@ def cross_scenarios_of(config: Config) -> list[CrossScenario]:
         If an axis has no meaning for a portfolio, or no tier table is packaged for one of its symbols.
     """
     sweep = config.sweep
-    rules = maintenance_of(config)
+    rules = resolve_maintenance(config)
     for rule in rules:
         if rule.contract != "linear":
             raise ConfigError(
@@ -86,11 +86,11 @@ def cross_scenarios_of(config: Config) -> list[CrossScenario]:
         portfolio = Portfolio(tuple(weights), tuple(weights.values()))
         legs = [tuple(rule.of_symbol(symbol) for symbol in portfolio.symbols) for rule in rules]
         axes = product([portfolio], legs, sweep.open_fee, sweep.funding, sizes, VERDICTS)
-        scenarios += [CrossScenario(*point) for point in axes]
+        scenarios += [PortfolioScenario(*point) for point in axes]
     return scenarios
 
 
-def cross_groups_of(scenarios: Sequence[CrossScenario]) -> list[list[int]]:
+def group_portfolios(scenarios: Sequence[PortfolioScenario]) -> list[list[int]]:
     """Indices of scenarios that `cross_block` counts together: they differ in fee and size alone."""
     found: dict[tuple[object, ...], list[int]] = {}
     for i, s in enumerate(scenarios):

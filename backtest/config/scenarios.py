@@ -8,8 +8,8 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from backtest.arrays import Float
 from backtest.config.keys import Basis, Contract, Side
 from backtest.config.models import Config, Funding, Margin, RuleTiers, Size, Sweep
 from backtest.config.policies import Policy, VolatilityTarget
@@ -19,8 +19,6 @@ from backtest.margin.packaged_tiers import packaged_symbols, packaged_tables
 from backtest.margin.rules import Rule, rule, rules
 from backtest.margin.tiers import DatedTable, read_tier_tables
 from backtest.units import duration_ms, duration_text, number_text
-
-Float = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -135,7 +133,7 @@ class Scenario:
 
     @property
     def counted_extra(self) -> float:
-        """`extra` as it counts in every margin: ``A/(1 − lean·c)`` under a posted fee of rate c (semantics.md §5)."""
+        """`extra` as it counts in every margin: ``A/(1 − lean·c)`` under a posted fee (docs/semantics.md §5)."""
         return self.extra / (1 - self.lean * self.maintenance.posted_fee)
 
     @property
@@ -145,10 +143,10 @@ class Scenario:
         return self.open_fee if rate is None else rate
 
 
-def scenarios_of(config: Config) -> list[Scenario]:
+def expand_scenarios(config: Config) -> list[Scenario]:
     """The product of the axes but horizon and leverage, in the order of the rows of ``survival.parquet``."""
     sweep = config.sweep
-    maintenance = maintenance_of(config)
+    maintenance = resolve_maintenance(config)
     sizes: Sequence[Size | None] = sweep.size or (None,)
     weights: Sequence[VolatilityTarget | None] = sweep.weight or (None,)
     policies: Sequence[Policy | None] = sweep.policy or (None,)
@@ -161,14 +159,14 @@ def scenarios_of(config: Config) -> list[Scenario]:
     return scenarios
 
 
-def sides_of(scenario: Scenario) -> tuple[Scenario, ...]:
+def split_sides(scenario: Scenario) -> tuple[Scenario, ...]:
     """The scenario, or both sides of it where trades have their own."""
     if not scenario.own_side:
         return (scenario,)
     return replace(scenario, side="long"), replace(scenario, side="short")
 
 
-def maintenance_of(config: Config) -> list[Maintenance]:
+def resolve_maintenance(config: Config) -> list[Maintenance]:
     """The axis of maintenance rules, resolved; labels are unique."""
     sweep = config.sweep
     if config.margin.contract == "spot":
@@ -293,10 +291,10 @@ def horizon_bars(sweep: Sweep, interval_ms: int) -> list[int]:
     ConfigError
         If one is not a multiple of the bars' length.
     """
-    return [bars_of("sweep.horizon", duration_ms(text), interval_ms) for text in sweep.horizon]
+    return [whole_bars("sweep.horizon", duration_ms(text), interval_ms) for text in sweep.horizon]
 
 
-def bars_of(what: str, ms: int, interval_ms: int) -> int:
+def whole_bars(what: str, ms: int, interval_ms: int) -> int:
     """A duration in bars; `what` names it in the error where it is not a multiple of a bar."""
     if ms % interval_ms:
         bars = duration_text(interval_ms)
@@ -304,7 +302,7 @@ def bars_of(what: str, ms: int, interval_ms: int) -> int:
     return ms // interval_ms
 
 
-def groups_of(scenarios: Sequence[Scenario]) -> Iterator[list[int]]:
+def group_scenarios(scenarios: Sequence[Scenario]) -> Iterator[list[int]]:
     """Indices of scenarios that share one adverse series (side, maintenance and funding), in order of appearance."""
     found: dict[tuple[str, str, float, float], list[int]] = {}
     for i, s in enumerate(scenarios):

@@ -11,14 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
+from backtest.arrays import Float, Int
 from backtest.errors import ConfigError
 from backtest.units import number_text
-
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
-Bool = NDArray[np.bool_]
 
 COLUMNS = ("entry_time", "exit_time", "side", "leverage", "entry_price", "symbol")
 OPEN_END = np.iinfo(np.int64).max // 4
@@ -52,7 +48,7 @@ class TradeFile:
 
 @lru_cache(maxsize=4)
 def _read(path: str, stamp: tuple[int, int]) -> TradeFile:
-    table = table_of(Path(path), "trades")
+    table = read_columns(Path(path), "trades")
     unknown = sorted(set(table.column_names) - set(COLUMNS))
     if unknown:
         raise ConfigError(f"{path}: unknown column {unknown[0]!r}; trades have {', '.join(COLUMNS)}")
@@ -63,7 +59,7 @@ def _read(path: str, stamp: tuple[int, int]) -> TradeFile:
             raise ConfigError(f"{path}: column {name!r} stands there twice")
     if not table.num_rows:
         raise ConfigError(f"{path}: holds no trade")
-    entry, exits = stamps_of(path, table, "entry_time"), stamps_of(path, table, "exit_time")
+    entry, exits = parse_times(path, table, "entry_time"), parse_times(path, table, "exit_time")
     if (entry == OPEN_END).any():
         raise ConfigError(f"{path}: row {int(np.argmax(entry == OPEN_END))}: entry_time is missing")
     sign, symbol = None, None
@@ -109,7 +105,7 @@ def read_trades(path: str | Path) -> TradeFile:
     return _read(str(file), (stat.st_mtime_ns, stat.st_size))
 
 
-def table_of(file: Path, what: str) -> pa.Table:
+def read_columns(file: Path, what: str) -> pa.Table:
     """A table with times, Parquet or CSV; `what` it is of, for messages."""
     try:
         return pa.csv.read_csv(file) if file.suffix == ".csv" else pq.read_table(file, partitioning=None)
@@ -117,7 +113,7 @@ def table_of(file: Path, what: str) -> pa.Table:
         raise ConfigError(f"{file}: is no table of {what}, Parquet or CSV ({error})") from None
 
 
-def stamps_of(path: str, table: pa.Table, name: str) -> Int:
+def parse_times(path: str, table: pa.Table, name: str) -> Int:
     """UTC milliseconds, `OPEN_END` where null; rounded up: a trade in the last microsecond of a bar is of that bar."""
     if name not in table.column_names:
         return np.full(table.num_rows, OPEN_END)

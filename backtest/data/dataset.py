@@ -6,19 +6,27 @@ from collections.abc import Collection
 
 import numpy as np
 
-from backtest.data.history import COLUMNS, MARK, Float, PriceHistory
-from backtest.data.parquet import TIME, Series, chunk_of, existing, files_of, read_finite, read_group, times_in
+from backtest.arrays import Float
+from backtest.data.history import COLUMNS, MARK, PriceHistory
+from backtest.data.parquet import (
+    TIME,
+    SeriesName,
+    existing,
+    find_chunk,
+    read_finite,
+    read_group,
+    series_files,
+    times_in,
+)
 from backtest.data.quality.row_rules import columns_rule
-from backtest.data.reader import Source, bars_between, open_plain, open_series, span_text, unchanged
+from backtest.data.reader import SeriesFiles, bars_between, open_plain, open_series, span_text, unchanged
 from backtest.data.writer import adding
 from backtest.errors import ConfigError, DataError, NoBars
 from backtest.filesystem import Place
 from backtest.units import instant_ms
 
-__all__ = ["Series", "read_history", "series_of", "write_history"]
 
-
-def series_of(path: str | Place) -> list[Series]:
+def list_series(path: str | Place) -> list[SeriesName]:
     """What a dataset, a part of one or a plain Parquet file holds.
 
     Parameters
@@ -28,7 +36,7 @@ def series_of(path: str | Place) -> list[Series]:
 
     Returns
     -------
-    list of Series
+    list of SeriesName
         Sorted by the text of interval and symbol.
 
     Raises
@@ -39,7 +47,7 @@ def series_of(path: str | Place) -> list[Series]:
         If it holds no bars or cannot be read.
     """
     root = existing(path)
-    return sorted(files_of(root)) if root.is_dir() else [open_plain(root, None, None).series]
+    return sorted(series_files(root)) if root.is_dir() else [open_plain(root, None, None).series]
 
 
 def read_history(
@@ -97,7 +105,7 @@ def _read(
     return history_from(open_series(path, symbol, interval), low, high, COLUMNS)
 
 
-def history_from(source: Source, low: int | None, high: int | None, wanted: Collection[str]) -> PriceHistory:
+def history_from(source: SeriesFiles, low: int | None, high: int | None, wanted: Collection[str]) -> PriceHistory:
     """Some columns of the bars in ``[low, high)`` of a series that is open; NoBars if there are none."""
     file, symbol = source.footers[0].path, source.series.symbol
     lacking = columns_rule({name for footer in source.footers for name in footer.types} - {TIME})
@@ -143,7 +151,7 @@ def write_history(history: PriceHistory, out: str | Place, overwrite: bool = Fal
     return addition.path
 
 
-def _before(source: Source, columns: dict[str, Float], low: int) -> dict[str, float]:
+def _before(source: SeriesFiles, columns: dict[str, Float], low: int) -> dict[str, float]:
     """Last known closes before the range, read only if a charge inside it may fall on them (rare)."""
     nothing = np.full(next(iter(columns.values())).size, np.nan)
     no_price = np.isnan(columns.get("mark_open", nothing)) & np.isnan(columns.get("open", nothing))
@@ -158,7 +166,7 @@ def _before(source: Source, columns: dict[str, Float], low: int) -> dict[str, fl
     return found
 
 
-def _last_value(source: Source, name: str, low: int) -> float | None:
+def _last_value(source: SeriesFiles, name: str, low: int) -> float | None:
     for footer in reversed(source.footers):
         for group in reversed(footer.groups):
             if name not in footer.types or (group.span and group.span[0] >= low):
@@ -171,17 +179,17 @@ def _last_value(source: Source, name: str, low: int) -> float | None:
     return None
 
 
-def series_kinds(source: Source) -> frozenset[str]:
+def series_kinds(source: SeriesFiles) -> frozenset[str]:
     """Which of "last", "mark" the whole history has: from the footers' null counts."""
     kinds = (("last", ("close",)), ("mark", MARK))
     return frozenset(kind for kind, names in kinds if any(has_value(source, name) for name in names))
 
 
-def has_value(source: Source, name: str) -> bool:
+def has_value(source: SeriesFiles, name: str) -> bool:
     """Whether any row of a series has a value in a column: from the footers' null counts."""
     for footer in source.footers:
         for group in footer.groups if name in footer.types else ():
-            chunk = chunk_of(footer.metadata, group.index, name)
+            chunk = find_chunk(footer.metadata, group.index, name)
             if chunk is not None and chunk.is_stats_set and chunk.statistics.has_null_count:
                 nulls = chunk.statistics.null_count
             else:  # a footer without statistics

@@ -1,4 +1,4 @@
-"""Price histories: bars of one symbol on a regular grid, checked once (semantics.md §1)."""
+"""Price histories: bars of one symbol on a regular grid, checked once (docs/semantics.md §1)."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from backtest.arrays import Bool, Float, Int
 from backtest.errors import DataError
 from backtest.units import duration_ms, duration_text, instant_text
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
 Trigger = Literal["mark", "last"]
 
 LAST = ("open", "high", "low", "close")
@@ -106,7 +104,7 @@ class PriceHistory:
         elif name == "maintenance_scale":
             self._refuse(values < 0, name, "must be ≥ 0", values)
 
-    def _refuse(self, bad: NDArray[np.bool_], name: str, rule: str, values: Float) -> None:
+    def _refuse(self, bad: Bool, name: str, rule: str, values: Float) -> None:
         if bad.any():
             row = int(np.argmax(bad))
             when = instant_text(self.start_ms + row * self.interval_ms)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from backtest.data.parquet import Footer, Series, chunk_of, existing, files_of, read_footer, read_group
-from backtest.data.reader import open_plain, refuse_changed, source_of, span_of, unchanged
+from backtest.data.parquet import Footer, SeriesName, existing, find_chunk, read_footer, read_group, series_files
+from backtest.data.reader import footer_span, open_files, open_plain, refuse_changed, unchanged
 from backtest.filesystem import Place, Remote
 from backtest.units import duration_ms, instant_text
 
@@ -89,7 +89,7 @@ def _inventory(root: Place) -> list[Holding]:
         return [_holding(source.series, [root], {root: source.footers[0]})]
     from concurrent.futures import ThreadPoolExecutor
 
-    found = files_of(root)
+    found = series_files(root)
     order = sorted(found, key=lambda series: (series.symbol, duration_ms(series.interval)))
     files = [file for series in order for file in found[series]]
     with ThreadPoolExecutor(16) as pool:
@@ -99,9 +99,9 @@ def _inventory(root: Place) -> list[Holding]:
     return [_holding(series, found[series], footers) for series in order]
 
 
-def _holding(series: Series, files: list[Place], known: dict[Place, Footer]) -> Holding:
-    footers = source_of(series, [known[file] for file in files]).footers
-    spans = [span for footer in footers if (span := span_of(footer)) is not None]
+def _holding(series: SeriesName, files: list[Place], known: dict[Place, Footer]) -> Holding:
+    footers = open_files(series, [known[file] for file in files]).footers
+    spans = [span for footer in footers if (span := footer_span(footer)) is not None]
     step = duration_ms(series.interval)
     last, mark = (
         sum(min(_values(footer, prefix + name) for name in ("high", "low")) for footer in footers)
@@ -125,7 +125,7 @@ def _values(footer: Footer, name: str) -> int:
     """Values of a column that are not null."""
     count = 0
     for group in footer.groups if name in footer.types else ():
-        chunk = chunk_of(footer.metadata, group.index, name)
+        chunk = find_chunk(footer.metadata, group.index, name)
         if chunk is not None and chunk.is_stats_set and chunk.statistics.has_null_count:
             count += group.rows - chunk.statistics.null_count
         else:  # a footer without statistics

@@ -20,10 +20,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from backtest.arrow import LATEST_MS, Float, Int, arrow_errors, numbers_of, times_of
+from backtest.arrays import Float, Int
+from backtest.arrow import LATEST_MS, arrow_errors, to_floats, to_times
 from backtest.data.object_store import in_force
 from backtest.errors import ConfigError, DataError
-from backtest.filesystem import Changed, Place, Remote, opened, place_of, remote_errors
+from backtest.filesystem import Changed, Place, Remote, opened, remote_errors, to_place
 from backtest.units import duration_ms, duration_text, instant_text
 
 TIME = "open_time"
@@ -31,7 +32,7 @@ _PER_MS = {"milliseconds": 1, "microseconds": 1_000, "nanoseconds": 1_000_000}
 
 
 @dataclass(frozen=True, order=True)
-class Series:
+class SeriesName:
     """What a dataset holds bars of: an interval as its folder names it (``"1h"``) and a symbol."""
 
     interval: str
@@ -39,7 +40,7 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Group:
+class RowGroup:
     """One row group: its place in the file, and its first and last open_time in ms where the footer says."""
 
     index: int
@@ -55,12 +56,12 @@ class Footer:
     path: Place
     metadata: Any
     types: dict[str, Any]
-    groups: tuple[Group, ...]
+    groups: tuple[RowGroup, ...]
 
 
 def existing(path: str | Place) -> Place:
     """`path` as a place; ConfigError if there is nothing."""
-    place = place_of(path)
+    place = to_place(path)
     if not place.exists():
         raise ConfigError(
             f"{path} does not exist; data is a local directory or Parquet file, or a URI such as s3://bucket/data"
@@ -68,10 +69,10 @@ def existing(path: str | Place) -> Place:
     return place
 
 
-def files_of(root: Place) -> dict[Series, list[Place]]:
+def series_files(root: Place) -> dict[SeriesName, list[Place]]:
     """Parquet files per series below a dataset directory, or one ``interval=…`` or ``symbol=…`` directory of it."""
     folders = _folders(root)
-    found: dict[Series, list[Place]] = {}
+    found: dict[SeriesName, list[Place]] = {}
     for folder, files in folders.items():
         interval, symbol = (unquote(part.partition("=")[2]) for part in (folder.parent.name, folder.name))
         try:
@@ -80,7 +81,7 @@ def files_of(root: Place) -> dict[Series, list[Place]]:
             raise DataError(f"{folder}: folder interval={interval}: {error}") from None
         if folder.name.startswith("."):
             symbol = symbol.removesuffix(OLD)
-        found.setdefault(Series(interval, symbol), []).extend(files)
+        found.setdefault(SeriesName(interval, symbol), []).extend(files)
     if not found:
         raise DataError(f"{root} holds no interval=…/symbol=…/year=…/*.parquet; see `backtest import`")
     return found
@@ -172,13 +173,13 @@ def read_footer(file: Place) -> Footer:
     for index in range(metadata.num_row_groups):
         rows = metadata.row_group(index).num_rows
         if rows:
-            groups.append(Group(index, first, rows, _span(metadata, index)))
+            groups.append(RowGroup(index, first, rows, _span(metadata, index)))
         first += rows
     return Footer(file, metadata, types, tuple(groups))
 
 
 def _span(metadata: Any, index: int) -> tuple[int, int] | None:
-    chunk = chunk_of(metadata, index, TIME)
+    chunk = find_chunk(metadata, index, TIME)
     if chunk is None or not chunk.is_stats_set or not chunk.statistics.has_min_max:
         return None
     # the footer's own unit: Arrow's may differ (it stores seconds as milliseconds)
@@ -189,13 +190,13 @@ def _span(metadata: Any, index: int) -> tuple[int, int] | None:
     return (first, last) if first >= 0 and last < LATEST_MS else None  # else reading it says what is wrong
 
 
-def chunk_of(metadata: Any, index: int, name: str) -> Any:
+def find_chunk(metadata: Any, index: int, name: str) -> Any:
     """Footer entry of one column of one row group; None if it is not there."""
     group = metadata.row_group(index)
     return next((c for c in map(group.column, range(group.num_columns)) if c.path_in_schema == name), None)
 
 
-def read_group(footer: Footer, group: Group, names: tuple[str, ...]) -> Any:
+def read_group(footer: Footer, group: RowGroup, names: tuple[str, ...]) -> Any:
     """Arrow table of some columns of one row group: the only place that reads data."""
     remote = isinstance(footer.path, Remote)  # then columns are fetched together and not one by one
     with (
@@ -218,14 +219,14 @@ def _reading(file: Place) -> Iterator[Any]:
         raise Changed(f"{file}: went away while the dataset was read; read it again") from None
 
 
-def read_times(footer: Footer, group: Group) -> Int:
+def read_times(footer: Footer, group: RowGroup) -> Int:
     """(rows,) open_time of one row group, UTC milliseconds."""
     return times_in(footer, group, read_group(footer, group, (TIME,)))
 
 
-def times_in(footer: Footer, group: Group, table: Any) -> Int:
+def times_in(footer: Footer, group: RowGroup, table: Any) -> Int:
     """open_time of a row group that was read."""
-    return times_of(table.column(TIME), _where(footer, TIME), group.first_row)
+    return to_times(table.column(TIME), _where(footer, TIME), group.first_row)
 
 
 def check_order(footer: Footer, first_row: int, times: Int, previous: int | None) -> None:
@@ -244,7 +245,7 @@ def _where(footer: Footer, name: str) -> str:
     return f"{footer.path}: column {name}"
 
 
-def check_grid(footer: Footer, group: Group, times: Int, interval_ms: int) -> None:
+def check_grid(footer: Footer, group: RowGroup, times: Int, interval_ms: int) -> None:
     """Refuse times that are no multiples of the interval."""
     off = times % interval_ms != 0
     if off.any():
@@ -255,9 +256,9 @@ def check_grid(footer: Footer, group: Group, times: Int, interval_ms: int) -> No
         )
 
 
-def read_finite(footer: Footer, group: Group, table: Any, name: str) -> Float:
+def read_finite(footer: Footer, group: RowGroup, table: Any, name: str) -> Float:
     """A column of a row group that was read, NaN where null; NaN and ±inf in the file are refused."""
-    values, null = numbers_of(table.column(name), _where(footer, name))
+    values, null = to_floats(table.column(name), _where(footer, name))
     finite = np.isfinite(values)
     if not finite.all() and (bad := ~(finite | null)).any():
         row = int(np.argmax(bad))

@@ -11,21 +11,22 @@ from typing import TypeVar
 
 import numpy as np
 
-from backtest.data.history import COLUMNS, Float, Int, refuse_sparse
+from backtest.arrays import Float, Int
+from backtest.data.history import COLUMNS, refuse_sparse
 from backtest.data.parquet import (
     TIME,
     Footer,
-    Group,
-    Series,
+    RowGroup,
+    SeriesName,
     check_grid,
     check_order,
     existing,
     files_in,
-    files_of,
     read_finite,
     read_footer,
     read_group,
     read_times,
+    series_files,
     times_in,
 )
 from backtest.errors import ConfigError, DataError
@@ -36,10 +37,10 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Source:
+class SeriesFiles:
     """The files of one series, in the order of time."""
 
-    series: Series
+    series: SeriesName
     interval_ms: int
     footers: tuple[Footer, ...]
 
@@ -49,38 +50,38 @@ class Source:
         return tuple(name for name in COLUMNS if any(name in footer.types for footer in self.footers))
 
 
-def open_series(path: str | Place, symbol: str | None = None, interval: str | None = None) -> Source:
+def open_series(path: str | Place, symbol: str | None = None, interval: str | None = None) -> SeriesFiles:
     """The files of the one series that is meant, footers read, their order checked as far as footers tell."""
     root = existing(path)
     if not root.is_dir():
         return open_plain(root, symbol, interval)
-    found = files_of(root)
+    found = series_files(root)
     symbols = sorted({series.symbol for series in found})
     chosen = _choose(root, "symbol", symbol, symbols)
     intervals = sorted((s.interval for s in found if s.symbol == chosen), key=duration_ms)
     if interval is not None and interval not in intervals:
         same = [text for text in intervals if duration_ms(text) == duration_ms(interval)]
         interval = same[0] if same else interval
-    series = Series(_choose(root, f"interval of {chosen}", interval, intervals), chosen)
-    source = source_of(series, [read_footer(file) for file in found[series]])
+    series = SeriesName(_choose(root, f"interval of {chosen}", interval, intervals), chosen)
+    source = open_files(series, [read_footer(file) for file in found[series]])
     refuse_changed(found[series])
     _check_spans(source)
     return source
 
 
-def source_of(series: Series, footers: list[Footer]) -> Source:
+def open_files(series: SeriesName, footers: list[Footer]) -> SeriesFiles:
     """The files of one series in the order of time."""
-    order = sorted(footers, key=lambda footer: span_of(footer) or (0, 0))
-    return Source(series, duration_ms(series.interval), tuple(order))
+    order = sorted(footers, key=lambda footer: footer_span(footer) or (0, 0))
+    return SeriesFiles(series, duration_ms(series.interval), tuple(order))
 
 
-def span_of(footer: Footer) -> tuple[int, int] | None:
+def footer_span(footer: Footer) -> tuple[int, int] | None:
     """First and last open_time of a file, read where its footer does not tell; None without rows."""
     spans = [group.span or _span_read(footer, group) for group in footer.groups]
     return (min(first for first, _ in spans), max(last for _, last in spans)) if spans else None
 
 
-def _span_read(footer: Footer, group: Group) -> tuple[int, int]:
+def _span_read(footer: Footer, group: RowGroup) -> tuple[int, int]:
     times = read_times(footer, group)
     return int(times.min()), int(times.max())
 
@@ -118,10 +119,10 @@ def _choose(root: Place, what: str, asked: str | None, choices: list[str]) -> st
     return asked
 
 
-def open_plain(file: Place, symbol: str | None, interval: str | None) -> Source:
+def open_plain(file: Place, symbol: str | None, interval: str | None) -> SeriesFiles:
     footer = read_footer(file)
     step = duration_ms(interval) if interval is not None else _spacing(footer)
-    source = Source(Series(interval or duration_text(step), symbol or file.stem), step, (footer,))
+    source = SeriesFiles(SeriesName(interval or duration_text(step), symbol or file.stem), step, (footer,))
     _check_spans(source)
     return source
 
@@ -137,7 +138,7 @@ def _spacing(footer: Footer) -> int:
     return int(np.diff(stamps).min())
 
 
-def _check_spans(source: Source) -> None:
+def _check_spans(source: SeriesFiles) -> None:
     """Row groups must follow each other in time; the offending row is looked for only when a footer says so."""
     spans = [group.span for footer in source.footers for group in footer.groups if group.span]
     if all(one[1] < two[0] for one, two in pairwise(spans)):
@@ -151,7 +152,7 @@ def _check_spans(source: Source) -> None:
 
 
 def rows_between(
-    source: Source, names: tuple[str, ...], low: int | None, high: int | None
+    source: SeriesFiles, names: tuple[str, ...], low: int | None, high: int | None
 ) -> tuple[Int, dict[str, Float]]:
     """Times and columns of the rows in ``[low, high)``, from the row groups that may hold some."""
     stamps: list[Int] = []
@@ -168,7 +169,7 @@ def rows_between(
 
 
 def bars_between(
-    source: Source, names: tuple[str, ...], low: int | None, high: int | None
+    source: SeriesFiles, names: tuple[str, ...], low: int | None, high: int | None
 ) -> tuple[int, dict[str, Float]] | None:
     """As `rows_between`, laid out on the grid as they are read: open time of the first row, and columns from it on.
 
@@ -202,7 +203,7 @@ def bars_between(
     return (start + first * step, {name: values[first:done] for name, values in out.items()}) if done else None
 
 
-def _groups(footer: Footer, low: int | None, high: int | None) -> list[Group]:
+def _groups(footer: Footer, low: int | None, high: int | None) -> list[RowGroup]:
     """Row groups that may hold rows in ``[low, high)``."""
     return [
         group
@@ -212,7 +213,7 @@ def _groups(footer: Footer, low: int | None, high: int | None) -> list[Group]:
 
 
 def _pieces(
-    source: Source, names: tuple[str, ...], low: int | None, high: int | None
+    source: SeriesFiles, names: tuple[str, ...], low: int | None, high: int | None
 ) -> Iterator[tuple[Int, dict[str, Float]]]:
     """Times and those columns that are there, row group by row group, of the rows in ``[low, high)``."""
     previous = None
@@ -231,7 +232,7 @@ def _pieces(
             yield times[cut], {name: read_finite(footer, group, table, name)[cut] for name in there}
 
 
-def span_text(source: Source) -> str:
+def span_text(source: SeriesFiles) -> str:
     spans = [group.span for footer in source.footers for group in footer.groups if group.span]
     if not spans:
         return f"{source.series.symbol} has no bars"

@@ -7,18 +7,16 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
-from backtest.data.dataset import series_of
+from backtest.arrays import Float
+from backtest.data.dataset import list_series
 from backtest.data.history import PriceHistory
 from backtest.data.parquet import files_in
-from backtest.data.reader import Source, open_series, rows_between, span_of, unchanged
-from backtest.data.writer import Existing, adding, folder_of
+from backtest.data.reader import SeriesFiles, footer_span, open_series, rows_between, unchanged
+from backtest.data.writer import Existing, adding, series_folder
 from backtest.errors import ConfigError, DataError
-from backtest.filesystem import Changed, Place, place_of
+from backtest.filesystem import Changed, Place, to_place
 from backtest.units import duration_ms, duration_text
-
-Float = NDArray[np.float64]
 
 
 def resample(history: PriceHistory, interval: str) -> PriceHistory:
@@ -162,7 +160,7 @@ def resample_dataset(
                 raise ConfigError(
                     f"--to must be a multiple of the bars' {duration_text(step)} of {symbol}, and longer; got {text!r}"
                 )
-            folder = folder_of(place_of(out), symbol, wanted)
+            folder = series_folder(to_place(out), symbol, wanted)
             if existing == "refuse" and files_in(folder):
                 raise ConfigError(f"{folder} exists; take another --out, or ask for --add or --overwrite")
     for source in sources:
@@ -179,9 +177,9 @@ def resample_dataset(
             yield Resampled(addition.path, symbol, duration_text(wanted), addition.rows, addition.span_ms)
 
 
-def _sources(data: str | Place, symbols: Sequence[str] | None, interval: str | None) -> list[Source]:
+def _sources(data: str | Place, symbols: Sequence[str] | None, interval: str | None) -> list[SeriesFiles]:
     """The series that are taken: of each symbol the interval asked for, or the finest."""
-    found = series_of(data)
+    found = list_series(data)
     asked = None if interval is None else duration_ms(interval)
     lengths: dict[str, list[int]] = {}
     for series in found:
@@ -198,10 +196,10 @@ def _sources(data: str | Place, symbols: Sequence[str] | None, interval: str | N
     return [unchanged(partial(open_series, data, symbol, duration_text(min(lengths[symbol])))) for symbol in chosen]
 
 
-def _years(source: Source, wanted: int) -> Iterator[PriceHistory]:
+def _years(source: SeriesFiles, wanted: int) -> Iterator[PriceHistory]:
     """The bars of each year, cut where a bar of the length wanted begins; years without rows are left out."""
     step = source.interval_ms
-    spans = [span for footer in source.footers if (span := span_of(footer)) is not None]
+    spans = [span for footer in source.footers if (span := footer_span(footer)) is not None]
     low, end = (spans[0][0], spans[-1][1] + step) if spans else (0, 0)
     while low < end:
         year = np.datetime64(low, "ms").astype("datetime64[Y]") + 1

@@ -6,13 +6,11 @@ import math
 from zlib import crc32
 
 import numpy as np
-from numpy.typing import NDArray
 
+from backtest.arrays import Float
 from backtest.data.history import PriceHistory
 from backtest.errors import ConfigError
 from backtest.units import duration_ms, instant_ms
-
-Float = NDArray[np.float64]
 
 START = "2020-01-01"
 LEVEL = 50_000.0

@@ -183,7 +183,7 @@ def locked(target: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def holder_of(target: Path) -> str | None:
+def lock_holder(target: Path) -> str | None:
     """What the holder of a folder's lock says of itself; None if no process holds it, whatever a dead one left."""
     file = _beside(target, "lock")
     with suppress(OSError):

@@ -12,13 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from backtest.arrays import Float, Int
 from backtest.arrow import times_to_arrow, to_arrow
-from backtest.data.history import COLUMNS, Float, Int, PriceHistory
+from backtest.data.history import COLUMNS, PriceHistory
 from backtest.data.parquet import TIME, files_in
-from backtest.data.reader import Source, open_series, rows_between, span_of
+from backtest.data.reader import SeriesFiles, footer_span, open_series, rows_between
 from backtest.data.transaction import Taken, taking
 from backtest.errors import ConfigError, DataError
-from backtest.filesystem import Place, place_of
+from backtest.filesystem import Place, to_place
 from backtest.units import duration_ms, duration_text, instant_text, number_text
 
 ROW_GROUP = 131_072
@@ -76,7 +77,7 @@ def adding(out: str | Place, symbol: str, interval_ms: int, existing: Existing =
             f"symbol must not be empty and the interval whole seconds, as they name folders; "
             f"got {symbol!r} and {interval_ms} ms"
         )
-    target = folder_of(place_of(out), symbol, interval_ms)
+    target = series_folder(to_place(out), symbol, interval_ms)
     with taking(target) as taken:
         there = files_in(target)
         if existing == "refuse" and there:
@@ -89,7 +90,7 @@ def adding(out: str | Place, symbol: str, interval_ms: int, existing: Existing =
         addition._commit()
 
 
-def folder_of(out: Place, symbol: str, interval_ms: int) -> Place:
+def series_folder(out: Place, symbol: str, interval_ms: int) -> Place:
     """The symbol's directory: under a folder of this interval that is there, however it spells it."""
     name = duration_text(interval_ms)
     if isinstance(out, Path):
@@ -127,7 +128,7 @@ class Addition:
         self._parts: list[tuple[Int, dict[str, Float]]] = []  # those of the year that is being filled
         self._file = taken.fresh_name()
         self._replaced = set(there) if existing == "anew" else set()
-        self._source: Source | None = open_series(self.path) if there and existing != "anew" else None
+        self._source: SeriesFiles | None = open_series(self.path) if there and existing != "anew" else None
 
     @property
     def span_ms(self) -> tuple[int, int]:
@@ -251,7 +252,7 @@ class Addition:
         if self._source is None:
             return np.empty(0, np.int64), {}
         for footer in self._source.footers:
-            span = span_of(footer)
+            span = footer_span(footer)
             if span is None or span[1] < low or span[0] >= high:
                 continue
             if span[0] < low or span[1] >= high:

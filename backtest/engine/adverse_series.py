@@ -7,23 +7,20 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
+from backtest.arrays import Float, Int
 from backtest.config.models import Funding
 from backtest.config.scenarios import Maintenance, Scenario
 from backtest.engine.bars import Grid
 from backtest.engine.cohorts import Work
-from backtest.engine.kernels.window_max import TILE, Entries, Windows, tile_maxima, widen
+from backtest.engine.kernels.window_max import TILE, EntryArrays, Windows, tile_maxima, widen
 from backtest.engine.thresholds import Period
-
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
 
 HOUR_MS = 3_600_000
 
 
 @dataclass(frozen=True)
-class Series:
+class ChunkSeries:
     """Local arrays of a chunk: from its first entry's bar to the end of its longest window.
 
     Attributes
@@ -35,7 +32,7 @@ class Series:
         (long) or with (short) the interest accrued.
     paid : (n_bars,) float64
         C, the funding paid per unit of quantity since the first bar; of spot margin G, the growth of a debt.
-    entries : Entries
+    entries : EntryArrays
     worth : (n_entries,) float64
         At entry, as `adverse_price`.
     weight : (n_entries,) float64
@@ -51,7 +48,7 @@ class Series:
     stop: int
     adverse_price: Float
     paid: Float
-    entries: Entries
+    entries: EntryArrays
     worth: Float
     weight: Float
     until: Int
@@ -59,7 +56,7 @@ class Series:
     spot: bool
 
 
-def series_of(work: Work, chunk: slice, scenario: Scenario) -> Series:
+def chunk_series(work: Work, chunk: slice, scenario: Scenario) -> ChunkSeries:
     """Slice what the entries of a chunk can see; funding is summed from the first entry's bar on.
 
     Prices of inverse contracts become 1/P: the worst price for a long is still the low.
@@ -81,8 +78,8 @@ def series_of(work: Work, chunk: slice, scenario: Scenario) -> Series:
         growth = paid if sign < 0 else 1 / paid
         worst, price = worst * growth, price * growth[local]
     # In 1/P the entry's scale, 1/u_p, is its price.
-    entries = Entries(local, sign * paid[dense], np.ascontiguousarray(price) if scenario.inverse else 1.0 / price)
-    return Series(
+    entries = EntryArrays(local, sign * paid[dense], np.ascontiguousarray(price) if scenario.inverse else 1.0 / price)
+    return ChunkSeries(
         start,
         stop,
         scenario.worth(worst),
@@ -122,7 +119,7 @@ ALWAYS = (Period(None, 0, np.iinfo(np.int64).max),)
 """A flat rate is in force at every bar."""
 
 
-def periods_of(grid: Grid, maintenance: Maintenance, start: int, stop: int) -> tuple[Period, ...]:
+def tables_in_force(grid: Grid, maintenance: Maintenance, start: int, stop: int) -> tuple[Period, ...]:
     """Tier tables in force over the bars ``start … stop − 1``, counted from `start`, from that of the first on."""
     if not maintenance.tables:
         return ALWAYS
@@ -154,7 +151,7 @@ def debt_growth(work: Work, borrow_rate: float, start: int, stop: int) -> Float:
     return np.asarray((1.0 + borrow_rate) ** (hours - hours[0]).astype(np.float64))
 
 
-def held_cost(series: Series, entry: Int, until: Int) -> Float:
+def held_cost(series: ChunkSeries, entry: Int, until: Int) -> Float:
     """(n,) funding paid per unit of quantity from the entry to a bar; of spot margin the growth of the debt."""
     if series.spot:
         return series.paid[until] / series.paid[entry]

@@ -1,4 +1,4 @@
-"""The bars of a history that a run looks at, with its trigger and its entry price chosen (semantics.md §1)."""
+"""The bars of a history that a run looks at, with its trigger and its entry price chosen (docs/semantics.md §1)."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 from xxhash import xxh3_128
 
-from backtest.data.history import COLUMNS, Float, Int, PriceHistory, Trigger, spread
+from backtest.arrays import Bool, Float, Int
+from backtest.data.history import COLUMNS, PriceHistory, Trigger, spread
 from backtest.errors import ConfigError, DataError, NoBars
 from backtest.units import duration_text, instant_text
 
@@ -62,7 +62,7 @@ class Grid:
         return self.entry_price.size
 
     @property
-    def has_trigger(self) -> NDArray[np.bool_]:
+    def has_trigger(self) -> Bool:
         """(n_bars,) bars with low and high of the trigger."""
         return ~np.isnan(self.low)
 
@@ -90,7 +90,7 @@ class Grid:
         return int(np.diff(present).max(initial=1)) - 1
 
 
-def grid_of(
+def build_grid(
     history: PriceHistory,
     trigger: Trigger | None = None,
     start_ms: int | None = None,
@@ -98,7 +98,7 @@ def grid_of(
     *,
     funding: bool = True,
 ) -> Grid:
-    """Cut a history to ``[start_ms, end_ms)`` and choose its series (semantics.md §1); `funding` may be left out.
+    """Cut a history to ``[start_ms, end_ms)`` and choose its series (docs/semantics.md §1); `funding` may be left out.
 
     Raises
     ------
@@ -150,13 +150,13 @@ def _chosen(history: PriceHistory, trigger: Trigger | None) -> tuple[Trigger, di
     return chosen, column | {"entry": column["close"] if "last" in history.series else column["mark_close"]}
 
 
-def _has_trigger(column: dict[str, Float], trigger: Trigger) -> NDArray[np.bool_]:
+def _has_trigger(column: dict[str, Float], trigger: Trigger) -> Bool:
     """With one of high and low alone a bar has no trigger prices, on either side."""
     prefix = PREFIX[trigger]
     return ~(np.isnan(column[prefix + "low"]) | np.isnan(column[prefix + "high"]))
 
 
-def _ready(column: dict[str, Float], trigger: Trigger) -> NDArray[np.bool_]:
+def _ready(column: dict[str, Float], trigger: Trigger) -> Bool:
     return _has_trigger(column, trigger) & ~np.isnan(column["entry"])
 
 

@@ -6,18 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from backtest.arrays import Bool, Float, Int
 from backtest.config.scenarios import Scenario
-from backtest.engine.adverse_series import Series, held_cost
+from backtest.engine.adverse_series import ChunkSeries, held_cost
 from backtest.engine.cohorts import Work
-from backtest.engine.count_by_entry import Crossings, members_of
+from backtest.engine.count_by_entry import Crossings, cohort_members
 from backtest.engine.positions import Positions, fill_price, positions_of
 from backtest.engine.thresholds import TIE
-
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
-Bool = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -45,7 +41,7 @@ class Window:
     place: Int
     entry_price: Float
 
-    def cost(self, series: Series, until: Int) -> Float:
+    def cost(self, series: ChunkSeries, until: Int) -> Float:
         """What holding has cost up to these bars: funding, or the growth of a debt."""
         return held_cost(series, self.entry_bar - series.start, until - series.start)
 
@@ -55,9 +51,9 @@ class Window:
         return replace(self, **{name: getattr(self, name)[who] for name in names})
 
 
-def windows_of(work: Work, chunk: slice, weight: Float) -> Iterator[Window]:
+def entry_windows(work: Work, chunk: slice, weight: Float) -> Iterator[Window]:
     """The cohorts of a chunk, in the order of the horizons; `weight` is NaN where a position is not entered."""
-    members = members_of(work, chunk, weight)
+    members = cohort_members(work, chunk, weight)
     price, until = work.entry_price(chunk), work.until(chunk)
     for h, horizon in enumerate(work.horizons):
         kept = np.flatnonzero(members.inside[members.axis.index(h)])
@@ -67,7 +63,7 @@ def windows_of(work: Work, chunk: slice, weight: Float) -> Iterator[Window]:
 
 
 @dataclass(frozen=True)
-class Closings:
+class Exits:
     """Positions as they ended; arrays of (n,), amounts as fractions of the margin.
 
     Attributes
@@ -101,8 +97,8 @@ class Closings:
     fees: Float
 
 
-def closings_of(work: Work, scenario: Scenario, found: Crossings, window: Window, leverage: int) -> Closings:
-    """Follow the crossings of one leverage to their prices (semantics.md §6)."""
+def close_positions(work: Work, scenario: Scenario, found: Crossings, window: Window, leverage: int) -> Exits:
+    """Follow the crossings of one leverage to their prices (docs/semantics.md §6)."""
     grid, terms, bar, kept = work.grid, work.terms, window.entry_bar, window.kept
     call, dead = (hits[kept, leverage].astype(np.int64) for hits in (found.margin_call, found.liquidation))
     call, dead = np.where(call > window.bars, 0, call), np.where(dead > window.bars, 0, dead)
@@ -123,7 +119,7 @@ def closings_of(work: Work, scenario: Scenario, found: Crossings, window: Window
         residual, insurance = np.where(np.isnan(left), np.nan, 0.0), left
     known, held = _held(work, found.series, window, position)
     standing = np.where(known, held, position.equity(window.entry_price, window.cost(found.series, window.last)))
-    return Closings(
+    return Exits(
         found.rejected[kept, leverage],
         call,
         dead,
@@ -139,14 +135,14 @@ def closings_of(work: Work, scenario: Scenario, found: Crossings, window: Window
     )
 
 
-def _held(work: Work, series: Series, window: Window, position: Positions) -> tuple[Bool, Float]:
+def _held(work: Work, series: ChunkSeries, window: Window, position: Positions) -> tuple[Bool, Float]:
     """Whether there is a close after the entry, and the equity at the latest in the window, had it been held."""
     bar, last = window.entry_bar, work.grid.latest_close[window.last]
     return last > bar, position.equity(work.grid.close[last], window.cost(series, np.maximum(last, bar)))
 
 
-def recovered_of(work: Work, scenario: Scenario, series: Series, window: Window, leverage: float) -> Bool:
-    """`Closings.recovered` of a window in which every position was liquidated."""
+def recovered_mask(work: Work, scenario: Scenario, series: ChunkSeries, window: Window, leverage: float) -> Bool:
+    """`Exits.recovered` of a window in which every position was liquidated."""
     fee = scenario.open_fee if work.terms.fees_from_margin else 0.0
     position = positions_of(scenario, leverage * series.weight[window.kept], fee, window.entry_price)
     known, held = _held(work, series, window, position)

@@ -6,19 +6,16 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
+from backtest.arrays import Bool, Float, Int
 from backtest.config.policies import VolatilityTarget
 from backtest.config.scenarios import Scenario
 from backtest.engine.bars import Grid
 from backtest.engine.kernels.window_max import Runs
-from backtest.engine.regime_labels import Cells
+from backtest.engine.regime_labels import RegimeLabels
 from backtest.engine.thresholds import Compiled, MarginTerms
 from backtest.engine.trades import Trades
-from backtest.engine.volatility import weights_of
-
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
+from backtest.engine.volatility import volatility_weights
 
 NEVER = np.iinfo(np.int64).max // 4
 """A bar that no window reaches."""
@@ -87,7 +84,7 @@ class Work:
         The last bar settles the positions (dated futures): windows that reach past it end there.
     trades : Trades, optional
         The user's own entries; `bars` are theirs then.
-    regimes : tuple of Cells
+    regimes : tuple of RegimeLabels
         By what else than the calendar block entries are counted apart, each on its own.
     """
 
@@ -100,7 +97,7 @@ class Work:
     max_gap_bars: int | None = None
     settled: bool = False
     trades: Trades | None = None
-    regimes: tuple[Cells, ...] = ()
+    regimes: tuple[RegimeLabels, ...] = ()
     too_long: Int = field(init=False, repr=False)
     compiled: dict[Scenario, Compiled] = field(init=False, repr=False, default_factory=dict)
     _cohorts: dict[tuple[int, int], tuple[Horizons, ...]] = field(init=False, repr=False, default_factory=dict)
@@ -135,7 +132,7 @@ class Work:
             out = np.ones(bars.size)
         else:
             if target.label not in self._weights:
-                self._weights[target.label] = weights_of(self.grid, target)
+                self._weights[target.label] = volatility_weights(self.grid, target)
             out = self._weights[target.label][bars]
         if self.trades is not None:
             out = np.where(self.trades.sign[chunk] == -sign, np.nan, out * self.trades.leverage[chunk])
@@ -157,7 +154,10 @@ class Work:
             reach = list(zip(bars, [*bars[1:], None], strict=True))
             self._cohorts[key] = tuple(
                 Horizons(
-                    cells.first, tuple(axis), tuple(bars), tuple(cohort_of(self, chunk, cells, *pair) for pair in reach)
+                    cells.first,
+                    tuple(axis),
+                    tuple(bars),
+                    tuple(build_cohort(self, chunk, cells, *pair) for pair in reach),
                 )
                 for cells in self.counted(chunk)
             )
@@ -171,11 +171,11 @@ class Work:
             for place in (by_block, *(cells.place[chunk] for cells in self.regimes))
         ]
 
-    def excluded(self, bars: Int, horizon: int) -> NDArray[np.bool_]:
+    def excluded(self, bars: Int, horizon: int) -> Bool:
         """Whether the windows of these entries hold more than `max_gap_bars` bars of a gap."""
         return self.past_gap(bars, np.minimum(bars + horizon, self.grid.n_bars - 1))
 
-    def past_gap(self, bars: Int, ends: Int) -> NDArray[np.bool_]:
+    def past_gap(self, bars: Int, ends: Int) -> Bool:
         """Whether more than `max_gap_bars` bars of a gap lie in ``bars + 1 … ends``."""
         following = np.append(self.too_long, np.iinfo(np.int64).max)[np.searchsorted(self.too_long, bars, "right")]
         return following <= ends
@@ -194,7 +194,7 @@ def _bars_past_gap(grid: Grid, max_gap_bars: int | None) -> Int:
     return (present[:-1] + 1 + max_gap_bars)[np.diff(present) > max_gap_bars + 1].astype(np.int64)
 
 
-def cohort_of(work: Work, chunk: slice, cells: Counted, horizon: int, longer: int | None) -> Cohort:
+def build_cohort(work: Work, chunk: slice, cells: Counted, horizon: int, longer: int | None) -> Cohort:
     """Entries of a chunk whose window lies inside the grid, gaps permitting.
 
     longer : the next longer horizon in bars, None for the longest.
@@ -212,7 +212,7 @@ def cohort_of(work: Work, chunk: slice, cells: Counted, horizon: int, longer: in
     if longer is not None:
         stays = (head + longer < work.end) & ~work.excluded(head, longer)
 
-    def total(mask: NDArray[np.bool_]) -> Int:
+    def total(mask: Bool) -> Int:
         return np.bincount(place[mask], (stop - start)[mask], n).astype(np.int64)
 
     kept = inside & ~out

@@ -6,20 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from backtest.engine.adverse_series import Series, nested_windows
+from backtest.arrays import Bool, Float, Int, Int32
+from backtest.engine.adverse_series import ChunkSeries, nested_windows
 from backtest.engine.cohorts import Work
-from backtest.engine.entry_rates import Lines, Part, Walk
+from backtest.engine.entry_rates import RateLines, RatePart, Walk
 from backtest.engine.kernels.bar_loop import walk_rates
-from backtest.engine.kernels.first_passage import crossings_by_stack, crossings_by_tree, largest_in_tree, tree_of
-from backtest.engine.kernels.window_max import LOWEST, Entries, window_maxima
+from backtest.engine.kernels.first_passage import build_tree, crossings_by_stack, crossings_by_tree, largest_in_tree
+from backtest.engine.kernels.window_max import LOWEST, EntryArrays, window_maxima
 from backtest.stats.survival_table import COUNTS, Count
-
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
-Int32 = NDArray[np.int32]
-Bool = NDArray[np.bool_]
 
 SPARSE = 64
 """Bars per entry from which descending a tree beats a stack over all bars."""
@@ -44,7 +39,7 @@ class Members:
     excluded: Bool
 
 
-def members_of(work: Work, chunk: slice, weight: Float) -> Members:
+def cohort_members(work: Work, chunk: slice, weight: Float) -> Members:
     """The cohorts of a chunk, entry by entry; `weight` is NaN where one is not entered."""
     axis = sorted(range(len(work.horizons)), key=work.horizons.__getitem__)
     horizons = tuple(work.horizons[k] for k in axis)
@@ -56,12 +51,14 @@ def members_of(work: Work, chunk: slice, weight: Float) -> Members:
     return Members(tuple(axis), horizons, whole & ~out, out)
 
 
-def count_entrywise(work: Work, series: Series, parts: list[Part], chunk: slice, tables: Sequence[Int]) -> None:
+def count_entrywise(
+    work: Work, series: ChunkSeries, parts: list[RatePart], chunk: slice, tables: Sequence[Int]
+) -> None:
     """Add what became of a scenario's positions to its counts, by calendar block and by each regime.
 
     tables : (n_counts, n_horizons, n_leverages, n_cells) int64, as `Work.counted` has them
     """
-    members = members_of(work, chunk, series.weight)
+    members = cohort_members(work, chunk, series.weight)
     for part in parts:
         columns = list(part.leverage)
         inverse = 1.0 / work.leverages[columns]
@@ -119,7 +116,7 @@ class Tally:
         return out
 
 
-def rates_by_horizon(work: Work, series: Series, lines: Lines | Walk, members: Members) -> Iterator[Float]:
+def rates_by_horizon(work: Work, series: ChunkSeries, lines: RateLines | Walk, members: Members) -> Iterator[Float]:
     """(n_entries,) the largest rate within each horizon, ascending; the array is used again for the next."""
     bars = series.entries.bar
     horizons = np.array(members.bars)
@@ -138,7 +135,7 @@ def rates_by_horizon(work: Work, series: Series, lines: Lines | Walk, members: M
                 _raise(rate, found, offset, scale, k)
             yield rate
         return
-    trees = [tree_of(line) for line in adverse]
+    trees = [build_tree(line) for line in adverse]
     for h in members.bars:
         stop = np.minimum(np.minimum(bars + h, series.until) + 1, adverse.shape[1])
         for k, (tree, offset, scale) in enumerate(zip(trees, lines.offset, lines.scale, strict=True)):
@@ -160,20 +157,20 @@ class Crossings:
 
     Attributes
     ----------
-    series : Series
+    series : ChunkSeries
         The chunk's local arrays.
     rejected : (n_entries, n_leverages) bool
     margin_call, liquidation : (n_entries, n_leverages) int32
         Bars from the entry, within the longest horizon; 0 where it did not happen.
     """
 
-    series: Series
+    series: ChunkSeries
     rejected: Bool
     margin_call: Int32
     liquidation: Int32
 
 
-def crossings_entrywise(work: Work, series: Series, parts: list[Part]) -> Crossings:
+def crossings_entrywise(work: Work, series: ChunkSeries, parts: list[RatePart]) -> Crossings:
     """First margin call and liquidation of each entry of a chunk at each leverage."""
     shape = (series.worth.size, work.leverages.size)
     out = Crossings(series, np.zeros(shape, np.bool_), np.zeros(shape, np.int32), np.zeros(shape, np.int32))
@@ -190,7 +187,7 @@ def crossings_entrywise(work: Work, series: Series, parts: list[Part]) -> Crossi
     return out
 
 
-def _cross(lines: Lines | Walk, series: Series, threshold: Float, column: Int, limit: int, out: Int32) -> None:
+def _cross(lines: RateLines | Walk, series: ChunkSeries, threshold: Float, column: Int, limit: int, out: Int32) -> None:
     bars = series.entries.bar
     if isinstance(lines, Walk):
         hit = np.zeros((bars.size, threshold.size), np.int32)
@@ -201,10 +198,10 @@ def _cross(lines: Lines | Walk, series: Series, threshold: Float, column: Int, l
     sparse = bars.size * SPARSE < lines.adverse.shape[1]
     for adverse, offset, scale in zip(lines.adverse, lines.offset, lines.scale, strict=True):
         kept = np.flatnonzero(scale > 0)  # entries under this line
-        entries, hit = Entries(bars[kept], offset[kept], scale[kept]), out[kept]
+        entries, hit = EntryArrays(bars[kept], offset[kept], scale[kept]), out[kept]
         prices = np.where(np.isnan(adverse), LOWEST, adverse)
         if sparse:
-            crossings_by_tree(tree_of(prices), entries, 1.0, 0.0, threshold, column, limit, hit)
+            crossings_by_tree(build_tree(prices), entries, 1.0, 0.0, threshold, column, limit, hit)
         else:
             crossings_by_stack(prices, entries, 1.0, 0.0, threshold, column, limit, hit)
         out[kept] = hit

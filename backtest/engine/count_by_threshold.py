@@ -12,31 +12,27 @@ from dataclasses import dataclass
 from functools import reduce
 
 import numpy as np
-from numpy.typing import NDArray
 
-from backtest.config.scenarios import Maintenance, Scenario, sides_of
-from backtest.engine.adverse_series import Series, nested_windows, periods_of, series_of, split_at_tables
+from backtest.arrays import Float, Int, Int32
+from backtest.config.scenarios import Maintenance, Scenario, split_sides
+from backtest.engine.adverse_series import ChunkSeries, chunk_series, nested_windows, split_at_tables, tables_in_force
 from backtest.engine.cohorts import Horizons, Work
 from backtest.engine.count_by_entry import (
     SPARSE,
     Crossings,
+    cohort_members,
     count_entrywise,
     crossings_entrywise,
-    members_of,
     rates_by_horizon,
 )
-from backtest.engine.entry_rates import Part, parts_of_scenario
-from backtest.engine.kernels.first_passage import crossings_by_stack, crossings_by_tree, tree_of
-from backtest.engine.kernels.window_max import LOWEST, adverse_series, count_windows, levels_of
-from backtest.engine.thresholds import Barrier, Compiled, Lines, compile_scenario
+from backtest.engine.entry_rates import RatePart, parts_of_scenario
+from backtest.engine.kernels.first_passage import build_tree, crossings_by_stack, crossings_by_tree
+from backtest.engine.kernels.window_max import LOWEST, adverse_series, build_levels, count_windows
+from backtest.engine.thresholds import Barrier, Compiled, TierLines, compile_scenario
 from backtest.stats.survival_table import COUNTS, PRIOR, SurvivalTable, Tables, merged
 
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
-Int32 = NDArray[np.int32]
 
-
-def price_ratio_of(series: Series, scenario: Scenario) -> tuple[float, float]:
+def price_ratio_bounds(series: ChunkSeries, scenario: Scenario) -> tuple[float, float]:
     """Bounds of P/p over the bars and the entries of a chunk; flat rates have no use for them."""
     if not scenario.maintenance.tables:
         return 0.0, np.inf
@@ -44,26 +40,29 @@ def price_ratio_of(series: Series, scenario: Scenario) -> tuple[float, float]:
     return float(np.nanmin(price) * scale.min()), float(np.nanmax(price) * scale.max())
 
 
-def compiled(work: Work, series: Series, scenario: Scenario) -> Compiled:
+def compiled(work: Work, series: ChunkSeries, scenario: Scenario) -> Compiled:
     """The scenario, compiled for a chunk; under a flat rate every chunk has the same lines and thresholds."""
     maintenance = scenario.maintenance
     known = work.compiled.get(scenario)
     if known is not None:
         return known
-    periods, ratio = periods_of(work.grid, maintenance, series.start, series.stop), price_ratio_of(series, scenario)
+    periods, ratio = (
+        tables_in_force(work.grid, maintenance, series.start, series.stop),
+        price_ratio_bounds(series, scenario),
+    )
     made = compile_scenario(scenario, work.leverages, work.terms, ratio, periods)
     if not maintenance.tables:
         work.compiled[scenario] = made
     return made
 
 
-def parts_of(work: Work, maintenance: Maintenance, chunk: slice) -> list[slice]:
+def split_by_table(work: Work, maintenance: Maintenance, chunk: slice) -> list[slice]:
     """A chunk, cut where entries come under another tier table."""
     return split_at_tables(work.bars, [(work.grid, maintenance)], chunk)
 
 
 @dataclass(frozen=True)
-class Question:
+class ThresholdTest:
     """Thresholds that one pass over the entries answers: where their answers belong."""
 
     row: int  # of COUNTS
@@ -87,23 +86,23 @@ def count_block(work: Work, scenarios: Sequence[Scenario], chunk: slice) -> Tabl
     tuple of SurvivalTable
         By calendar block, then by each regime. Tables of disjoint chunks add up to that of all entries.
     """
-    parts = parts_of(work, scenarios[0].maintenance, chunk)
+    parts = split_by_table(work, scenarios[0].maintenance, chunk)
     if len(parts) > 1:
         return reduce(merged, (count_block(work, scenarios, part) for part in parts))
     if any(is_entrywise(work, scenario) for scenario in scenarios):
         return _count_entrywise(work, scenarios, chunk)
-    series = series_of(work, chunk, scenarios[0])
+    series = chunk_series(work, chunk, scenarios[0])
     counted = work.cohorts(chunk)
     tables = [
         np.zeros((len(COUNTS), len(scenarios), len(by.bars), work.leverages.size, by.n_cells), np.int64)
         for by in counted
     ]
-    passes: dict[Lines, list[Question]] = {}
+    passes: dict[TierLines, list[ThresholdTest]] = {}
     for i, scenario in enumerate(scenarios):
         made = compiled(work, series, scenario)
         for row, barriers in (("liquidations", made.liquidation), ("margin_calls", made.margin_call)):
             for b in barriers:
-                question = Question(COUNTS.index(row), i, b.leverage, b.threshold)
+                question = ThresholdTest(COUNTS.index(row), i, b.leverage, b.threshold)
                 passes.setdefault(b.lines, []).append(question)
         for by, counts in zip(counted, tables, strict=True):
             for k, cohort in zip(by.axis, by.cohorts, strict=True):
@@ -129,9 +128,9 @@ def is_entrywise(work: Work, scenario: Scenario) -> bool:
     )
 
 
-def entry_parts(work: Work, series: Series, scenario: Scenario, leverages: Float) -> list[Part]:
+def entry_parts(work: Work, series: ChunkSeries, scenario: Scenario, leverages: Float) -> list[RatePart]:
     """The scenario compiled entry by entry for a chunk whose entries are under one tier table."""
-    periods = periods_of(work.grid, scenario.maintenance, series.start, series.stop)
+    periods = tables_in_force(work.grid, scenario.maintenance, series.start, series.stop)
     return parts_of_scenario(scenario, leverages, work.terms, series, periods)
 
 
@@ -141,9 +140,9 @@ def critical_leverages(work: Work, scenario: Scenario, chunk: slice) -> Float:
     Horizons as in the work; where an entry has a leverage of its own, it is that one that is scaled. NaN where each
     leverage has tiers of its own (a fixed margin and tiers that stay as they were at entry).
     """
-    series = series_of(work, chunk, scenario)
+    series = chunk_series(work, chunk, scenario)
     parts = entry_parts(work, series, scenario, work.leverages)
-    members = members_of(work, chunk, series.weight)
+    members = cohort_members(work, chunk, series.weight)
     out = np.full((len(work.horizons), series.worth.size), np.nan)
     if len(parts) == 1:
         for h, rate in zip(members.axis, rates_by_horizon(work, series, parts[0].liquidation, members), strict=True):
@@ -158,8 +157,8 @@ def _count_entrywise(work: Work, scenarios: Sequence[Scenario], chunk: slice) ->
     shape = (len(COUNTS), len(work.horizons), work.leverages.size)
     tables = [np.zeros((shape[0], len(scenarios), *shape[1:], by.last - by.first), np.int64) for by in counted]
     for i, scenario in enumerate(scenarios):
-        for one in sides_of(scenario):
-            series = series_of(work, chunk, one)
+        for one in split_sides(scenario):
+            series = chunk_series(work, chunk, one)
             found = [np.zeros((*shape, by.last - by.first), np.int64) for by in counted]
             count_entrywise(work, series, entry_parts(work, series, one, work.leverages), chunk, found)
             for table, counts in zip(tables, found, strict=True):
@@ -168,16 +167,16 @@ def _count_entrywise(work: Work, scenarios: Sequence[Scenario], chunk: slice) ->
 
 
 def _answer(
-    lines: Lines,
-    questions: list[Question],
-    series: Series,
+    lines: TierLines,
+    questions: list[ThresholdTest],
+    series: ChunkSeries,
     sign: float,
     counted: Sequence[Horizons],
     tables: Sequence[Int],
 ) -> None:
     """Answer every question of one pass, adding to the tables: one sight of the windows serves all of them."""
     thresholds = np.unique(np.concatenate([q.threshold for q in questions]))
-    levels = levels_of(thresholds)
+    levels = build_levels(thresholds)
     histograms = [np.zeros((len(by.bars), 2 * by.n_cells, levels.value.size), np.int64) for by in counted]
     adverse = np.empty((len(lines.rate), series.adverse_price.size))
     for k, out in enumerate(adverse):
@@ -192,7 +191,7 @@ def _answer(
         _place(questions, thresholds, histogram, by, counts)
 
 
-def _place(questions: list[Question], thresholds: Float, histogram: Int, by: Horizons, counts: Int) -> None:
+def _place(questions: list[ThresholdTest], thresholds: Float, histogram: Int, by: Horizons, counts: Int) -> None:
     """Add the answers of one pass where they belong.
 
     histogram : (n_horizons, 2 · n_cells, n_levels) int64
@@ -209,7 +208,7 @@ def _place(questions: list[Question], thresholds: Float, histogram: Int, by: Hor
         counts[prior, q.scenario][later] += staying[..., at].swapaxes(1, 2)
 
 
-def fill_line(lines: Lines, k: int, series: Series, sign: float, out: Float) -> None:
+def fill_line(lines: TierLines, k: int, series: ChunkSeries, sign: float, out: Float) -> None:
     """One adverse series, `LOWEST` where its tier table is not in force."""
     adverse_series(series.adverse_price, series.paid, lines.rate[k], sign, out)
     out[: lines.first[k]] = LOWEST
@@ -221,7 +220,7 @@ def first_crossings(work: Work, scenario: Scenario, chunk: slice, *, calls: bool
 
     calls : without them those of margin calls may be 0 throughout, in half the time
     """
-    series = series_of(work, chunk, scenario)
+    series = chunk_series(work, chunk, scenario)
     if is_entrywise(work, scenario):
         return crossings_entrywise(work, series, entry_parts(work, series, scenario, work.leverages))
     made = compiled(work, series, scenario)
@@ -233,7 +232,7 @@ def first_crossings(work: Work, scenario: Scenario, chunk: slice, *, calls: bool
     return Crossings(series, rejected, call, dead)
 
 
-def _first_of(barriers: Sequence[Barrier], series: Series, sign: float, n_leverages: int, limit: int) -> Int32:
+def _first_of(barriers: Sequence[Barrier], series: ChunkSeries, sign: float, n_leverages: int, limit: int) -> Int32:
     entries = series.entries
     out = np.zeros((entries.bar.size, n_leverages), np.int32)
     adverse = np.empty(series.stop - series.start)
@@ -245,7 +244,7 @@ def _first_of(barriers: Sequence[Barrier], series: Series, sign: float, n_levera
         for k, (weight, shift) in enumerate(zip(lines.weight, lines.shift, strict=True)):
             fill_line(lines, k, series, sign, adverse)
             if sparse:
-                tree = tree_of(adverse)
+                tree = build_tree(adverse)
                 crossings_by_tree(tree, entries, weight, shift, threshold, column, limit, out)
             else:
                 crossings_by_stack(adverse, entries, weight, shift, threshold, column, limit, out)

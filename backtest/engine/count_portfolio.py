@@ -1,4 +1,4 @@
-"""One block of work of a portfolio: a stretch of entries × scenarios → SurvivalTable (semantics.md §8).
+"""One block of work of a portfolio: a stretch of entries × scenarios → SurvivalTable (docs/semantics.md §8).
 
 Per unit of gross notional L·W, a portfolio of leverage L is liquidated within h bars if
 
@@ -19,20 +19,16 @@ from functools import cached_property, reduce
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from backtest.config.portfolio_scenarios import CrossScenario
-from backtest.engine.adverse_series import funding_paid, periods_of, split_at_tables
+from backtest.arrays import Bool, Float, Int
+from backtest.config.portfolio_scenarios import PortfolioScenario
+from backtest.engine.adverse_series import funding_paid, split_at_tables, tables_in_force
 from backtest.engine.cohorts import Cohort, Horizons
-from backtest.engine.kernels.portfolio_max import Field, field_of, padded, search_windows
+from backtest.engine.kernels.portfolio_max import Field, build_field, padded, search_windows
 from backtest.engine.kernels.window_max import LOWEST, adverse_series
-from backtest.engine.portfolio import CrossWork
+from backtest.engine.portfolio import PortfolioWork
 from backtest.engine.thresholds import TIE, Period, entry_maintenance, tiers_in_force
 from backtest.stats.survival_table import COUNTS, PRIOR, Count, SurvivalTable, Tables, merged
-
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
-Bool = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -90,7 +86,7 @@ class Local:
         return any(leg.scale is not None for leg in self.legs)
 
 
-def local_of(work: CrossWork, scenario: CrossScenario, chunk: slice) -> Local:
+def slice_legs(work: PortfolioWork, scenario: PortfolioScenario, chunk: slice) -> Local:
     """Slice the legs; funding is summed from the first entry's bar on."""
     base = work.base
     bars = base.bars[chunk]
@@ -133,7 +129,7 @@ Lines = tuple[tuple[Line, ...], ...]
 """The lines of each leg: what one pass over the entries is made for."""
 
 
-class Question(NamedTuple):
+class WalletTest(NamedTuple):
     """Thresholds that one pass over the entries answers: where their answers belong."""
 
     row: Count
@@ -142,13 +138,13 @@ class Question(NamedTuple):
     threshold: list[float]
 
 
-def cross_block(work: CrossWork, scenarios: Sequence[CrossScenario], chunk: slice) -> Tables:
+def cross_block(work: PortfolioWork, scenarios: Sequence[PortfolioScenario], chunk: slice) -> Tables:
     """Count entries, rejections, margin calls and liquidations of a chunk of entries.
 
     Parameters
     ----------
-    scenarios : sequence of CrossScenario
-        Of one group (`cross_groups_of`): they differ in fee and size.
+    scenarios : sequence of PortfolioScenario
+        Of one group (`group_portfolios`): they differ in fee and size.
     chunk : slice
         Of ``work.base.bars``; every entry's window is followed beyond it.
 
@@ -162,12 +158,12 @@ def cross_block(work: CrossWork, scenarios: Sequence[CrossScenario], chunk: slic
     if len(parts) > 1:
         return reduce(merged, (cross_block(work, scenarios, part) for part in parts))
     base, counted = work.base, work.base.cohorts(chunk)
-    local = local_of(work, scenarios[0], chunk)
-    periods = [periods_of(grid, rule, local.start, local.stop) for grid, rule in legs]
+    local = slice_legs(work, scenarios[0], chunk)
+    periods = [tables_in_force(grid, rule, local.start, local.stop) for grid, rule in legs]
     shape = (len(COUNTS), len(scenarios), len(base.horizons), base.leverages.size)
     tables = [np.zeros((*shape, by.n_cells), np.int64) for by in counted]
     rejected: list[Bool] = []
-    passes: dict[Lines, list[Question]] = {}
+    passes: dict[Lines, list[WalletTest]] = {}
     for i, scenario in enumerate(scenarios):
         fee = scenario.open_fee if base.terms.fees_from_margin else 0.0
         rejected.append(_rejected(scenario, base.leverages, fee, local, periods))
@@ -180,7 +176,7 @@ def cross_block(work: CrossWork, scenarios: Sequence[CrossScenario], chunk: slic
         )
         for row, ratio in asked:
             for lines, leverage, threshold in _barriers(scenario, base.leverages, tried, fee, ratio, local, periods):
-                passes.setdefault(lines, []).append(Question(row, i, leverage, threshold))
+                passes.setdefault(lines, []).append(WalletTest(row, i, leverage, threshold))
     for lines, questions in passes.items():
         rates = required_rates(lines, local, counted[0].bars)
         for by, counts in zip(counted, tables, strict=True):
@@ -189,7 +185,7 @@ def cross_block(work: CrossWork, scenarios: Sequence[CrossScenario], chunk: slic
 
 
 def _rejected(
-    scenario: CrossScenario, leverages: Float, fee: float, local: Local, periods: Sequence[tuple[Period, ...]]
+    scenario: PortfolioScenario, leverages: Float, fee: float, local: Local, periods: Sequence[tuple[Period, ...]]
 ) -> Bool:
     """What could not have been opened: (n_leverages, 1), or (n_leverages, n_entries) under scaled maintenance."""
     too_large = np.zeros(leverages.size, np.bool_)
@@ -208,7 +204,7 @@ def _rejected(
 
 
 def _barriers(
-    scenario: CrossScenario,
+    scenario: PortfolioScenario,
     leverages: Float,
     tried: Sequence[int],
     fee: float,
@@ -218,7 +214,7 @@ def _barriers(
 ) -> Iterator[tuple[Lines, list[int], list[float]]]:
     """Lines and thresholds of leverages that share their lines; maintenance is divided by `ratio`."""
     whole = sum(leg.weight for leg in local.legs)
-    # What a fee to close that is posted on top (Bybit UTA) leaves in the margin call, semantics.md §5.
+    # What a fee to close that is posted on top (Bybit UTA) leaves in the margin call, docs/semantics.md §5.
     pairs = list(zip(scenario.maintenance, local.legs, strict=True))
     posted = sum(rule.posted_fee * (1 / ratio - 1) * leg.weight for rule, leg in pairs)
     numerator = 1 - TIE + sum(rule.posted_fee * (1 / ratio - 1) * leg.weight * leg.sign for rule, leg in pairs)
@@ -238,7 +234,7 @@ def _barriers(
 
 
 def _lines(
-    scenario: CrossScenario, gross: float, ratio: float, local: Local, periods: Sequence[tuple[Period, ...]]
+    scenario: PortfolioScenario, gross: float, ratio: float, local: Local, periods: Sequence[tuple[Period, ...]]
 ) -> Lines:
     """The lines of each leg that can be in force between the bounds of its prices."""
     out = []
@@ -307,7 +303,7 @@ def _field(lines: Lines, local: Local) -> Field:
         out[: line.first] = LOWEST
         out[line.stop :] = LOWEST
     value[:, local.missing] = LOWEST
-    return field_of(first.astype(np.int64), value, shift, moving, size)
+    return build_field(first.astype(np.int64), value, shift, moving, size)
 
 
 def _members(cohort: Cohort) -> tuple[Int, Int]:
@@ -337,7 +333,7 @@ def _per_block(label: Int, cohort: Cohort) -> Int:
 
 
 def _answer(
-    rates: Float, questions: Sequence[Question], rejected: Sequence[Bool], horizons: Horizons, counts: Int
+    rates: Float, questions: Sequence[WalletTest], rejected: Sequence[Bool], horizons: Horizons, counts: Int
 ) -> None:
     """Count the entries that reach each threshold of one pass, adding to `counts`."""
     thresholds = np.unique(np.concatenate([q.threshold for q in questions]))

@@ -1,6 +1,6 @@
 """Scenarios whose positions differ by entry: own leverage, own notional in coin, maintenance that moves with time.
 
-The inequality of semantics.md §3, solved for leverage. A position of weight w (its leverage is w·L) dies where
+The inequality of docs/semantics.md §3, solved for leverage. A position of weight w (its leverage is w·L) dies where
 
     1/L ≤ r_i = w_i · max_k (max Z_k − offset_k,i) · scale_k,i
 
@@ -14,23 +14,20 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
-from numpy.typing import NDArray
 
+from backtest.arrays import Bool, Float
 from backtest.config.scenarios import Scenario
-from backtest.engine.adverse_series import Series
+from backtest.engine.adverse_series import ChunkSeries
 from backtest.engine.kernels.bar_loop import Bars, Positions, Rule, Tiers
-from backtest.engine.thresholds import TIE, Balance, MarginTerms, Period, balance_of, tiers_in_force
+from backtest.engine.thresholds import TIE, Balance, MarginTerms, Period, margin_balance, tiers_in_force
 from backtest.margin.tiers import TierTable
 
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
-Bool = NDArray[np.bool_]
 LEVERAGE_SLACK = 1e-9
 """An entry's own leverage is a product; it may exceed a tier's maximum by its rounding."""
 
 
 @dataclass(frozen=True)
-class Lines:
+class RateLines:
     """Adverse series of a tier each, and what makes rates of their maxima.
 
     Attributes
@@ -57,7 +54,7 @@ class Walk:
 
 
 @dataclass(frozen=True)
-class Part:
+class RatePart:
     """Leverages that one set of lines answers.
 
     Attributes
@@ -66,13 +63,13 @@ class Part:
         Indices into the sweep's leverages.
     floor : (n_entries,) float64
         Leverages of 1/floor and more are rejected.
-    liquidation, margin_call : Lines or Walk
+    liquidation, margin_call : RateLines or Walk
     """
 
     leverage: tuple[int, ...]
     floor: Float
-    liquidation: Lines | Walk
-    margin_call: Lines | Walk
+    liquidation: RateLines | Walk
+    margin_call: RateLines | Walk
 
 
 @dataclass(frozen=True)
@@ -87,7 +84,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Question:
+class RateTest:
     """One scenario over the entries of a chunk.
 
     Attributes
@@ -101,14 +98,14 @@ class Question:
     """
 
     scenario: Scenario
-    series: Series
+    series: ChunkSeries
     fee: float
     notional: Float
     margin: float
 
     def balance(self, ratio: float) -> Balance:
         """The terms of the inequality."""
-        return balance_of(self.scenario, ratio)
+        return margin_balance(self.scenario, ratio)
 
     @property
     def steep(self) -> Float:
@@ -119,8 +116,8 @@ class Question:
 
 
 def parts_of_scenario(
-    scenario: Scenario, leverages: Float, terms: MarginTerms, series: Series, periods: tuple[Period, ...]
-) -> list[Part]:
+    scenario: Scenario, leverages: Float, terms: MarginTerms, series: ChunkSeries, periods: tuple[Period, ...]
+) -> list[RatePart]:
     """Compile a scenario for the entries of a chunk, all of which are under the table of ``periods[0]``.
 
     With a fixed margin and tiers that stay as they were at entry, each leverage has its own tiers.
@@ -131,17 +128,17 @@ def parts_of_scenario(
     if not margin:
         fixed = 1.0 if scenario.size is None else scenario.size.notional or 0.0
         notional = scenario.face * series.worth if scenario.face is not None else np.full(n, fixed)
-        question = Question(scenario, series, fee, notional, 0.0)
+        question = RateTest(scenario, series, fee, notional, 0.0)
         return [_part(question, tuple(range(leverages.size)), leverages, terms, periods)]
     out = []
     for members in _of_one_tier(scenario, leverages, margin, series, periods):
         notional = margin * leverages[members[-1]] * series.weight
-        out.append(_part(Question(scenario, series, fee, notional, margin), members, leverages, terms, periods))
+        out.append(_part(RateTest(scenario, series, fee, notional, margin), members, leverages, terms, periods))
     return out
 
 
 def _of_one_tier(
-    scenario: Scenario, leverages: Float, margin: float, series: Series, periods: tuple[Period, ...]
+    scenario: Scenario, leverages: Float, margin: float, series: ChunkSeries, periods: tuple[Period, ...]
 ) -> list[tuple[int, ...]]:
     """Leverages that share their lines and the form of their limits."""
     order = np.argsort(leverages, kind="stable").tolist()
@@ -161,15 +158,15 @@ def _of_one_tier(
 
 
 def _part(
-    question: Question, members: tuple[int, ...], leverages: Float, terms: MarginTerms, periods: tuple[Period, ...]
-) -> Part:
-    lines = lines_of(question, leverages[list(members)], periods)
+    question: RateTest, members: tuple[int, ...], leverages: Float, terms: MarginTerms, periods: tuple[Period, ...]
+) -> RatePart:
+    lines = rate_lines(question, leverages[list(members)], periods)
     floor = np.maximum(_opening(question, lines), _limits(question, leverages[list(members)], periods[0].table))
     compiled = [compile_lines(question, lines, ratio) for ratio in (1.0, terms.margin_call_ratio)]
-    return Part(members, floor, compiled[0], compiled[1])
+    return RatePart(members, floor, compiled[0], compiled[1])
 
 
-def lines_of(question: Question, leverages: Float, periods: tuple[Period, ...]) -> list[Line]:
+def rate_lines(question: RateTest, leverages: Float, periods: tuple[Period, ...]) -> list[Line]:
     """The tiers that can be in force, of every table in turn."""
     scenario, series = question.scenario, question.series
     reach = _bounds(series.adverse_price)
@@ -199,13 +196,13 @@ def _bounds(values: Float) -> tuple[float, float]:
 
 
 def is_separable(scenario: Scenario, scaled: bool, lines: list[Line]) -> bool:
-    """Whether maintenance falls into a part of the bar and a part of the entry (semantics.md §3)."""
+    """Whether maintenance falls into a part of the bar and a part of the entry (docs/semantics.md §3)."""
     if scenario.maintenance.slope:
         return scenario.face is not None and not scaled
     return not scaled or (scenario.maintenance.basis == "mark" and all(line.deduction == 0 for line in lines))
 
 
-def compile_lines(question: Question, lines: list[Line], ratio: float) -> Lines | Walk:
+def compile_lines(question: RateTest, lines: list[Line], ratio: float) -> RateLines | Walk:
     """Adverse series where there are any; maintenance is divided by `ratio`."""
     scenario, series = question.scenario, question.series
     if scenario.maintenance.spot is not None:
@@ -232,11 +229,11 @@ def compile_lines(question: Question, lines: list[Line], ratio: float) -> Lines 
         scale[k] = series.weight / (divisor * series.worth)
         if line.kept is not None:
             scale[k, ~line.kept] = 0.0
-    return Lines(adverse, offset, scale)
+    return RateLines(adverse, offset, scale)
 
 
-def _loan(question: Question, ratio: float) -> Lines:
-    """Spot margin: debt against assets, both grown to the bar; `ratio` 1 is liquidation (semantics.md §4)."""
+def _loan(question: RateTest, ratio: float) -> RateLines:
+    """Spot margin: debt against assets, both grown to the bar; `ratio` 1 is liquidation (docs/semantics.md §4)."""
     scenario, series = question.scenario, question.series
     spot = scenario.maintenance.spot
     assert spot is not None
@@ -244,13 +241,13 @@ def _loan(question: Question, ratio: float) -> Lines:
     if scenario.sign > 0:
         # (1 − 1/L + fee)·G_t/G_i ≥ ltv·P_t/p
         scale = series.weight * level / series.worth
-        return Lines(-series.adverse_price[None], -(1 + question.fee) * series.weight / scale[None], scale[None])
+        return RateLines(-series.adverse_price[None], -(1 + question.fee) * series.weight / scale[None], scale[None])
     # P_t·G_t/(p·G_i) ≥ ltv·(1/L + 1 − fee)
     scale = series.weight / (level * series.worth)
-    return Lines(series.adverse_price[None], (1 - question.fee) * series.weight / scale[None], scale[None])
+    return RateLines(series.adverse_price[None], (1 - question.fee) * series.weight / scale[None], scale[None])
 
 
-def _walk(question: Question, lines: list[Line], ratio: float) -> Walk:
+def _walk(question: RateTest, lines: list[Line], ratio: float) -> Walk:
     scenario, series, balance = question.scenario, question.series, question.balance(ratio)
     n = series.worth.size
     scale = np.ones(series.adverse_price.size) if series.scale is None else series.scale
@@ -276,12 +273,12 @@ def _walk(question: Question, lines: list[Line], ratio: float) -> Walk:
     )  # fmt: skip
 
 
-def _opening(question: Question, lines: list[Line]) -> Float:
+def _opening(question: RateTest, lines: list[Line]) -> Float:
     """(n_entries,) the rate at the entry price itself, under the table of the entry's bar."""
     scenario, series = question.scenario, question.series
     if scenario.maintenance.spot is not None:
         worst = compile_lines(question, lines, 1.0)
-        assert isinstance(worst, Lines)
+        assert isinstance(worst, RateLines)
         at_entry = -series.worth if scenario.sign > 0 else series.worth
         return np.asarray((at_entry - worst.offset[0]) * worst.scale[0])
     balance = question.balance(1.0)
@@ -306,7 +303,7 @@ def _opening(question: Question, lines: list[Line]) -> Float:
     return best * series.weight
 
 
-def _limits(question: Question, leverages: Float, table: TierTable | None) -> Float:
+def _limits(question: RateTest, leverages: Float, table: TierTable | None) -> Float:
     """(n_entries,) 1/L of the largest leverage that tier, last cap and initial rate allow; inf where none is."""
     scenario, weight = question.scenario, question.series.weight
     initial = scenario.maintenance.initial_rate

@@ -6,22 +6,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from backtest.config.scenarios import Scenario, sides_of
-from backtest.engine.closings import Closings, closings_of, windows_of
+from backtest.arrays import Bool, Float, Int, Int32
+from backtest.config.scenarios import Scenario, split_sides
+from backtest.engine.closings import Exits, close_positions, entry_windows
 from backtest.engine.cohorts import Work
-from backtest.engine.count_by_entry import members_of
-from backtest.engine.count_by_threshold import count_block, first_crossings, parts_of
+from backtest.engine.count_by_entry import cohort_members
+from backtest.engine.count_by_threshold import count_block, first_crossings, split_by_table
 from backtest.engine.policy_inputs import Openings, stage_of
 from backtest.engine.policy_simulation import Lives, lives_of
 from backtest.engine.positions import positions_of
 from backtest.stats.survival_table import COUNTS, OUTCOMES, SurvivalTable, Tables
 
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
-Bool = NDArray[np.bool_]
-Cells = dict[str, Float | Int | NDArray[np.int32] | Bool]
+Cells = dict[str, Float | Int | Int32 | Bool]
 
 SURVIVED, LIQUIDATED, STOPPED, TOOK_PROFIT = 0, 1, 2, 3
 """Outcomes of `Lives`."""
@@ -76,10 +73,10 @@ def count_with_outcomes(work: Work, scenarios: Sequence[Scenario], chunk: slice,
     )
     for i, scenario in enumerate(scenarios):
         totals = Totals(work, tables, i)
-        for one in sides_of(scenario):
+        for one in split_sides(scenario):
             if one.policy is not None:
                 _count_excluded(work, one, chunk, totals)
-            for ends in ends_of(work, one, chunk):
+            for ends in count_ends(work, one, chunk):
                 growth = np.zeros(ends.entry.size)
                 growth[ends.opened] = log_growth(ends.returns, bankroll_fraction)
                 totals.add(ends, ends.opened, {**ends.values, "log_growth": growth})
@@ -126,10 +123,10 @@ def log_growth(returns: Float, bankroll_fraction: float) -> Float:
     return grown
 
 
-def ends_of(work: Work, scenario: Scenario, chunk: slice) -> Iterator[Ends]:
+def count_ends(work: Work, scenario: Scenario, chunk: slice) -> Iterator[Ends]:
     """What became of the positions of a scenario of one side, stretch by stretch, horizon by horizon."""
     if scenario.policy is None:
-        for part in parts_of(work, scenario.maintenance, chunk):
+        for part in split_by_table(work, scenario.maintenance, chunk):
             for piece in _pieces(part):
                 yield from _closed(work, scenario, piece)
     else:
@@ -140,9 +137,9 @@ def ends_of(work: Work, scenario: Scenario, chunk: slice) -> Iterator[Ends]:
 def _closed(work: Work, scenario: Scenario, piece: slice) -> Iterator[Ends]:
     """Static rules."""
     found = first_crossings(work, scenario, piece)
-    for window in windows_of(work, piece, found.series.weight):
+    for window in entry_windows(work, piece, found.series.weight):
         for leverage in range(work.leverages.size):
-            closed = closings_of(work, scenario, found, window, leverage)
+            closed = close_positions(work, scenario, found, window, leverage)
             died = closed.liquidation > 0
             gone = np.where(died, closed.insurance, 0.0)
             values: Cells = {
@@ -160,7 +157,7 @@ def _closed(work: Work, scenario: Scenario, piece: slice) -> Iterator[Ends]:
 
 def _count_excluded(work: Work, scenario: Scenario, chunk: slice, totals: Totals) -> None:
     """Entries left out for a gap, which no policy follows."""
-    members = members_of(work, chunk, work.weights(scenario.weight, chunk, scenario.sign))
+    members = cohort_members(work, chunk, work.weights(scenario.weight, chunk, scenario.sign))
     every = np.arange(chunk.start, chunk.stop)
     for h, out in zip(members.axis, members.excluded, strict=True):
         for leverage in range(work.leverages.size):
@@ -169,7 +166,7 @@ def _count_excluded(work: Work, scenario: Scenario, chunk: slice, totals: Totals
 
 def _lived(work: Work, scenario: Scenario, piece: slice) -> Iterator[Ends]:
     """Policies, with their counts."""
-    windows = list(windows_of(work, piece, work.weights(scenario.weight, piece, scenario.sign)))
+    windows = list(entry_windows(work, piece, work.weights(scenario.weight, piece, scenario.sign)))
     order = sorted(range(len(work.horizons)), key=work.horizons.__getitem__)
     for leverage, (kept, lives) in enumerate(lives_by_leverage(work, scenario, piece)):
         for h in order:
@@ -228,7 +225,7 @@ def lives_by_leverage(work: Work, scenario: Scenario, chunk: slice) -> Iterator[
 
 def closed_lives(
     work: Work, scenario: Scenario, lives: Lives, who: Int, horizon: int, leverage: Float, entry_price: Float
-) -> Closings:
+) -> Exits:
     """The positions `who` of a policy as closings at one horizon.
 
     leverage, entry_price : (n,) of each of them
@@ -236,7 +233,7 @@ def closed_lives(
     died, ended = lives.outcome[who, horizon] == LIQUIDATED, lives.outcome[who, horizon] != SURVIVED
     insurance = lives.insurance[who, horizon]
     fee = scenario.open_fee if work.terms.fees_from_margin else 0.0
-    return Closings(
+    return Exits(
         lives.rejected[who],
         lives.margin_call[who, horizon].astype(np.int64),
         np.where(died, lives.end[who, horizon], 0).astype(np.int64),

@@ -1,7 +1,7 @@
 """What positions under path-dependent rules live on: bars, tier tables and trees over a stretch of entries.
 
-Each tier line becomes an adverse series (semantics.md §3), at the liquidation and at the margin call, and so does each
-price that a trader's level is compared with; all become block-maximum trees of one shape, which `kernels/lives.py`
+Each tier line becomes an adverse series (docs/semantics.md §3), at the liquidation and at the margin call, and so does
+each price that a trader's level is compared with; all become block-maximum trees of one shape, which `kernels/lives.py`
 descends.
 """
 
@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from backtest.arrays import Float, Int
 from backtest.config.policies import Policy
 from backtest.config.scenarios import Scenario
 from backtest.engine.adverse_series import funding_paid, table_bars
@@ -22,9 +22,6 @@ from backtest.engine.kernels.policy_loop import BAR, Course, grow
 from backtest.engine.kernels.position import ADDITION, LINE, NEVER, PERIOD, RULES, Records
 from backtest.engine.kernels.window_max import adverse_series
 from backtest.margin.tiers import TierTable
-
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

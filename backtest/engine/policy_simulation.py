@@ -1,4 +1,4 @@
-"""Path-dependent rules: a scenario and a stretch of entries → what became of each position (semantics.md §7).
+"""Path-dependent rules: a scenario and a stretch of entries → what became of each position (docs/semantics.md §7).
 
 A position's state is laid out at its entry, what it can meet over the bars of the chunk becomes a forest of
 block-maximum trees, and `kernels/lives.py` follows it from event to event.
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from backtest.arrays import Bool, Float, Int32
 from backtest.config.policies import Policy
 from backtest.config.scenarios import Scenario
 from backtest.engine.adverse_series import table_bars
@@ -20,10 +21,6 @@ from backtest.engine.kernels.position import NEVER, POSITION, Records
 from backtest.engine.policy_inputs import Openings, Stage, quantities_of, stage_of
 from backtest.engine.thresholds import TIE
 from backtest.errors import ConfigError
-
-Float = NDArray[np.float64]
-Int32 = NDArray[np.int32]
-Bool = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -117,7 +114,7 @@ def lives_of(
 
 
 def check_policy(work: Work, scenario: Scenario) -> None:
-    """Refuse what semantics.md §7 says nothing of."""
+    """Refuse what docs/semantics.md §7 says nothing of."""
     rule = scenario.maintenance
     for given, what in (
         (rule.slope, "slopes with size"),
@@ -164,7 +161,7 @@ def positions_of(work: Work, scenario: Scenario, entries: Openings, stage: Stage
 
 
 def rejected_of(work: Work, scenario: Scenario, entries: Openings, balance: Float) -> Bool:
-    """Which positions could not have been opened, by the table of their own bar (semantics.md §2)."""
+    """Which positions could not have been opened, by the table of their own bar (docs/semantics.md §2)."""
     rule, notional = scenario.maintenance, scenario.notionals(entries.leverage, entries.price)
     margin = notional / entries.leverage + (0.0 if rule.posted_fee else scenario.extra)  # what ties are measured by
     period = np.searchsorted(table_bars(work.grid, rule), entries.bar, side="right") - 1

@@ -1,4 +1,4 @@
-"""Portfolios on one wallet (cross margin, semantics.md §8): their scenarios, and the common grid of their symbols."""
+"""The common grid of the symbols of a portfolio on one wallet (cross margin, docs/semantics.md §8)."""
 
 from __future__ import annotations
 
@@ -7,22 +7,19 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from backtest.arrays import Bool, Float
 from backtest.config.models import Config
-from backtest.config.portfolio_scenarios import CrossScenario
+from backtest.config.portfolio_scenarios import PortfolioScenario
 from backtest.engine.bars import Grid
 from backtest.engine.cohorts import Work
-from backtest.engine.prepare import work_of
+from backtest.engine.prepare import prepare_entries
 from backtest.errors import DataError, RuleError
 from backtest.units import instant_text
 
-Float = NDArray[np.float64]
-Bool = NDArray[np.bool_]
-
 
 @dataclass(frozen=True)
-class CrossWork:
+class PortfolioWork:
     """What the blocks of work of one portfolio share.
 
     Attributes
@@ -44,7 +41,9 @@ class CrossWork:
         return self.base.chunks(size)
 
 
-def cross_work_of(config: Config, grids: Mapping[str, Grid], scenarios: Sequence[CrossScenario]) -> CrossWork:
+def prepare_portfolio(
+    config: Config, grids: Mapping[str, Grid], scenarios: Sequence[PortfolioScenario]
+) -> PortfolioWork:
     """Work of the scenarios of one portfolio on the common grid of its symbols.
 
     The common grid runs from the latest first bar to the earliest last bar.
@@ -76,8 +75,8 @@ def cross_work_of(config: Config, grids: Mapping[str, Grid], scenarios: Sequence
                 f"tier table {rule.label!r}, {instant_text(since)}; cut it with data.start or add an earlier table"
             )
     cut = {g.symbol: (part.start, g.n_bars - part.stop) for g, part in zip(chosen, cuts, strict=True)}
-    base = work_of(config, _common(legs))
-    return CrossWork(base, legs, cut)
+    base = prepare_entries(config, _common(legs))
+    return PortfolioWork(base, legs, cut)
 
 
 def _cut(grid: Grid, part: slice) -> Grid:

@@ -8,14 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from backtest.arrays import Float, Int
 from backtest.config.scenarios import Scenario
 from backtest.margin.liquidation import liquidation_prices
 from backtest.margin.spot import bankruptcy_prices, loans, owed_and_owned, prices_at_ltv
-
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from backtest.config.models import Config, Data, Funding
-from backtest.config.scenarios import Scenario, bars_of, horizon_bars
+from backtest.config.scenarios import Scenario, horizon_bars, whole_bars
 from backtest.config.trades_file import read_trades
 from backtest.data.history import PriceHistory
 from backtest.engine.bars import Grid
@@ -24,11 +24,11 @@ def _moved(funding: Sequence[Funding]) -> list[Funding]:
     return [each for each in funding if each.shift or each.scale not in (0, 1)]
 
 
-def work_of(config: Config, grid: Grid) -> Work:
+def prepare_entries(config: Config, grid: Grid) -> Work:
     """What the blocks of work of one symbol share."""
     interval, margin = grid.interval_ms, config.margin
     every, file, gap = config.entries.every, config.entries.file, config.data.max_gap
-    bars_of("statistics.block", duration_ms(config.statistics.block), interval)
+    whole_bars("statistics.block", duration_ms(config.statistics.block), interval)
     for weight in config.sweep.weight:
         if weight.window is not None:
             window_bars("sweep.weight", weight.window, grid)
@@ -59,7 +59,7 @@ def work_of(config: Config, grid: Grid) -> Work:
     )
 
 
-def range_of(data: Data) -> tuple[int | None, int | None]:
+def open_time_range(data: Data) -> tuple[int | None, int | None]:
     """Open times that are asked for, UTC milliseconds, the second exclusive."""
     return (
         None if data.start is None else instant_ms(data.start),

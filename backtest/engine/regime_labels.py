@@ -16,15 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from backtest.arrays import Float, Int
 from backtest.config.regimes import DEFAULT_QUANTILES, DRAWDOWN_EDGES, VOLATILITY_WINDOW, Regime
-from backtest.config.trades_file import OPEN_END, stamps_of, table_of
+from backtest.config.trades_file import OPEN_END, parse_times, read_columns
 from backtest.engine.bars import Grid
 from backtest.engine.volatility import realised_volatility, window_bars
 from backtest.errors import ConfigError
 from backtest.units import MS_PER_UNIT, number_text
-
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
 
 UNKNOWN = "unknown"
 MOST_LABELS = 400
@@ -33,7 +31,7 @@ WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
 @dataclass(frozen=True)
-class Cells:
+class RegimeLabels:
     """The cells of one regime, in the order of their blocks, then of their labels.
 
     Attributes
@@ -56,7 +54,7 @@ class Cells:
     trials: Int
 
 
-def cells_of(regime: Regime, grid: Grid, bars: Int, block: Int, trial_bars: Sequence[int]) -> Cells:
+def label_entries(regime: Regime, grid: Grid, bars: Int, block: Int, trial_bars: Sequence[int]) -> RegimeLabels:
     """Label every entry of a symbol.
 
     Parameters
@@ -80,7 +78,7 @@ def cells_of(regime: Regime, grid: Grid, bars: Int, block: Int, trial_bars: Sequ
     key, place = np.unique(block * len(names) + of_entry, return_inverse=True)
     own = [bars[of_entry == label] for label in range(len(names))]
     trials = np.array([[_apart(entered, length) for length in trial_bars] for entered in own], np.int64)
-    return Cells(regime.label, names, place.astype(np.int64), key // len(names), key % len(names), trials)
+    return RegimeLabels(regime.label, names, place.astype(np.int64), key // len(names), key % len(names), trials)
 
 
 def _apart(bars: Int, length: int) -> int:
@@ -157,12 +155,12 @@ def _from_file(regime: Regime, entered_ms: Int) -> tuple[tuple[str, ...], Int]:
     """A column of a file at each entry: that of its last row by then."""
     key = f"statistics.regimes: {regime.label!r}"
     path = Path(str(regime.file))
-    table = table_of(path, "labels")
+    table = read_columns(path, "labels")
     time = next((name for name in TIME_NAMES if name in table.column_names), None)
     for name, wanted in ((time, f"of times ({', '.join(TIME_NAMES)})"), (regime.column, repr(regime.column))):
         if name not in table.column_names:
             raise ConfigError(f"{key}: {path} needs a column {wanted}; found {', '.join(table.column_names)}")
-    stamps = stamps_of(str(path), table, str(time))
+    stamps = parse_times(str(path), table, str(time))
     if (stamps == OPEN_END).any():
         raise ConfigError(f"{key}: {path}: row {int(np.argmax(stamps == OPEN_END))}: {time} is missing")
     order = np.argsort(stamps, kind="stable")

@@ -1,4 +1,4 @@
-"""A static margin rule compiles to adverse series and thresholds (semantics.md §3).
+"""A static margin rule compiles to adverse series and thresholds (docs/semantics.md §3).
 
 Linear contract. Per unit of the entry price, a position of leverage L is liquidated before its horizon if
 
@@ -19,18 +19,17 @@ from itertools import groupby
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from backtest.arrays import Bool, Float
 from backtest.config.scenarios import Maintenance, Scenario
 from backtest.margin.tiers import TierTable
 
-Float = NDArray[np.float64]
 TIE = 1e-9
-"""Share of the margin within which equity counts as having reached the maintenance margin (semantics.md §2)."""
+"""Share of the margin within which equity counts as having reached the maintenance margin (docs/semantics.md §2)."""
 
 
 @dataclass(frozen=True)
-class Lines:
+class TierLines:
     """Adverse series ``Z_k = rate_k·P + s·C`` and what makes a required margin rate of their maxima.
 
     ``x = max_k weight_k·((max Z_k − s·C_i)/p_i) + shift_k``. A line of a dated table is there only while the table is
@@ -57,7 +56,7 @@ class Period:
 class Barrier:
     """Positions of leverage ``leverage[j]`` cross at the first bar where ``x ≥ threshold[j]``."""
 
-    lines: Lines
+    lines: TierLines
     leverage: tuple[int, ...]  # indices into the sweep's leverages
     threshold: tuple[float, ...]  # > 0
 
@@ -74,7 +73,7 @@ class Compiled:
         Together they hold each leverage that is not rejected once.
     """
 
-    rejected: NDArray[np.bool_]
+    rejected: Bool
     liquidation: tuple[Barrier, ...]
     margin_call: tuple[Barrier, ...]
 
@@ -109,7 +108,7 @@ def tiers_in_force(
     return mmr[kept], deduction[kept]
 
 
-def notional_of(scenario: Scenario, leverage: float) -> float:
+def entry_notional(scenario: Scenario, leverage: float) -> float:
     """Entry notional, quote or coin; 1 where no size is given (flat rates do not depend on it)."""
     if scenario.size is None:
         return 1.0
@@ -122,12 +121,12 @@ def entry_maintenance(maintenance: Maintenance, table: TierTable | None, notiona
     return rate + maintenance.close_reserve
 
 
-def rejected_leverages(scenario: Scenario, table: TierTable | None, leverages: Float, fee: float) -> NDArray[np.bool_]:
-    """Positions that could not have been opened (semantics.md §2); `table` is that of the entry bar."""
-    notional = np.array([notional_of(scenario, float(x)) for x in leverages])
-    terms, rule = balance_of(scenario, 1.0), scenario.maintenance
+def rejected_leverages(scenario: Scenario, table: TierTable | None, leverages: Float, fee: float) -> Bool:
+    """Positions that could not have been opened (docs/semantics.md §2); `table` is that of the entry bar."""
+    notional = np.array([entry_notional(scenario, float(x)) for x in leverages])
+    terms, rule = margin_balance(scenario, 1.0), scenario.maintenance
     rate = rule.flat if table is None else table.maintenance(notional, notional) / notional
-    out: NDArray[np.bool_] = terms.numerator / leverages + terms.held / notional - fee <= rate + rule.close_reserve
+    out: Bool = terms.numerator / leverages + terms.held / notional - fee <= rate + rule.close_reserve
     if table is not None:
         out |= (leverages > table.max_leverage_at(notional)) | (notional > table.last_cap * (1 + TIE))
     return out
@@ -137,8 +136,9 @@ def rejected_leverages(scenario: Scenario, table: TierTable | None, leverages: F
 class Balance:
     """What stands against maintenance in ``numerator/L + held/N ≤ x + reserve``, x the required margin rate.
 
-    Under a posted fee to close of rate c (Bybit UTA) the margin call keeps a rest of it, κ = 1/ratio − 1 (semantics.md
-    §5); extra margin then moves the bankruptcy price and the fee with it, and counts as ``A/(1 − lean·c)``.
+    Under a posted fee to close of rate c (Bybit UTA) the margin call keeps a rest of it, κ = 1/ratio − 1
+    (docs/semantics.md §5); extra margin then moves the bankruptcy price and the fee with it, and counts as ``A/(1 −
+    lean·c)``.
     """
 
     numerator: float
@@ -146,7 +146,7 @@ class Balance:
     reserve: float
 
 
-def balance_of(scenario: Scenario, ratio: float) -> Balance:
+def margin_balance(scenario: Scenario, ratio: float) -> Balance:
     """The terms of a scenario, for liquidation (ratio 1) or the margin call."""
     c, kappa = scenario.maintenance.posted_fee, 1 / ratio - 1
     held = scenario.counted_extra if c else scenario.extra * (1 - TIE)
@@ -167,11 +167,11 @@ class Opened:
     @cached_property
     def terms(self) -> Balance:
         """What stands against maintenance."""
-        return balance_of(self.scenario, self.ratio)
+        return margin_balance(self.scenario, self.ratio)
 
     def notional(self, j: int) -> float:
         """Entry notional at one leverage."""
-        return notional_of(self.scenario, self.leverage[j])
+        return entry_notional(self.scenario, self.leverage[j])
 
     def threshold(self, j: int) -> float:
         """What the required margin rate of one leverage must stay below, deductions aside."""
@@ -218,18 +218,18 @@ def _entry_barriers(opened: Opened) -> tuple[Barrier, ...]:
         return tuple(entry_maintenance(scenario.maintenance, t, opened.notional(j)) / opened.ratio for t in tables)
 
     if len(opened.periods) == 1 and opened.leverage:  # the maintenance of each leverage moves to its threshold
-        lines = Lines((-s,), (1.0,), (s,), *_spans(opened.periods, [1]))
+        lines = TierLines((-s,), (1.0,), (s,), *_spans(opened.periods, [1]))
         return (_lifted(lines, {j: opened.threshold(j) - maintenance(j)[0] for j in opened.leverage}),)
     out = []
     for rates, members in groupby(sorted(opened.leverage, key=maintenance), key=maintenance):
         same = tuple(members)
         shift = tuple(s + rate for rate in rates)
-        lines = Lines((-s,) * len(rates), (1.0,) * len(rates), shift, *_spans(opened.periods, [1] * len(rates)))
+        lines = TierLines((-s,) * len(rates), (1.0,) * len(rates), shift, *_spans(opened.periods, [1] * len(rates)))
         out.append(_lifted(lines, {j: opened.threshold(j) for j in same}))
     return tuple(out)
 
 
-def _lifted(lines: Lines, threshold: dict[int, float]) -> Barrier:
+def _lifted(lines: TierLines, threshold: dict[int, float]) -> Barrier:
     """A barrier with thresholds > 0, as kernels want them; a margin call can hold from the start."""
     least = min(threshold.values())
     if least <= 0:
@@ -282,5 +282,5 @@ def _mark_barrier(opened: Opened, members: list[int]) -> Barrier:
         shift = (s + opened.fee + terms.reserve) * weight
         threshold = np.array([1.0 / opened.leverage[j] for j in members])
     spans = _spans(opened.periods, [len(rates) for rates, _ in tiers])
-    lines = Lines(tuple(rate.tolist()), tuple(weight.tolist()), tuple(shift.tolist()), *spans)
+    lines = TierLines(tuple(rate.tolist()), tuple(weight.tolist()), tuple(shift.tolist()), *spans)
     return _lifted(lines, dict(zip(members, threshold.tolist(), strict=True)))

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backtest.config.trades_file import OPEN_END, Bool, Float, Int, TradeFile
+from backtest.arrays import Bool, Float, Int
+from backtest.config.trades_file import OPEN_END, TradeFile
 from backtest.engine.bars import Grid
 from backtest.errors import DataError
 from backtest.units import instant_text

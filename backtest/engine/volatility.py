@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from backtest.arrays import Float
 from backtest.config.policies import VolatilityScale, VolatilityTarget
 from backtest.engine.bars import Grid
 from backtest.errors import ConfigError
 from backtest.units import duration_ms, duration_text
-
-Float = NDArray[np.float64]
 
 YEAR_MS = 365 * 86_400_000
 
@@ -66,7 +64,7 @@ def window_bars(key: str, text: str, grid: Grid) -> int:
     return bars
 
 
-def weights_of(grid: Grid, target: VolatilityTarget) -> Float:
+def volatility_weights(grid: Grid, target: VolatilityTarget) -> Float:
     """(n_bars,) weight of an entry at each bar; NaN where the volatility is not known (such a bar is no entry)."""
     if target.target is None or target.window is None:
         return np.ones(grid.n_bars)
@@ -75,7 +73,7 @@ def weights_of(grid: Grid, target: VolatilityTarget) -> Float:
         return np.where(np.isnan(found), np.nan, np.minimum(target.cap, target.target / found))
 
 
-def scale_of(grid: Grid, rule: VolatilityScale) -> Float:
+def maintenance_scale(grid: Grid, rule: VolatilityScale) -> Float:
     """(n_bars,) multiplier of the maintenance margin, from the volatility known before each bar."""
     window = window_bars("margin.maintenance_scale", rule.window, grid)
     found = realised_volatility(grid.entry_price, window, grid.interval_ms)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from backtest.arrow import Bool, Float, Int
+from backtest.arrays import Bool, Float, Int
 from backtest.data.history import LAST
 from backtest.data.quality.row_rules import row_faults
 from backtest.errors import DataError
@@ -21,7 +21,7 @@ from backtest.units import instant_text
 
 
 @dataclass(frozen=True)
-class Part:
+class BarColumns:
     """Columns of one kind of file, by bar, ascending."""
 
     times: Int
@@ -32,15 +32,15 @@ class Part:
 class Bars:
     """Bars of all files of a kind; whether their times are known to be UTC, else the clocks that come into question."""
 
-    part: Part
+    part: BarColumns
     zoned: bool
     clocks: tuple[str, ...]
     kind: Kind
 
 
-def bars_of(tables: Iterable[SourceTable], step: int, remarks: Remarks) -> Bars | None:
+def parse_bars(tables: Iterable[SourceTable], step: int, remarks: Remarks) -> Bars | None:
     """Bars of all files of one kind; None where there is no file."""
-    parts: list[Part] = []
+    parts: list[BarColumns] = []
     files: list[Path] = []
     zoned, pages, kind = True, False, None
     clocks: tuple[str, ...] = ()
@@ -57,10 +57,10 @@ def bars_of(tables: Iterable[SourceTable], step: int, remarks: Remarks) -> Bars 
     return Bars(joined(parts, files, pages, remarks), zoned, clocks, kind)
 
 
-def _file_bars(table: SourceTable, step: int, remarks: Remarks) -> tuple[Part, Stamps]:
+def _file_bars(table: SourceTable, step: int, remarks: Remarks) -> tuple[BarColumns, Stamps]:
     """Bars of one file, each rule of a row kept."""
     stamps = times(table)
-    say_of(table, remarks)
+    funding_note(table, remarks)
     remarks.note(stamps.how, table.file)
     if not stamps.ms.size:
         raise DataError(f"{table.file}: there are no rows")
@@ -83,18 +83,18 @@ def _file_bars(table: SourceTable, step: int, remarks: Remarks) -> tuple[Part, S
         doubt_quote_volume(table, values, remarks)
     if scale != 1:
         remarks.note(f"prices are multiplied by {scale:g}", table.file)
-    part = Part(opens + zone, values)
+    part = BarColumns(opens + zone, values)
     return (_finished(part, table, step, remarks) if stamps.zoned and table.reading.pages else part), stamps
 
 
-def _finished(part: Part, table: SourceTable, step: int, remarks: Remarks) -> Part:
+def _finished(part: BarColumns, table: SourceTable, step: int, remarks: Remarks) -> BarColumns:
     """Without a newest bar that ended after its file was written: an API gives the one that is forming as well."""
     open_ms = int(part.times.max())
     if part.times.size == 1 or open_ms + step <= table.file.stat().st_mtime_ns // 1_000_000:
         return part
     remarks.warn(f"the bar of {instant_text(open_ms)} ended after the file was written and is left out", table.file)
     kept = part.times != open_ms
-    return Part(part.times[kept], {name: values[kept] for name, values in part.columns.items()})
+    return BarColumns(part.times[kept], {name: values[kept] for name, values in part.columns.items()})
 
 
 def _within_bar(stamps: Int, step: int) -> int:
@@ -102,7 +102,7 @@ def _within_bar(stamps: Int, step: int) -> int:
     return int(stamps[0] % step // 3_600_000 * 3_600_000) if step > 3_600_000 and stamps.size else 0
 
 
-def say_of(table: SourceTable, remarks: Remarks) -> None:
+def funding_note(table: SourceTable, remarks: Remarks) -> None:
     """What reading a file showed."""
     for note in table.notes:
         remarks.note(note, table.file)
@@ -124,7 +124,7 @@ def _refuse(table: SourceTable, name: str, bad: Bool, rule: str, values: Float |
         raise DataError(f"{table.where(name)} {rule}; got {got} ({int(bad.sum()):,} such rows)")
 
 
-def joined(parts: Sequence[Part], files: Sequence[Path], pages: bool, remarks: Remarks) -> Part:
+def joined(parts: Sequence[BarColumns], files: Sequence[Path], pages: bool, remarks: Remarks) -> BarColumns:
     """Files in the order of time; a row that stands there twice must do so with equal values, and counts once.
 
     But where an archive ends with the minute that the next one begins with, that of the next is taken.
@@ -135,7 +135,7 @@ def joined(parts: Sequence[Part], files: Sequence[Path], pages: bool, remarks: R
     stamps = np.concatenate([part.times for part in parts])
     columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in names}
     if (np.diff(stamps) > 0).all():
-        return Part(stamps, columns)
+        return BarColumns(stamps, columns)
     if pages and stamps.size and (np.diff(stamps) < 0).mean() > 0.5:
         remarks.note("rows come newest first and were put in the order of time")
     order = np.argsort(stamps, kind="stable")
@@ -158,4 +158,4 @@ def joined(parts: Sequence[Part], files: Sequence[Path], pages: bool, remarks: R
         when = instant_text(int(stamps[np.argmax(again)]))
         remarks.note(f"{int(again.sum()):,} times stand there twice, the first {when}; each is one")
     kept = np.append(~again[1:], True)  # of rows that stand there twice the second
-    return Part(stamps[kept], {name: values[kept] for name, values in columns.items()})
+    return BarColumns(stamps[kept], {name: values[kept] for name, values in columns.items()})

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from backtest.data.history import MOST_SPARSE, Float, Int
+from backtest.arrays import Float, Int
+from backtest.data.history import MOST_SPARSE
 
 STRETCH = 4096
 """Bars that are compared at a time."""
@@ -20,7 +21,7 @@ LARGEST_MOVE = 0.05
 """Larger ones count as this, so that one bad price decides nothing."""
 
 
-def lag_of(times: Int, close: Float, other_times: Int, other: Float, step: int) -> tuple[int, int] | None:
+def find_lag(times: Int, close: Float, other_times: Int, other: Float, step: int) -> tuple[int, int] | None:
     """Bars by which the first series runs behind the second, and from when on; None if it cannot be told.
 
     0 if they move together everywhere; else the lag of the first stretch where they do not.
@@ -29,7 +30,7 @@ def lag_of(times: Int, close: Float, other_times: Int, other: Float, step: int) 
     --------
     >>> moves = np.random.default_rng(1).normal(0, 0.01, 500)
     >>> price, hours = 100 * np.exp(np.cumsum(moves)), 3_600_000 * np.arange(500)
-    >>> lag_of(hours + 3 * 3_600_000, price, hours, 1.001 * price, 3_600_000)
+    >>> find_lag(hours + 3 * 3_600_000, price, hours, 1.001 * price, 3_600_000)
     (3, 0)
     """
     found = [one for one in _lags(times, close, other_times, other, step) if one[0] is not None]

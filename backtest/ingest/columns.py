@@ -16,7 +16,8 @@ import pyarrow.csv as pcsv
 import pyarrow.feather as pf
 import pyarrow.parquet as pq
 
-from backtest.arrow import Bool, Float, arrow_errors, numbers_of
+from backtest.arrays import Bool, Float
+from backtest.arrow import arrow_errors, to_floats
 from backtest.errors import ConfigError, DataError
 from backtest.ingest.files import CUT, content, inner_name
 from backtest.ingest.options import Kind, Reading
@@ -114,7 +115,7 @@ def _whole(column: Any) -> Any:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
-def table_of(
+def pick_columns(
     file: Path, columns: dict[str, Any], kind: Kind, reading: Reading, notes: Sequence[str] = (), doubts: Any = ()
 ) -> SourceTable:
     """Columns by their names as they stand in a file; DataError if two are one but for case and blanks."""
@@ -154,7 +155,7 @@ def read_source(path: str | Path, kind: Kind = "prices", reading: Reading | None
     else:
         raise ConfigError(f"{path}: a source must end in {', '.join(SUFFIXES)}")
     _check_unique(file, table.column_names)
-    return table_of(file, dict(zip(table.column_names, table.columns, strict=True)), kind, reading)
+    return pick_columns(file, dict(zip(table.column_names, table.columns, strict=True)), kind, reading)
 
 
 def _check_unique(file: Path, names: list[str]) -> None:
@@ -208,7 +209,7 @@ def read_csv(file: Path, data: bytes, kind: Kind, reading: Reading, names: Seque
         table = pcsv.read_csv(io.BytesIO(data), read_options=read, parse_options=parse, convert_options=convert)
     _check_unique(file, table.column_names)
     doubts = [] if data[-1:] in (b"\n", b"\r") else [CUT]
-    return table_of(file, dict(zip(table.column_names, table.columns, strict=True)), kind, reading, notes, doubts)
+    return pick_columns(file, dict(zip(table.column_names, table.columns, strict=True)), kind, reading, notes, doubts)
 
 
 def _separator(line: str) -> str:
@@ -232,7 +233,7 @@ def numbers(table: SourceTable, name: str) -> tuple[Float, Bool]:
     column = table.columns[name]
     if is_text(column.type):
         column = _parsed_numbers(column, where, table.reading.decimal)
-    return numbers_of(column, where)
+    return to_floats(column, where)
 
 
 def is_text(kind: Any) -> bool:

@@ -18,7 +18,7 @@ CUT = "the last row has no line end; the file may be cut off"
 _PIECE = 1 << 22
 
 
-def files_of(sources: Sources | None, suffixes: tuple[str, ...] = ()) -> list[Path]:
+def list_files(sources: Sources | None, suffixes: tuple[str, ...] = ()) -> list[Path]:
     """The files meant, each once: a path, a folder (its files of `suffixes`), a pattern with ``*``, or several of them.
 
     Raises

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from backtest.arrow import Float, Int
+from backtest.arrays import Float, Int
 from backtest.errors import ConfigError, DataError
-from backtest.ingest.bars import Part, joined, say_of
+from backtest.ingest.bars import BarColumns, funding_note, joined
 from backtest.ingest.columns import SourceTable, numbers
 from backtest.ingest.messages import Remarks
 from backtest.ingest.options import Reading
@@ -34,7 +34,7 @@ class Charges:
     rates: Float
 
 
-def charges_of(tables: Iterable[SourceTable], remarks: Remarks) -> Charges | None:
+def parse_charges(tables: Iterable[SourceTable], remarks: Remarks) -> Charges | None:
     """Funding of all files, ascending; equal charges of overlapping pages are one."""
     found: list[tuple[Int, Float]] = []
     files: list[Path] = []
@@ -42,7 +42,7 @@ def charges_of(tables: Iterable[SourceTable], remarks: Remarks) -> Charges | Non
     for table in tables:
         reading = table.reading
         stamps = times(table)
-        say_of(table, remarks)
+        funding_note(table, remarks)
         remarks.note(stamps.how, table.file)
         if not reading.pages:
             check_order(table, stamps.ms)
@@ -60,13 +60,13 @@ def charges_of(tables: Iterable[SourceTable], remarks: Remarks) -> Charges | Non
         if reading.clocks:
             raise ConfigError("the zone of the funding times is not in their files; say --time-zone")
         remarks.warn("times of the funding have no offset and are read as UTC; --time-zone says otherwise")
-    part = joined([Part(ms, {"funding_rate": rates}) for ms, rates in found], files, reading.pages, remarks)
+    part = joined([BarColumns(ms, {"funding_rate": rates}) for ms, rates in found], files, reading.pages, remarks)
     rates = part.columns["funding_rate"]
     scale = rates_unit(part.times, rates, reading.rates, files[0], remarks)
     return Charges(part.times, rates * scale)
 
 
-def by_bar(charges: Charges, step: int, first: int, last: int, remarks: Remarks) -> tuple[Part, int]:
+def by_bar(charges: Charges, step: int, first: int, last: int, remarks: Remarks) -> tuple[BarColumns, int]:
     """Rates per bar between the first and the last bar, and the number of charges in them."""
     bars = charges.ms // step * step
     inside = (bars >= first) & (bars <= last)
@@ -83,4 +83,4 @@ def by_bar(charges: Charges, step: int, first: int, last: int, remarks: Remarks)
             "each is charged in the bar that contains its stamp"
         )
     summed = np.bincount(place, weights=rates, minlength=unique.size).astype(np.float64)
-    return Part(unique, {"funding_rate": summed}), int(bars.size)
+    return BarColumns(unique, {"funding_rate": summed}), int(bars.size)

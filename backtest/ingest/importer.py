@@ -12,8 +12,8 @@ import numpy as np
 from backtest.errors import ConfigError
 from backtest.filesystem import Place
 from backtest.ingest.columns import SourceTable, equal_to, texts
-from backtest.ingest.files import Sources, files_of
-from backtest.ingest.merge import Imported, existing_of, import_tables
+from backtest.ingest.files import Sources, list_files
+from backtest.ingest.merge import Imported, existing_choice, import_tables
 from backtest.ingest.messages import Remarks
 from backtest.ingest.options import Kind, Reading
 from backtest.units import duration_ms
@@ -98,14 +98,14 @@ def import_files(
         remarks.warn(doubt)
 
     def tables(kind: Kind, sources: Sources | None) -> Iterator[SourceTable]:
-        return (source(file, kind, asked) for file in files_of(sources, suffixes))
+        return (source(file, kind, asked) for file in list_files(sources, suffixes))
 
     return import_tables(
         symbol,
         interval,
         {"prices": tables("prices", prices), "mark": tables("mark", mark), "funding": tables("funding", funding)},
         out=out,
-        existing=existing_of(add, overwrite),
+        existing=existing_choice(add, overwrite),
         remarks=remarks,
     )
 

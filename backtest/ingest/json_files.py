@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from backtest.errors import DataError
-from backtest.ingest.columns import SourceTable, table_of
+from backtest.ingest.columns import SourceTable, pick_columns
 from backtest.ingest.files import content
 from backtest.ingest.options import Kind, Reading
 
@@ -32,7 +32,7 @@ def load(file: Path) -> object:
         raise DataError(f"{file}: is not JSON; cut off or damaged? ({error})") from error
 
 
-def rows_of(file: Path, document: object) -> list[object]:
+def json_rows(file: Path, document: object) -> list[object]:
     """The rows of a document, its envelope taken off; pages that were put into one list are joined.
 
     Raises
@@ -42,7 +42,7 @@ def rows_of(file: Path, document: object) -> list[object]:
     """
     if isinstance(document, list):
         pages = document and all(isinstance(one, dict) and ("result" in one or "data" in one) for one in document)
-        return [row for page in document for row in rows_of(file, page)] if pages else document
+        return [row for page in document for row in json_rows(file, page)] if pages else document
     if isinstance(document, dict):
         for code, message in _SUCCESS:
             if str(document.get(code, "0")) != "0":
@@ -52,7 +52,7 @@ def rows_of(file: Path, document: object) -> list[object]:
                 )
         for key in ("result", "data", "list"):
             if isinstance(document.get(key), dict | list):
-                return rows_of(file, document[key])
+                return json_rows(file, document[key])
     raise DataError(f"{file}: must hold a list of rows; got {_short(document)}")
 
 
@@ -83,7 +83,7 @@ def table_of_rows(
         here = [name for name in names if all(name in row for row in objects)]
         cells = {name: [row[name] for row in objects] for name in here}
     columns = {name: _column(file, name, values) for name, values in cells.items()}
-    return table_of(file, columns, kind, reading)
+    return pick_columns(file, columns, kind, reading)
 
 
 def _column(file: Path, name: str, values: list[object]) -> Any:

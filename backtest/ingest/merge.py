@@ -8,16 +8,16 @@ from typing import Literal
 
 import numpy as np
 
-from backtest.arrow import Float
+from backtest.arrays import Float
 from backtest.data.history import LAST, PriceHistory, from_rows
 from backtest.data.quality.check import Coverage, check_history
 from backtest.data.writer import adding
 from backtest.errors import ConfigError, DataError
 from backtest.filesystem import Place
-from backtest.ingest.bars import Bars, Part, bars_of
-from backtest.ingest.clock_alignment import lag_of, zone_by_mark
+from backtest.ingest.bars import BarColumns, Bars, parse_bars
+from backtest.ingest.clock_alignment import find_lag, zone_by_mark
 from backtest.ingest.columns import SourceTable
-from backtest.ingest.funding import Charges, by_bar, charges_of
+from backtest.ingest.funding import Charges, by_bar, parse_charges
 from backtest.ingest.messages import Remarks
 from backtest.ingest.options import Kind, offset_text
 from backtest.ingest.plausibility import Doubts, doubt_funding
@@ -26,7 +26,7 @@ from backtest.units import duration_ms, duration_text, instant_text
 Existing = Literal["refuse", "add", "replace"]
 
 
-def existing_of(add: bool, overwrite: bool) -> Existing:
+def existing_choice(add: bool, overwrite: bool) -> Existing:
     """What is to happen to bars that are there."""
     if add and overwrite:
         raise ConfigError("add and overwrite exclude each other")
@@ -79,15 +79,15 @@ def import_tables(
     """The common way of every source whose files hold one row per bar or charge."""
     step = duration_ms(interval)
     remarks = remarks or Remarks()
-    prices = bars_of(tables["prices"], step, remarks)
-    mark = bars_of(tables.get("mark", ()), step, remarks)
+    prices = parse_bars(tables["prices"], step, remarks)
+    mark = parse_bars(tables.get("mark", ()), step, remarks)
     if prices is None:
         raise ConfigError("prices: needs at least one file")
     prices = _on_utc(prices, mark, step, remarks)
     if mark is not None:
         mark = _on_utc(mark, prices, step, remarks)
         _check_aligned(prices, mark, step)
-    charges = charges_of(tables.get("funding", ()), remarks)
+    charges = parse_charges(tables.get("funding", ()), remarks)
     return write_parts(
         symbol,
         step,
@@ -133,7 +133,7 @@ def _on_utc(bars: Bars, other: Bars | None, step: int, remarks: Remarks) -> Bars
 
 
 def _check_aligned(prices: Bars, mark: Bars, step: int) -> None:
-    found = lag_of(prices.part.times, prices.part.columns["close"], mark.part.times, mark.part.columns["close"], step)
+    found = find_lag(prices.part.times, prices.part.columns["close"], mark.part.times, mark.part.columns["close"], step)
     if found is not None and found[0]:
         lag, since = found
         side = "after" if lag > 0 else "before"
@@ -149,8 +149,8 @@ def _check_aligned(prices: Bars, mark: Bars, step: int) -> None:
 def write_parts(
     symbol: str,
     step: int,
-    prices: Part | None,
-    mark: Part | None,
+    prices: BarColumns | None,
+    mark: BarColumns | None,
     charges: Charges | None,
     *,
     out: str | Place,
@@ -193,11 +193,11 @@ def write_parts(
     return Imported(addition.path, addition.rows, span, coverage.gaps, count, coverage, remarks.notes, remarks.warnings)
 
 
-def _marked(part: Part) -> Part:
-    return Part(part.times, {f"mark_{name}": values for name, values in part.columns.items() if name in LAST})
+def _marked(part: BarColumns) -> BarColumns:
+    return BarColumns(part.times, {f"mark_{name}": values for name, values in part.columns.items() if name in LAST})
 
 
-def _merged(symbol: str, step: int, parts: Sequence[Part]) -> PriceHistory:
+def _merged(symbol: str, step: int, parts: Sequence[BarColumns]) -> PriceHistory:
     stamps = np.unique(np.concatenate([part.times for part in parts]))
     columns: dict[str, Float] = {}
     for part in parts:

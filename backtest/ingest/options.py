@@ -91,12 +91,12 @@ class Reading:
 RATES = ("fraction", "percent")
 
 
-def columns_of(texts: Sequence[str]) -> dict[str, str]:
+def column_options(texts: Sequence[str]) -> dict[str, str]:
     """``["time=Date", "open=Open"]`` as a mapping.
 
     Examples
     --------
-    >>> columns_of(["time=Date", "mark.close=3"])
+    >>> column_options(["time=Date", "mark.close=3"])
     {'time': 'Date', 'mark.close': '3'}
     """
     found: dict[str, str] = {}

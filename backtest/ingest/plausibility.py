@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from backtest.arrow import Bool, Float, Int
+from backtest.arrays import Bool, Float, Int
 from backtest.data.history import LAST, PriceHistory
 from backtest.errors import DataError
 from backtest.ingest.columns import SourceTable, numbers

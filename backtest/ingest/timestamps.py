@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from backtest.arrow import LATEST_MS, Bool, Int, numbers_of, times_of
+from backtest.arrays import Bool, Int
+from backtest.arrow import LATEST_MS, to_floats, to_times
 from backtest.errors import ConfigError, DataError
 from backtest.ingest.columns import SourceTable, is_text
 from backtest.ingest.options import TIME_UNITS, offset_ms
@@ -76,8 +77,8 @@ def times(table: SourceTable) -> Stamps:
         if kind.tz is not None:
             if zone is not None and offset_ms(zone) != 0:
                 raise ConfigError(f"time_zone {zone}: {where} carries its own offset")
-            return Stamps(times_of(column, where), how + "UTC timestamps", True)
-        ms = times_of(column, where)
+            return Stamps(to_times(column, where), how + "UTC timestamps", True)
+        ms = to_times(column, where)
         if zone is None:
             return Stamps(ms, how + "timestamps without an offset", False)
         return Stamps(to_utc(ms, zone, where), how + f"timestamps of {zone}", True)
@@ -257,13 +258,13 @@ def _one_by_one(column: Any, where: str) -> Any:
 def _from_numbers(column: Any, where: str, said: str | None) -> tuple[Int, str]:
     """Milliseconds of numeric times, and their unit, which the first row decides for all unless the user does."""
     if pa.types.is_floating(column.type):
-        values, _ = numbers_of(column, where)
+        values, _ = to_floats(column, where)
         bad = ~(np.abs(values) < 2**63) | (values != np.floor(values))
         if bad.any():
             row = int(np.argmax(bad))
             raise DataError(f"{where} must hold ISO 8601 times or integers; got {values[row]} in row {row}")
     if column.null_count:
-        row = int(np.argmax(numbers_of(column, where)[1]))
+        row = int(np.argmax(to_floats(column, where)[1]))
         raise DataError(f"{where} must not be null; got null in row {row}")
     ticks = _whole(column)
     size = np.searchsorted([unit[1] for unit in _UNITS], ticks, side="right") - 1

@@ -1,4 +1,4 @@
-"""Margins, liquidation price and bankruptcy price of one position (semantics.md §2, §4, §5, §6)."""
+"""Margins, liquidation price and bankruptcy price of one position (docs/semantics.md §2, §4, §5, §6)."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import TypedDict
 
 import numpy as np
 
+from backtest.arrays import Float
 from backtest.margin.position import Position, Side, worth
 from backtest.margin.position_input import read_position
 from backtest.margin.rules import Basis, Contract
 from backtest.margin.spot import SpotPosition, bankruptcy_prices, owed_and_owned, prices_at_ltv
-from backtest.margin.tiers import Float
 
 ZERO = 1e-12  # share of the worth at entry: a root this near to 0 is a 0 that was rounded
 
 
 class PriceAnswer(TypedDict):
-    """The output of ``backtest price`` (interface.md): prices in quote per base, amounts in quote or, inverse, in coin.
+    """The output of ``backtest price`` (docs/interface.md): prices in quote per base, amounts in quote or, inverse, in
+    coin.
 
     `initial_margin` is null with a wallet and no initial rate, which do not say what the position had to post;
     `liquidation_price` and `bankruptcy_price` are null where there is none above 0; `margin_ratio` is null where

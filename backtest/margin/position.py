@@ -1,4 +1,4 @@
-"""One position and the rule it is margined by, checked once (semantics.md §2, §4, §5)."""
+"""One position and the rule it is margined by, checked once (docs/semantics.md §2, §4, §5)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Literal, TypeVar, get_args
 
 import numpy as np
 
+from backtest.arrays import Float
 from backtest.errors import ConfigError, RuleError
 from backtest.margin.rules import BASES, CONTRACTS, Basis, Contract
-from backtest.margin.tiers import CAP_SLACK, Float, TierTable
+from backtest.margin.tiers import CAP_SLACK, TierTable
 from backtest.units import number_text
 
 T = TypeVar("T", bound=str)

@@ -1,4 +1,4 @@
-"""A position from the input keys of ``backtest price``, completed by the rule it names (interface.md)."""
+"""A position from the input keys of ``backtest price``, completed by the rule it names (docs/interface.md)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ UNREAD = {
 
 
 def read_position(document: Mapping[str, object]) -> Position | SpotPosition:
-    """A position from the input keys of ``backtest price`` (interface.md); null is as good as not given.
+    """A position from the input keys of ``backtest price`` (docs/interface.md); null is as good as not given.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Spot margin: a position bought or sold with borrowed funds, judged by its loan to value (semantics.md §4).
+"""Spot margin: a position bought or sold with borrowed funds, judged by its loan to value (docs/semantics.md §4).
 
 A long owes quote and owns base, a short owes base and owns quote: `debt` and `assets` are in those. The functions take
 arrays, broadcast together, so that one price and a sweep's events are worked out by the same lines.
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from backtest.arrays import Float
 from backtest.errors import ConfigError
 from backtest.margin.position import ALLOWED, SIDES, Side, check_numbers, choice, exactly_one
-from backtest.margin.tiers import Float
 from backtest.units import number_text
 
 LTV = ("a share of the assets, above 0 and below 1", lambda value: 0 < value < 1)

@@ -1,4 +1,4 @@
-"""Tier tables: the maintenance rate and the largest leverage of a position, by its notional (semantics.md §5)."""
+"""Tier tables: the maintenance rate and the largest leverage of a position, by its notional (docs/semantics.md §5)."""
 
 from __future__ import annotations
 
@@ -9,13 +9,10 @@ from dataclasses import InitVar, dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from backtest.arrays import Float, Int
 from backtest.errors import ConfigError, RuleError
 from backtest.units import instant_ms, instant_text, number_text
-
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
 
 CAP_SLACK = 1e-9  # a notional that is the cap but for rounding still belongs to the tier
 JUMP = 1e-6  # share of the notional by which maintenance may jump at a floor: published deductions are rounded

@@ -10,7 +10,7 @@ from backtest.report.html.tables import Cell, Grid, choices_table, survival_tabl
 from backtest.report.labels import own_leverage, scenario_words
 from backtest.report.number_format import rate_text
 from backtest.report.plots import plot_curves, plot_heatmap
-from backtest.report.plots.style import png_of
+from backtest.report.plots.style import encode_png
 from backtest.report.scenario_selection import select
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def result_html(title: str, table: pd.DataFrame, choices: pd.DataFrame) -> str:
     parts = [
         f"<p><b>{escape(title)}</b></p>",
         f"<p>{escape(chosen)}</p>{_table(choices_table(choices))}",
-        _image(png_of(ax), f"Survival of {first}"),
+        _image(encode_png(ax), f"Survival of {first}"),
         f"<p>Survival of {escape(first)}, below it the {escape(confidence)} interval{few}</p>",
         _table(survival_table(rows, target)),
     ]

@@ -12,8 +12,8 @@ from backtest.report.html.summary import Answer, answers
 from backtest.report.labels import OWN_LEVERAGE, scenario_words
 from backtest.report.number_format import percent_text, rate_text, times_text
 from backtest.report.plots import plot_curves, plot_heatmap, plot_leverage
-from backtest.report.plots.style import INK, OKABE_ITO, png_of
-from backtest.report.scenario_selection import horizons, leverages, matching, part_of, varying
+from backtest.report.plots.style import INK, OKABE_ITO, encode_png
+from backtest.report.scenario_selection import horizons, leverages, matching, select_part, varying
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -136,7 +136,7 @@ def _picked(shown: Explorer, table: pd.DataFrame) -> pd.DataFrame:
     """The scenario that the pickers stand at: every horizon and leverage of it."""
     rows = table
     for picker in shown.pickers.values():
-        rows = part_of(rows, picker.value)
+        rows = select_part(rows, picker.value)
     return rows
 
 
@@ -152,7 +152,7 @@ def _show(shown: Explorer, table: pd.DataFrame, choose: Choose, confidence: floa
         (sentence,) = answers(rows, choice, target, confidence, 1)
         shown.answer.value = _words(rows, horizon, leverage, choice, sentence, confidence)
         if leverage is None:
-            shown.curve.value = png_of(plot_curves(rows, horizon=horizon))
+            shown.curve.value = encode_png(plot_curves(rows, horizon=horizon))
             shown.heatmap.layout.display = "none"
         else:
             chosen = float(choice["leverage"].iloc[0])
@@ -206,7 +206,7 @@ def _curve(rows: pd.DataFrame, horizon: str, leverage: float, target: float, cho
     before = ax.get_legend()
     handles = [*(before.legend_handles if before else ()), *ax.get_legend_handles_labels()[0]]
     ax.legend(handles=handles, loc="lower left", labelcolor=INK, facecolor="white", edgecolor="none", framealpha=0.85)
-    return png_of(ax)
+    return encode_png(ax)
 
 
 def _heatmap(rows: pd.DataFrame, horizon: str, leverage: float) -> bytes:
@@ -215,4 +215,4 @@ def _heatmap(rows: pd.DataFrame, horizon: str, leverage: float) -> bytes:
     row = list(horizons(rows)).index(horizon)
     ax.plot(leverage, row, "o", ms=11, mfc="none", mec="white", mew=3.5, zorder=6)
     ax.plot(leverage, row, "o", ms=11, mfc="none", mec="black", mew=1.5, zorder=6)
-    return png_of(ax)
+    return encode_png(ax)

@@ -24,7 +24,7 @@ Funding = float | Mapping[str, float]
 """A scale of the funding charged, or ``{"scale": 2.0, "shift": 0.0001}`` as in the config."""
 
 
-class Selection(TypedDict, total=False):
+class ScenarioKeys(TypedDict, total=False):
     """Which scenario: a value per axis; the first one where it is left out, and where it is None.
 
     Attributes
@@ -53,7 +53,7 @@ class Selection(TypedDict, total=False):
     verdict: str | None
 
 
-def select(table: pd.DataFrame, *, every: Collection[str] = (), **scenario: Unpack[Selection]) -> pd.DataFrame:
+def select(table: pd.DataFrame, *, every: Collection[str] = (), **scenario: Unpack[ScenarioKeys]) -> pd.DataFrame:
     """Rows of one scenario: every horizon and leverage of it, and the first value of each axis that is not named.
 
     Parameters
@@ -63,7 +63,7 @@ def select(table: pd.DataFrame, *, every: Collection[str] = (), **scenario: Unpa
     every : collection of str
         Axes of which every value is kept, unless one is named.
     **scenario
-        As `Selection`.
+        As `ScenarioKeys`.
 
     Raises
     ------
@@ -72,8 +72,8 @@ def select(table: pd.DataFrame, *, every: Collection[str] = (), **scenario: Unpa
     TypeError
         A keyword is no axis.
     """
-    if unknown := sorted(set(scenario) - set(Selection.__annotations__)):
-        raise TypeError(f"{unknown[0]!r} is no axis of a run; there are {', '.join(Selection.__annotations__)}")
+    if unknown := sorted(set(scenario) - set(ScenarioKeys.__annotations__)):
+        raise TypeError(f"{unknown[0]!r} is no axis of a run; there are {', '.join(ScenarioKeys.__annotations__)}")
     if table.empty:
         raise ConfigError("table must have at least one row to be shown; got none (has the run finished?)")
     asked = _asked(scenario)
@@ -92,7 +92,7 @@ def select(table: pd.DataFrame, *, every: Collection[str] = (), **scenario: Unpa
     return rows
 
 
-def _asked(scenario: Selection) -> dict[str, object]:
+def _asked(scenario: ScenarioKeys) -> dict[str, object]:
     """The values asked for, by column."""
     funding, rate = scenario.get("funding"), scenario.get("maintenance")
     parts = dict(funding) if isinstance(funding, Mapping) else {} if funding is None else {"scale": float(funding)}
@@ -144,7 +144,7 @@ def _part_words(axis: str, part: Mapping[str, object], table: pd.DataFrame) -> s
     return value_words(axis, part[axis], coin=coin)
 
 
-def part_of(rows: pd.DataFrame, part: Mapping[str, object]) -> pd.DataFrame:
+def select_part(rows: pd.DataFrame, part: Mapping[str, object]) -> pd.DataFrame:
     """Rows that hold the values of some columns, as `varying` gives them."""
     for column, value in part.items():
         rows = matching(rows, column, value)

@@ -24,8 +24,8 @@ from backtest.errors import ConfigError
 from backtest.filesystem import Remote, _digest, sync, write_whole, writing
 from backtest.logs import LOG, tell
 from backtest.runs.plan import differences
-from backtest.runs.scheduler import Group, Running, Seen
-from backtest.runs.tables import file_of, span_of, stem_of, write_blocks, write_cells, write_rates
+from backtest.runs.scheduler import ActiveJob, CountedGroup, DataSummary
+from backtest.runs.tables import file_stem, present_span, regime_file, write_blocks, write_cells, write_rates
 from backtest.runs.tasks import Job, no_entries
 from backtest.units import duration_ms, instant_text
 
@@ -127,7 +127,7 @@ def begun(folder: Path, plan: dict[str, Any], *, durable: bool = True, store: Re
     folder : Path
         ``.NAME.partial``; what is kept there is taken up if the plan is the same.
     plan : dict
-        As of `plan_of`.
+        As of `make_plan`.
     durable, store
         As of `Journal`.
 
@@ -164,7 +164,7 @@ Stamps = dict[str, str | None]
 
 
 @dataclass
-class Kept:
+class JobProgress:
     """Of a job under way, what was finished before, and what it depends on."""
 
     depends: list[dict[str, object]]
@@ -190,18 +190,18 @@ class JobFiles:
     config: Config
     stamps: dict[str, Stamps]
     axes: pa.Table
-    _kept: dict[str, Kept] = field(default_factory=dict)
+    _kept: dict[str, JobProgress] = field(default_factory=dict)
 
     def entry(self, name: str) -> str:
         """Of a finished job in the journal."""
-        return f"{SYMBOLS}/{stem_of(name)}"
+        return f"{SYMBOLS}/{file_stem(name)}"
 
     def finished(self, name: str) -> dict[str, Any] | None:
         """What a job added to run.json, where it was finished before, of the same data."""
         stamps = self.stamps[name]
         return None if None in stamps.values() else self.journal.kept(self.entry(name), stamps)
 
-    def left(self, running: Running) -> Sequence[int]:
+    def left(self, running: ActiveJob) -> Sequence[int]:
         """Groups of a job that are not kept.
 
         What is read at once is told by its fingerprint, a history that is read in stretches by the stamps of its files.
@@ -214,12 +214,12 @@ class JobFiles:
         left = [n for n, adds in enumerate(done) if adds is None]
         for symbol in self._changed([names[n] for n in left], data):
             LOG.warning(f"{symbol}: its data have changed since its first tasks were finished; it is counted anew")
-        self._kept[job.symbol] = Kept(depends, done, data)
+        self._kept[job.symbol] = JobProgress(depends, done, data)
         facts = {"symbol": job.symbol, "parts": job.parts, "tasks": len(names), "tasks_kept": len(names) - len(left)}
         tell("symbol begun", facts | ({"bars": seen.bars, "entries": seen.entries} if job.parts == 1 else {}))
         return left
 
-    def keep_group(self, group: Group) -> None:
+    def keep_group(self, group: CountedGroup) -> None:
         """Write the counts of a group, and what they stand for; then let go of them."""
         job = group.running.job
         name, kept = _names(job)[group.number], self._kept[job.symbol]
@@ -242,7 +242,7 @@ class JobFiles:
         group.let_go()
         tell("task finished", task)
 
-    def keep_job(self, running: Running) -> dict[str, Any]:
+    def keep_job(self, running: ActiveJob) -> dict[str, Any]:
         """Keep a job whose groups are kept; what it adds to run.json."""
         job, seen = running.job, running.seen
         if not seen.entries:
@@ -267,23 +267,23 @@ class JobFiles:
         before = [self.journal.before(f"{TASKS}/{name}").get("adds", {}).get(kind, {}) for name in names]
         return [symbol for symbol, digest in now.items() if any(one.get(symbol, digest) != digest for one in before)]
 
-    def _write(self, name: str, job: Job, members: Sequence[int], group: Group) -> list[Path]:
+    def _write(self, name: str, job: Job, members: Sequence[int], group: CountedGroup) -> list[Path]:
         """Write the counts of a group by calendar block and by each regime, and its rates; return the files."""
         folder, tables = self.journal.run / "blocks", group.tables
         columns, file = [job.scenarios[i] for i in members], folder / f"{name}.parquet"
         write_blocks(file, tables[0], columns, self.axes, duration_ms(self.config.statistics.block))
         files = [file]
         for cells, counted in zip(group.running.seen.regimes, tables[1:], strict=True):
-            files.append(folder / file_of(file.name, cells.regime))
+            files.append(folder / regime_file(file.name, cells.regime))
             write_blocks(files[-1], counted, columns, self.axes)
         files.append(self.journal.folder / RATES / file.name)
         statistics, seen = self.config.statistics, group.running.seen
-        span = span_of(self.config.sweep.horizon, statistics.block, seen.interval_ms, seen.present)
+        span = present_span(self.config.sweep.horizon, statistics.block, seen.interval_ms, seen.present)
         rows = [{"symbol": job.symbol, **labels} for labels in columns]
         write_rates(files[-1], tables[0], rows, self.axes, span, statistics.confidence)
         return files
 
-    def _coverage(self, job: Job, seen: Seen, excluded: Sequence[int]) -> dict[str, Any]:
+    def _coverage(self, job: Job, seen: DataSummary, excluded: Sequence[int]) -> dict[str, Any]:
         """What a reader must know of a job's data."""
         return {
             "symbol": job.symbol,
@@ -303,7 +303,7 @@ class JobFiles:
 
 def _names(job: Job) -> list[str]:
     """Of the files of a job's groups."""
-    return [f"{stem_of(job.symbol)}-{n:05d}" for n in range(len(job.groups))]
+    return [f"{file_stem(job.symbol)}-{n:05d}" for n in range(len(job.groups))]
 
 
 def _placed(job: Job, names: Sequence[str]) -> list[dict[str, Any]]:

@@ -16,13 +16,12 @@ from backtest.config.models import Config
 from backtest.config.scenarios import Scenario, horizon_bars
 from backtest.data.dataset import has_value, history_from, series_kinds
 from backtest.data.history import COLUMNS, PRICES, PriceHistory, Trigger
-from backtest.data.reader import Source as Opened
-from backtest.data.reader import span_of, span_text
+from backtest.data.reader import SeriesFiles, footer_span, span_text
 from backtest.engine.bars import Grid, grid_over, ready_bars
 from backtest.engine.cohorts import CHUNK_BARS
-from backtest.engine.prepare import is_charged, range_of, refuse_early, refuse_lacking_in
+from backtest.engine.prepare import is_charged, open_time_range, refuse_early, refuse_lacking_in
 from backtest.errors import NoBars
-from backtest.runs.inputs import Source
+from backtest.runs.inputs import HistorySource
 
 READ = tuple(name for name in COLUMNS if name not in ("volume", "maintenance_scale"))
 PROBE_BARS = 1 << 16
@@ -33,7 +32,7 @@ LONG_BARS = 1 << 20
 
 
 @dataclass(frozen=True)
-class Stretch:
+class HistoryChunk:
     """Entries of ``[start_ms, end_ms)``, whose windows end before `until_ms`."""
 
     start_ms: int
@@ -43,26 +42,26 @@ class Stretch:
 
 
 @dataclass(frozen=True)
-class Stream:
+class ChunkedHistory:
     """A history that is read in stretches.
 
     Attributes
     ----------
-    opened : Opened
+    opened : SeriesFiles
         Its files.
     trigger : {"mark", "last"}
-    stretches : tuple of Stretch
+    stretches : tuple of HistoryChunk
         From the first to the last bar that has an entry price and trigger prices.
     charged : bool
         Whether funding is.
     """
 
-    opened: Opened
+    opened: SeriesFiles
     trigger: Trigger
-    stretches: tuple[Stretch, ...]
+    stretches: tuple[HistoryChunk, ...]
     charged: bool
 
-    def grid(self, stretch: Stretch) -> Grid:
+    def grid(self, stretch: HistoryChunk) -> Grid:
         """The bars of a stretch and of the windows of its entries: as they lie in the grid of the whole."""
         start, until = stretch.start_ms, stretch.until_ms
         try:
@@ -74,7 +73,9 @@ class Stream:
         return grid_over(history, self.trigger, start, until, first=stretch.first, funding=self.charged)
 
 
-def stream_of(config: Config, source: Source, scenarios: Sequence[Scenario], most_bars: int | None) -> Stream | None:
+def open_chunked(
+    config: Config, source: HistorySource, scenarios: Sequence[Scenario], most_bars: int | None
+) -> ChunkedHistory | None:
     """How to read a symbol's history, at most so many bars at once; None where it is read whole.
 
     Raises
@@ -84,8 +85,8 @@ def stream_of(config: Config, source: Source, scenarios: Sequence[Scenario], mos
     """
     if most_bars is None or source.opened is None or needs_whole(config):
         return None
-    opened, step, (low, high) = source.opened(), source.interval_ms, range_of(config.data)
-    spans = [span for footer in opened.footers if (span := span_of(footer)) is not None]
+    opened, step, (low, high) = source.opened(), source.interval_ms, open_time_range(config.data)
+    spans = [span for footer in opened.footers if (span := footer_span(footer)) is not None]
     if not spans:
         return None
     start = spans[0][0] if low is None else max(spans[0][0], -(-low // step) * step)
@@ -99,10 +100,13 @@ def stream_of(config: Config, source: Source, scenarios: Sequence[Scenario], mos
     refuse_early(source.symbol, first, scenarios)
     size = own * step
     edges = [first, *range(first // (CHUNK_BARS * step) * CHUNK_BARS * step + size, last + step, size), last + step]
-    return Stream(
+    return ChunkedHistory(
         opened,
         trigger,
-        tuple(Stretch(a, b, min(b + reach * step, last + step), a == first) for a, b in pairwise(dict.fromkeys(edges))),
+        tuple(
+            HistoryChunk(a, b, min(b + reach * step, last + step), a == first)
+            for a, b in pairwise(dict.fromkeys(edges))
+        ),
         is_charged(config),
     )
 
@@ -125,7 +129,7 @@ def needs_whole(config: Config) -> bool:
     return any(x is not None for x in asked) or moving or bool(sweep.portfolio or config.statistics.regimes)
 
 
-def _ends(opened: Opened, trigger: Trigger | None, start: int, end: int) -> tuple[Trigger, int, int]:
+def _ends(opened: SeriesFiles, trigger: Trigger | None, start: int, end: int) -> tuple[Trigger, int, int]:
     """The trigger, and the first and the last bar of a range that have its prices and an entry price."""
     step = opened.interval_ms
 

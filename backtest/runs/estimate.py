@@ -12,15 +12,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from backtest.config.models import Config
-from backtest.config.scenarios import Scenario, groups_of, horizon_bars
+from backtest.config.scenarios import Scenario, group_scenarios, horizon_bars
 from backtest.data.parquet import read_footer
 from backtest.engine.cohorts import CHUNK_BARS
-from backtest.engine.prepare import range_of
+from backtest.engine.prepare import open_time_range
 from backtest.errors import ConfigError
-from backtest.filesystem import place_of
+from backtest.filesystem import to_place
 from backtest.runs.chunked_input import needs_whole, own_bars
-from backtest.runs.executors import threads_of
-from backtest.runs.inputs import Source, config_of, sources_named
+from backtest.runs.executors import worker_count
+from backtest.runs.inputs import HistorySource, list_sources, resolve_config
 from backtest.runs.memory import (
     BASE_BYTES,
     BYTES_PER_HELD_BAR,
@@ -32,12 +32,12 @@ from backtest.runs.memory import (
     START_S,
     WRITE_S_PER_ROW,
     Budget,
-    budget_of,
     entry_seconds,
+    make_budget,
     memory_allowed,
     memory_bytes,
 )
-from backtest.runs.tasks import CELLS_PER_TASK, cells_per_leverage, scenarios_of_run, wants_outcomes
+from backtest.runs.tasks import CELLS_PER_TASK, cells_per_leverage, run_scenarios, wants_outcomes
 from backtest.units import duration_ms
 
 
@@ -110,7 +110,7 @@ def _clock(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
 
 
-def estimate_of(config: Config, workers: int, memory: int | None = None) -> Estimate:
+def estimate_run(config: Config, workers: int, memory: int | None = None) -> Estimate:
     """What a run of a configuration with a dataset will take, from the footers of its files.
 
     memory : bytes that it may take; None: as by default
@@ -120,15 +120,15 @@ def estimate_of(config: Config, workers: int, memory: int | None = None) -> Esti
     ConfigError, RuleError, DataError
         As the run itself would, of what can be known without reading a bar.
     """
-    budget = budget_of(memory_allowed(None) if memory is None else memory, workers)
-    scenarios, sources = scenarios_of_run(config), sources_named(str(config.data.path), config)
+    budget = make_budget(memory_allowed(None) if memory is None else memory, workers)
+    scenarios, sources = run_scenarios(config), list_sources(str(config.data.path), config)
     bars = [_bars(source, config) for source in sources]
     step = sources[0].interval_ms
     every = max(1, duration_ms(config.entries.every) // step) if config.entries.every else 1
     entries = sum(n // every for n in bars)
     horizons, leverages = len(horizon_bars(config.sweep, step)), len(config.sweep.leverage)
     single = [scenario for scenario in scenarios if isinstance(scenario, Scenario)]
-    groups = [len(group) for group in groups_of(single)] if single else [1] * len(scenarios)
+    groups = [len(group) for group in group_scenarios(single)] if single else [1] * len(scenarios)
     blocks = max(n * step for n in bars) // duration_ms(config.statistics.block) + 2
     followed = wants_outcomes(config)
     labels = 1 + len(config.statistics.regimes)
@@ -169,9 +169,9 @@ def _parts(config: Config, bars: int, step: int, budget: Budget) -> int:
     return 1 if needs_whole(config) or bars <= own else -(-bars // own)
 
 
-def _bars(source: Source, config: Config) -> int:
+def _bars(source: HistorySource, config: Config) -> int:
     """Rows of a symbol in the range asked for, where a row group lies across its edge in proportion."""
-    start, end = range_of(config.data)
+    start, end = open_time_range(config.data)
     low, high = -math.inf if start is None else start, math.inf if end is None else end
     rows = 0.0
     for file in source.files:
@@ -195,7 +195,7 @@ def planned(path: str, workers: int | str | None, memory: str | None, out: str |
         the machine's is only warned of.
     """
     allowed = None if memory is None else memory_allowed(memory)
-    estimate = estimate_of(config_of(path), max(1, threads_of(workers)), allowed)
+    estimate = estimate_run(resolve_config(path), max(1, worker_count(workers)), allowed)
     if warning := check_memory(estimate, allowed):
         logging.getLogger("backtest").warning(warning)
     if out is not None:
@@ -226,7 +226,7 @@ def check_memory(estimate: Estimate, memory: int | None) -> str | None:
 
 def check_disk(estimate: Estimate, out: str | Path) -> None:
     """Refuse a run whose directory would not fit the disk; object stores are not asked."""
-    place = place_of(out)
+    place = to_place(out)
     if not isinstance(place, Path):
         return
     there = place.absolute()

@@ -21,39 +21,38 @@ from backtest.config.models import (
     Sweep,
     load_config,
 )
-from backtest.config.portfolio_scenarios import CrossScenario
-from backtest.config.scenarios import Scenario, maintenance_of, scenarios_at, scenarios_of
+from backtest.config.portfolio_scenarios import PortfolioScenario
+from backtest.config.scenarios import Scenario, expand_scenarios, resolve_maintenance, scenarios_at
 from backtest.config.trades_file import read_trades
-from backtest.data.dataset import read_history, series_of
+from backtest.data.dataset import list_series, read_history
 from backtest.data.history import PriceHistory
-from backtest.data.parquet import Series, existing, files_of
-from backtest.data.reader import Source as Opened
-from backtest.data.reader import open_series, unchanged
-from backtest.engine.bars import Grid, grid_of
+from backtest.data.parquet import SeriesName, existing, series_files
+from backtest.data.reader import SeriesFiles, open_series, unchanged
+from backtest.engine.bars import Grid, build_grid
 from backtest.engine.cohorts import Work
-from backtest.engine.prepare import _moved, is_charged, range_of, refuse_early, refuse_lacking, work_of
-from backtest.engine.volatility import scale_of
+from backtest.engine.prepare import _moved, is_charged, open_time_range, prepare_entries, refuse_early, refuse_lacking
+from backtest.engine.volatility import maintenance_scale
 from backtest.errors import ConfigError, DataError
-from backtest.filesystem import Place, place_of, stamp_of
+from backtest.filesystem import Place, file_stamp, to_place
 from backtest.units import duration_ms, instant_ms, number_text
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Source:
+class HistorySource:
     """A symbol, and how to get its history when its turn comes: whole, or its files opened to be read in stretches."""
 
     symbol: str
     interval_ms: int
     read: Callable[[], PriceHistory] = field(repr=False)
     files: tuple[Place, ...] = field(default=(), repr=False)
-    opened: Callable[[], Opened] | None = field(default=None, repr=False)
+    opened: Callable[[], SeriesFiles] | None = field(default=None, repr=False)
 
     def stamp(self) -> str | None:
         """Names, sizes and times of its files: while they stand, its data do. None where there are no such files."""
         try:
-            parts = [(str(file), *stamp_of(file)) for file in self.files]
+            parts = [(str(file), *file_stamp(file)) for file in self.files]
         except OSError:
             return None
         return hashlib.sha256(repr(parts).encode()).hexdigest() if parts else None
@@ -61,12 +60,12 @@ class Source:
     def size(self) -> float:
         """About how long its history is, beside others: bytes of its files; 1 where there are none."""
         try:
-            return float(sum(stamp_of(file)[0] for file in self.files)) or 1.0
+            return float(sum(file_stamp(file)[0] for file in self.files)) or 1.0
         except OSError:
             return 1.0
 
 
-def config_of(
+def resolve_config(
     source: str | Path | PriceHistory | Sequence[PriceHistory],
     sweep: Sweep | None = None,
     data: Data | None = None,
@@ -106,7 +105,7 @@ def with_trades(config: Config) -> Config:
     return config.model_copy(update={"sweep": config.sweep.model_copy(update={"leverage": (1.0,)})})
 
 
-def sources_of(given: str | Path | PriceHistory | Sequence[PriceHistory], config: Config) -> list[Source]:
+def checked_sources(given: str | Path | PriceHistory | Sequence[PriceHistory], config: Config) -> list[HistorySource]:
     """The symbols of a run, in order; each history on disk is read when its turn comes.
 
     Raises
@@ -114,23 +113,23 @@ def sources_of(given: str | Path | PriceHistory | Sequence[PriceHistory], config
     ConfigError, RuleError, DataError
         Also where a symbol lacks what the configuration needs of each, so that no work is done in vain.
     """
-    sources, scenarios = sources_named(given, config), scenarios_of(config)
+    sources, scenarios = list_sources(given, config), expand_scenarios(config)
 
-    def look(source: Source) -> Work:
-        return work_of(config, grid_for(config, source, scenarios_at(scenarios, source.symbol)))
+    def look(source: HistorySource) -> Work:
+        return prepare_entries(config, read_grid(config, source, scenarios_at(scenarios, source.symbol)))
 
     refuse_unfit(config, sources, [(source.symbol, partial(look, source)) for source in sources])
     return sources
 
 
-def sources_named(given: str | Path | PriceHistory | Sequence[PriceHistory], config: Config) -> list[Source]:
+def list_sources(given: str | Path | PriceHistory | Sequence[PriceHistory], config: Config) -> list[HistorySource]:
     """The symbols of a run, in order, whether or not their histories will do."""
     sources = _found(given, config)
     return sources if config.sweep.portfolio else _entered(config, sources)
 
 
 def refuse_unfit(
-    config: Config, sources: Sequence[Source], jobs: Sequence[tuple[str, Callable[[], object]]] = ()
+    config: Config, sources: Sequence[HistorySource], jobs: Sequence[tuple[str, Callable[[], object]]] = ()
 ) -> None:
     """Refuse symbols that lack what the configuration needs of each, so that no work is done in vain.
 
@@ -144,7 +143,7 @@ def refuse_unfit(
             begin()
 
 
-def _entered(config: Config, sources: list[Source]) -> list[Source]:
+def _entered(config: Config, sources: list[HistorySource]) -> list[HistorySource]:
     """The symbols that trades name, where they name any."""
     if config.entries.file is None:
         return sources
@@ -165,12 +164,12 @@ def _entered(config: Config, sources: list[Source]) -> list[Source]:
     return found
 
 
-def _refuse_unopenable(config: Config, sources: Sequence[Source]) -> None:
+def _refuse_unopenable(config: Config, sources: Sequence[HistorySource]) -> None:
     """An axis of leverages that are all above every tier's maximum would be rejected throughout, at any size."""
     if any(weight.target is not None for weight in config.sweep.weight) or has_own_leverage(config):
         return  # the leverage is then each entry's own
     asked = config.sweep.leverage
-    for rule in maintenance_of(config):
+    for rule in resolve_maintenance(config):
         tables = [dated.table for source in sources for dated in rule.of_symbol(source.symbol).tables]
         limits = [float(table.max_leverage.max()) for table in tables]
         if rule.initial_rate:  # rates that slope with size have no tiers: a size of 0 may have most
@@ -190,16 +189,16 @@ def _asks_of_histories(config: Config) -> bool:
     return any(x is not None for x in asked) or tiers or bool(sweep.weight or sweep.policy or _moved(sweep.funding))
 
 
-def _found(given: str | Path | PriceHistory | Sequence[PriceHistory], config: Config) -> list[Source]:
+def _found(given: str | Path | PriceHistory | Sequence[PriceHistory], config: Config) -> list[HistorySource]:
     data = config.data
     if not isinstance(given, str | Path):
         return _histories(given, data)
     if data.path is None:
         raise ConfigError("data.path must name a dataset or a Parquet file")
     path = data.path
-    if place_of(path).is_file():
+    if to_place(path).is_file():
         return [_plain_file(path, data)]
-    found = files_of(existing(path))
+    found = series_files(existing(path))
     wanted = duration_ms(data.interval) if data.interval else None
     intervals = sorted({s.interval for s in found if wanted in (None, duration_ms(s.interval))}, key=duration_ms)
     if len(intervals) != 1:
@@ -214,8 +213,8 @@ def _found(given: str | Path | PriceHistory | Sequence[PriceHistory], config: Co
                 f"data.symbols: {symbol!r} is not in {path} at {interval}; there are {', '.join(present)}"
             )
 
-    def source(symbol: str) -> Source:
-        files = tuple(found[Series(interval, symbol)])
+    def source(symbol: str) -> HistorySource:
+        files = tuple(found[SeriesName(interval, symbol)])
 
         def there(read: Callable[..., T], *asked: str | None) -> T:
             try:
@@ -226,7 +225,7 @@ def _found(given: str | Path | PriceHistory | Sequence[PriceHistory], config: Co
                         raise DataError(f"{file}: is there no more, as it was at the beginning; put it back") from None
                 raise
 
-        return Source(
+        return HistorySource(
             symbol,
             duration_ms(interval),
             lambda: there(read_history, data.start, data.end),
@@ -237,21 +236,21 @@ def _found(given: str | Path | PriceHistory | Sequence[PriceHistory], config: Co
     return [source(symbol) for symbol in data.symbols or present]
 
 
-def _plain_file(path: str, data: Data) -> Source:
+def _plain_file(path: str, data: Data) -> HistorySource:
     """A Parquet file: one symbol, named by the configuration or the file; its rows only suggest an interval."""
     if data.symbols is not None and len(data.symbols) > 1:
         raise ConfigError(f"data.symbols: {path} is one Parquet file and holds one symbol; got {len(data.symbols)}")
-    symbol = data.symbols[0] if data.symbols else place_of(path).stem
-    interval = data.interval or series_of(path)[0].interval
+    symbol = data.symbols[0] if data.symbols else to_place(path).stem
+    interval = data.interval or list_series(path)[0].interval
 
     def read() -> PriceHistory:
         return read_history(path, symbol, interval, data.start, data.end)
 
     opened = partial(open_series, path, symbol, interval)
-    return Source(symbol, duration_ms(interval), read, (place_of(path),), opened)
+    return HistorySource(symbol, duration_ms(interval), read, (to_place(path),), opened)
 
 
-def _histories(given: PriceHistory | Sequence[PriceHistory], data: Data) -> list[Source]:
+def _histories(given: PriceHistory | Sequence[PriceHistory], data: Data) -> list[HistorySource]:
     """Histories in memory as sources."""
     histories = [given] if isinstance(given, PriceHistory) else list(given)
     if len({h.interval_ms for h in histories}) != 1 or len({h.symbol for h in histories}) != len(histories):
@@ -264,32 +263,34 @@ def _histories(given: PriceHistory | Sequence[PriceHistory], data: Data) -> list
         return lambda: history
 
     return [
-        Source(h.symbol, h.interval_ms, holder(h))
+        HistorySource(h.symbol, h.interval_ms, holder(h))
         for h in histories
         if data.symbols is None or h.symbol in data.symbols
     ]
 
 
-def grid_for(config: Config, source: Source, scenarios: Sequence[Scenario]) -> Grid:
+def read_grid(config: Config, source: HistorySource, scenarios: Sequence[Scenario]) -> Grid:
     """Read a symbol's history and cut it; tier tables must be in force from its first bar on."""
     data, margin = config.data, config.margin
-    start, end = range_of(data)
+    start, end = open_time_range(data)
     if margin.expiry is not None:
         end = instant_ms(margin.expiry) if end is None else min(end, instant_ms(margin.expiry))
     history = source.read()
     refuse_lacking(config, history)
-    grid = grid_of(history, data.trigger, start, end, funding=is_charged(config))
+    grid = build_grid(history, data.trigger, start, end, funding=is_charged(config))
     if margin.contract == "spot":
         grid = replace(grid, scale=None)
     elif margin.maintenance_scale is not None:
-        grid = replace(grid, scale=scale_of(grid, margin.maintenance_scale))
+        grid = replace(grid, scale=maintenance_scale(grid, margin.maintenance_scale))
     refuse_early(grid.symbol, grid.start_ms, scenarios)
     if grid.scale is not None and any(s.policy for s in scenarios):
         raise DataError(f"{grid.symbol}: sweep.policy is not walked under a maintenance_scale other than 1")
     return grid
 
 
-def cross_grids_of(config: Config, sources: Sequence[Source], scenarios: Sequence[CrossScenario]) -> dict[str, Grid]:
+def read_portfolio_grids(
+    config: Config, sources: Sequence[HistorySource], scenarios: Sequence[PortfolioScenario]
+) -> dict[str, Grid]:
     """The grids of all symbols of some portfolios, each read once.
 
     Raises
@@ -305,5 +306,5 @@ def cross_grids_of(config: Config, sources: Sequence[Source], scenarios: Sequenc
             raise ConfigError(f"sweep.portfolio: there is no {symbol!r}; there are {', '.join(there)}")
         history = there[symbol].read()
         refuse_lacking(config, history)
-        grids[symbol] = grid_of(history, data.trigger, start, end)
+        grids[symbol] = build_grid(history, data.trigger, start, end)
     return grids

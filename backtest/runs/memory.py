@@ -30,7 +30,7 @@ class Budget:
     table_bytes: int
 
 
-def budget_of(memory: int, workers: int) -> Budget:
+def make_budget(memory: int, workers: int) -> Budget:
     """What so many bytes are used for: half of what is free for tables, half for bars."""
     free = max(0, memory - BASE_BYTES - workers * BYTES_PER_WORKER)
     return Budget(free // 2 // PARTS // BYTES_PER_HELD_BAR, free // 2)
@@ -49,17 +49,17 @@ def memory_bytes() -> int | None:
 def memory_allowed(asked: str | None) -> int:
     """Bytes that a run may take: as asked, else a quarter of this machine's, and 2 GiB where that is not known."""
     if asked is not None:
-        return memory_of(asked)
+        return parse_memory(asked)
     machine = memory_bytes()
     return 2 << 30 if machine is None else machine // 4
 
 
-def memory_of(text: str) -> int:
+def parse_memory(text: str) -> int:
     """Bytes of ``"2GiB"``, ``"800MiB"``, ``"16 GB"``.
 
     Examples
     --------
-    >>> memory_of("2GiB")
+    >>> parse_memory("2GiB")
     2147483648
     """
     units = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}

@@ -17,7 +17,7 @@ COMPUTING = ("numpy", "numba", "scipy", "pyarrow")
 """Libraries whose version can change a bit of the result."""
 
 
-def plan_of(config: Config, symbols: Sequence[str]) -> dict[str, Any]:
+def make_plan(config: Config, symbols: Sequence[str]) -> dict[str, Any]:
     """All that the parts of a run depend on, but for the histories: what two attempts must have in common."""
     return {
         "config": config.model_dump(mode="json", by_alias=True),

@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from backtest.data.transaction import holder_of
+from backtest.data.transaction import lock_holder
 from backtest.errors import ConfigError
-from backtest.filesystem import Place, Remote, place_of
+from backtest.filesystem import Place, Remote, to_place
 from backtest.runs.checkpoint import ENTRIES, PLAN, SYMBOLS, TASKS
-from backtest.runs.tables import file_of, regime_names
+from backtest.runs.tables import regime_file, regime_names
 
 State = Literal["finished", "running", "unfinished", "damaged"]
 PARTIAL = ".partial"
@@ -64,7 +64,7 @@ class RunState:
         return asdict(self)
 
 
-def run_states(path: str | Place) -> list[RunState]:
+def list_runs(path: str | Place) -> list[RunState]:
     """The runs in a folder and below it, in the order of their paths.
 
     Parameters
@@ -77,7 +77,7 @@ def run_states(path: str | Place) -> list[RunState]:
     ConfigError
         If there is no such folder.
     """
-    root = place_of(path)
+    root = to_place(path)
     if not root.is_dir():
         raise ConfigError(f"{path} is not a folder; name one that holds runs")
     sizes = _sizes(root)
@@ -144,7 +144,7 @@ def _block_files(info: dict[str, Any]) -> Iterator[str]:
     for where in info["blocks"]:
         yield where["file"]
         for regime in regime_names(info):
-            yield file_of(where["file"], regime)
+            yield regime_file(where["file"], regime)
 
 
 def _is_whole(file: Place) -> bool:
@@ -169,7 +169,7 @@ def _unfinished(place: Place, sizes: dict[str, int]) -> RunState:
     kept = [adds for adds in (_adds(place / name) for name in entries) if adds]
     of = {adds["task"]["task"].rpartition("-")[0]: adds["of"] for adds in kept}
     known = sum(of.values())
-    holder = holder_of(run) if isinstance(run, Path) else None
+    holder = lock_holder(run) if isinstance(run, Path) else None
     share = f"{len(kept)} of {'about ' if len(of) < len(symbols) else ''}"
     total = round(known * max(len(symbols), len(of)) / len(of)) if of else None
     note = f"{share}{total} tasks kept" if total else "no task kept"

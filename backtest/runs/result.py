@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from backtest.errors import ConfigError, DataError
-from backtest.filesystem import Place, Remote, place_of
+from backtest.filesystem import Place, Remote, to_place
 from backtest.report.labels import noted
 from backtest.runs.tables import (
-    blocks_of,
+    block_counts,
     effective_trials,
     read_blocks,
     regime_named,
@@ -114,7 +114,7 @@ class Result:
         """Totals over blocks, in the order of the table's rows."""
         sweep = self.info["config"]["sweep"]
         size = len(sweep["horizon"]), len(sweep["leverage"])
-        return count_columns(read_blocks(self.path, where, *size) for where in blocks_of(self.info))
+        return count_columns(read_blocks(self.path, where, *size) for where in block_counts(self.info))
 
     def curves(self, confidence: float | None = None) -> pd.DataFrame:
         """Kaplan–Meier with bounds and effective sample size: see `backtest.stats.frames.curve_frame`.
@@ -337,7 +337,7 @@ def load(path: str | Place) -> Result:
     DataError
         If the directory does not hold a finished run.
     """
-    place = place_of(path)
+    place = to_place(path)
     if isinstance(place, Remote):
         return _fetched(place)
     return _loaded(place)

@@ -15,23 +15,23 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from backtest.config.models import Config, Data, Entries, Margin, Statistics, Sweep
-from backtest.config.portfolio_scenarios import CrossScenario
+from backtest.config.portfolio_scenarios import PortfolioScenario
 from backtest.config.scenarios import Scenario, horizon_bars
 from backtest.data.history import PriceHistory
 from backtest.errors import ConfigError, DataError
-from backtest.filesystem import Place, Remote, place_of, writing
+from backtest.filesystem import Place, Remote, to_place, writing
 from backtest.logs import tell
 from backtest.progress import run_progress
 from backtest.runs.checkpoint import FIT, RATES, JobFiles, Journal, Stamps
-from backtest.runs.executors import Executor, executor_of, is_elsewhere, threads_of
-from backtest.runs.inputs import Source, config_of, has_own_leverage, refuse_unfit, sources_named
-from backtest.runs.memory import TABLE_S_PER_ROW, Budget, budget_of, memory_allowed
-from backtest.runs.plan import differences, plan_of
+from backtest.runs.executors import Executor, is_remote, make_executor, worker_count
+from backtest.runs.inputs import HistorySource, has_own_leverage, list_sources, refuse_unfit, resolve_config
+from backtest.runs.memory import TABLE_S_PER_ROW, Budget, make_budget, memory_allowed
+from backtest.runs.plan import differences, make_plan
 from backtest.runs.result import Result, load
 from backtest.runs.run_directory import Destination, refuse_existing
-from backtest.runs.scheduler import Behind, Group, Running, groups_at_once, groups_counted, seen_whole
-from backtest.runs.tables import axes_of, outcome_rows, rate_rows
-from backtest.runs.tasks import Job, Labels, jobs_of, scenarios_of_run, wants_outcomes
+from backtest.runs.scheduler import ActiveJob, Background, CountedGroup, groups_at_once, groups_counted, summarise_data
+from backtest.runs.tables import outcome_rows, point_axes, rate_rows
+from backtest.runs.tasks import Job, Labels, make_jobs, run_scenarios, wants_outcomes
 from backtest.runs.worker_task import counting, readable
 from backtest.stats.schema import outcome_schema, survival_schema
 
@@ -101,16 +101,16 @@ def run(
     >>> result.survival()["1d"].round(3).tolist()
     [1.0, 1.0, 0.334]
     """
-    config = config_of(source, sweep, data, entries, margin, statistics)
-    place = None if out is None else place_of(out)
+    config = resolve_config(source, sweep, data, entries, margin, statistics)
+    place = None if out is None else to_place(out)
     if isinstance(place, Path) and not place.name:  # "." has no neighbours
         place = place.absolute()
     keep = None if isinstance(place, Path) else TemporaryDirectory(prefix="backtest-")
     target = Path(keep.name) / "run" if keep else Path(str(place))
     to = Destination(target if place is None else place, target, lasting=place is not None)
-    executing = executor_of(workers, scheduler)
-    elsewhere = is_elsewhere(workers, scheduler)
-    budget = budget_of(memory_allowed(memory), threads_of(workers))
+    executing = make_executor(workers, scheduler)
+    elsewhere = is_remote(workers, scheduler)
+    budget = make_budget(memory_allowed(memory), worker_count(workers))
     if elsewhere and config.data.path is None:
         raise ConfigError(
             "a history in memory is not sent to other processes; put it into a dataset that all of them see "
@@ -121,8 +121,8 @@ def run(
     if to.there.exists() and not resume:
         refuse_existing(to.there, overwrite)
     with to.taken():
-        scenarios, sources = scenarios_of_run(config), sources_named(source, config)
-        plan = plan_of(config, list(_read_by(scenarios, sources)))
+        scenarios, sources = run_scenarios(config), list_sources(source, config)
+        plan = make_plan(config, list(_read_by(scenarios, sources)))
         if resume and to.there.exists() and not to.kept:
             return _finished(to.there, config, plan, scenarios, sources, budget.most_bars)
         journal = to.begin(plan, resume=resume, overwrite=overwrite)
@@ -137,18 +137,18 @@ def _finished(
     there: Place,
     config: Config,
     plan: dict[str, Any],
-    scenarios: Sequence[Scenario | CrossScenario],
-    sources: Sequence[Source],
+    scenarios: Sequence[Scenario | PortfolioScenario],
+    sources: Sequence[HistorySource],
     most_bars: int,
 ) -> Result:
     """A run that is resumed when it is done: itself, if it is the one that is meant."""
     done = load(there)
     found = differences({key: done.info.get(key, value) for key, value in plan.items()}, plan)
     stamps = _stamps(scenarios, sources)
-    for name, begin in () if found else jobs_of(config, scenarios, sources, most_bars):
+    for name, begin in () if found else make_jobs(config, scenarios, sources, most_bars):
         known = done.info.get("stamps", {})
         if any(stamp is None or stamp != known.get(symbol) for symbol, stamp in stamps[name].items()):
-            read = seen_whole(begin()).prints()
+            read = summarise_data(begin()).prints()
             found += differences(
                 {"data": {symbol: done.info["fingerprint"].get(symbol) for symbol in read}}, {"data": read}
             )
@@ -164,8 +164,8 @@ def _write(
     journal: Journal,
     config: Config,
     plan: dict[str, Any],
-    scenarios: Sequence[Scenario | CrossScenario],
-    sources: Sequence[Source],
+    scenarios: Sequence[Scenario | PortfolioScenario],
+    sources: Sequence[HistorySource],
     executor: Executor,
     budget: Budget,
     *,
@@ -183,8 +183,8 @@ def _write(
         "versions": _versions(),
         "own_leverage": has_own_leverage(config),
     }
-    jobs, stamps = jobs_of(config, scenarios, sources, budget.most_bars), _stamps(scenarios, sources)
-    files = JobFiles(journal, config, stamps, axes_of(info))
+    jobs, stamps = make_jobs(config, scenarios, sources, budget.most_bars), _stamps(scenarios, sources)
+    files = JobFiles(journal, config, stamps, point_axes(info))
     done = {name: files.finished(name) for name, _ in jobs}
     left = [(name, begin) for name, begin in jobs if done[name] is None]
     sizes = {"symbols": len(jobs), "symbols_kept": len(jobs) - len(left)}
@@ -198,8 +198,8 @@ def _write(
     lengths = {source.symbol: source.size() for source in sources}
     expected = {name: sum(lengths.get(symbol, 1.0) for symbol in stamps[name]) for name in fresh}
 
-    def keep(one: Group | Running) -> None:
-        if isinstance(one, Group):
+    def keep(one: CountedGroup | ActiveJob) -> None:
+        if isinstance(one, CountedGroup):
             files.keep_group(one)
         else:
             _refuse_changed(one.job, stamps, sources)
@@ -207,11 +207,11 @@ def _write(
 
     with run_progress(expected, {TABLES: rows}) as progress:
         count = counting(config, budget.most_bars)
-        with Behind() as behind:
+        with Background() as behind:
             for one in groups_counted(
                 left, executor, count, files.left, budget.table_bytes, progress, elsewhere=elsewhere
             ):
-                job = one.running.job if isinstance(one, Group) else one.job
+                job = one.running.job if isinstance(one, CountedGroup) else one.job
                 behind.do(partial(keep, one), min(WAITING, groups_at_once(job, budget.table_bytes)))
             behind.finish()
         with writing(journal.folder):
@@ -246,7 +246,7 @@ def _joined(
     return out
 
 
-def _refuse_changed(job: Job, stamps: Mapping[str, Stamps], sources: Sequence[Source]) -> None:
+def _refuse_changed(job: Job, stamps: Mapping[str, Stamps], sources: Sequence[HistorySource]) -> None:
     """A history that is read in stretches must be the same in all of them."""
     if job.parts == 1:
         return
@@ -267,7 +267,7 @@ def _write_tables(folder: Path, rates: Path, config: Config, labels: Labels, inf
 
 
 def _stamps(
-    scenarios: Sequence[Scenario | CrossScenario], sources: Sequence[Source]
+    scenarios: Sequence[Scenario | PortfolioScenario], sources: Sequence[HistorySource]
 ) -> dict[str, dict[str, str | None]]:
     """What is known of the histories of each symbol or portfolio before they are read."""
     found = {source.symbol: source.stamp() for source in sources}
@@ -275,9 +275,11 @@ def _stamps(
     return {name: {symbol: found.get(symbol) for symbol in symbols} for name, symbols in read_by.items()}
 
 
-def _read_by(scenarios: Sequence[Scenario | CrossScenario], sources: Sequence[Source]) -> dict[str, tuple[str, ...]]:
+def _read_by(
+    scenarios: Sequence[Scenario | PortfolioScenario], sources: Sequence[HistorySource]
+) -> dict[str, tuple[str, ...]]:
     """The symbols that each job reads: itself, or the legs of a portfolio."""
-    legs = {s.portfolio.label: s.portfolio.symbols for s in scenarios if isinstance(s, CrossScenario)}
+    legs = {s.portfolio.label: s.portfolio.symbols for s in scenarios if isinstance(s, PortfolioScenario)}
     return legs or {source.symbol: (source.symbol,) for source in sources}
 
 

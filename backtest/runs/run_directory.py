@@ -42,13 +42,13 @@ class Destination:
     @property
     def partial(self) -> Path:
         """What is kept, on this machine."""
-        return partial_of(self.target)
+        return partial_directory(self.target)
 
     @property
     def store(self) -> Remote | None:
         """What is kept, in an object store."""
         there = self.there
-        return there.parent / partial_of(Path(there.name)).name if isinstance(there, Remote) else None
+        return there.parent / partial_directory(Path(there.name)).name if isinstance(there, Remote) else None
 
     @property
     def kept(self) -> int:
@@ -119,7 +119,7 @@ def _tasks(finished: int) -> str:
     return f"{finished} finished tasks are" if finished > 1 else "1 finished task is"
 
 
-def partial_of(target: Path) -> Path:
+def partial_directory(target: Path) -> Path:
     """Where an unfinished run is kept: beside the directory that it is to be."""
     return target.with_name(f".{target.name}.partial")
 
@@ -131,7 +131,7 @@ def default_directory(config: str | Path) -> Path:
 
 def unfinished_directory(config: str | Path) -> Path:
     """The one unfinished run of a configuration that `default_directory` named."""
-    stem, partial = Path(config).stem, partial_of(Path("runs") / "*").name
+    stem, partial = Path(config).stem, partial_directory(Path("runs") / "*").name
     folders = sorted(Path("runs").glob(partial.replace("*", f"{stem}-????????T??????Z")))
     found = [folder.with_name(folder.name[1:].removesuffix(".partial")) for folder in folders]
     if len(found) == 1:

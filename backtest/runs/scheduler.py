@@ -16,31 +16,31 @@ from itertools import islice
 from typing import Self, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from backtest.arrays import Int
 from backtest.engine.bars import Fingerprint
-from backtest.engine.regime_labels import Cells
+from backtest.engine.regime_labels import RegimeLabels
 from backtest.progress import Progress
 from backtest.runs.executors import Executor
-from backtest.runs.tasks import Job, Part, Task
-from backtest.runs.worker_task import Counting, seen_of
+from backtest.runs.tasks import Job, JobPart, Task
+from backtest.runs.worker_task import Counting, describe_data
 from backtest.stats.survival_table import SurvivalTable, Tables
 
 T = TypeVar("T")
 
 
-class Seen:
+class DataSummary:
     """What there is to know of the data of a job, part by part."""
 
     def __init__(self) -> None:
         self.bars = self.present = self.charges = self.entries = self.longest_gap = self.start_ms = self.interval_ms = 0
         self.trigger = ""
         self.cut: dict[str, tuple[int, int]] = {}
-        self.regimes: tuple[Cells, ...] = ()
+        self.regimes: tuple[RegimeLabels, ...] = ()
         self._prints: dict[str, Fingerprint] = {}
         self._latest: int | None = None
 
-    def add(self, part: Part) -> None:
+    def add(self, part: JobPart) -> None:
         """Take the part that follows those that were taken."""
         grid = part.work.grid
         if not self.bars:
@@ -64,41 +64,41 @@ class Seen:
         return {symbol: found.hexdigest() for symbol, found in self._prints.items()}
 
 
-def seen_whole(job: Job) -> Seen:
+def summarise_data(job: Job) -> DataSummary:
     """All parts of a job, read for what they are alone."""
-    seen = Seen()
+    seen = DataSummary()
     for number in range(job.parts):
         seen.add(job.part(number))
     return seen
 
 
 @dataclass
-class Running:
+class ActiveJob:
     """A job under way: which of its groups are to be counted, and what was seen of its data."""
 
     job: Job
-    seen: Seen
+    seen: DataSummary
     label: str
     left: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
-class Load:
+class LoadedPart:
     """A part in memory, and the groups that are counted on it."""
 
-    running: Running
+    running: ActiveJob
     number: int
-    part: Part
+    part: JobPart
     batch: Sequence[int]
     last: bool  # no further part of these groups
     final: bool  # no further part of this job
 
 
 @dataclass(frozen=True)
-class Group:
+class CountedGroup:
     """The tables of a group of scenarios, whole; who has done with them lets go of their memory."""
 
-    running: Running
+    running: ActiveJob
     number: int
     tables: Tables
     let_go: Callable[[], None]
@@ -110,7 +110,7 @@ class Sums:
     """Tables that are being added up, in memory that is used again."""
 
     def __init__(self) -> None:
-        self._free: dict[int, list[NDArray[np.int64]]] = {}
+        self._free: dict[int, list[Int]] = {}
         self._under_way: dict[int, list[tuple[SurvivalTable, list[int]]]] = {}
 
     def add(self, group: int, extents: Sequence[tuple[int, int]], tables: Tables) -> None:
@@ -140,7 +140,7 @@ class Sums:
             return SurvivalTable(counts, first)
         return SurvivalTable(counts, first, self._cleared((*like.outcomes.shape[:-1], size)).view(np.float64))
 
-    def _cleared(self, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    def _cleared(self, shape: tuple[int, ...]) -> Int:
         """Zeros, which are those of float64 too."""
         free = self._free.get(int(np.prod(shape)))
         if not free:
@@ -155,12 +155,12 @@ def groups_counted(
     jobs: Sequence[tuple[str, Callable[[], Job]]],
     executor: Executor,
     count: Counting,
-    left: Callable[[Running], Sequence[int]],
+    left: Callable[[ActiveJob], Sequence[int]],
     table_bytes: int,
     progress: Progress,
     *,
     elsewhere: bool = False,
-) -> Iterator[Group | Running]:
+) -> Iterator[CountedGroup | ActiveJob]:
     """Count jobs: their groups as they become whole, and each job when all of it has been.
 
     Parameters
@@ -174,7 +174,7 @@ def groups_counted(
     elsewhere : bool
         Whether other processes count, which must have read the same.
     """
-    sent: deque[tuple[Load, int | None, slice]] = deque()
+    sent: deque[tuple[LoadedPart, int | None, slice]] = deque()
     sums = Sums()
 
     failed: list[Exception] = []
@@ -185,7 +185,7 @@ def groups_counted(
             while load := _next(ready, failed):
                 name, chunks = load.running.job.symbol, load.part.work.chunks()
                 count.parts[name, load.number] = load.part
-                seen = seen_of(load.part) if elsewhere else {}
+                seen = describe_data(load.part) if elsewhere else {}
                 for group in load.batch:
                     for chunk in chunks:
                         sent.append((load, group, chunk))
@@ -213,14 +213,14 @@ def groups_counted(
                 if load.last and chunk.stop == load.part.work.bars.size:
                     whole = [group]
             for one in whole:
-                yield Group(running, one, *sums.taken(one), *spent.pop(one))
+                yield CountedGroup(running, one, *sums.taken(one), *spent.pop(one))
             if group is None and load.final:
                 yield running
     if failed:  # not before what was under way is counted, and kept
         raise failed[0]
 
 
-def _next(loads: Iterator[Load], failed: list[Exception]) -> Load | None:
+def _next(loads: Iterator[LoadedPart], failed: list[Exception]) -> LoadedPart | None:
     try:
         return next(loads, None)
     except Exception as error:
@@ -232,15 +232,15 @@ def _loads(
     jobs: Sequence[tuple[str, Callable[[], Job]]],
     executor: Executor,
     count: Counting,
-    left: Callable[[Running], Sequence[int]],
+    left: Callable[[ActiveJob], Sequence[int]],
     table_bytes: int,
     progress: Progress,
-) -> Iterator[Load]:
+) -> Iterator[LoadedPart]:
     """The parts of each job in order, once for each batch of groups whose tables fit."""
     for place, (name, begin) in enumerate(jobs):
         label = f"{name} ({place + 1}/{len(jobs)})" if len(jobs) > 1 else name
         executor.ahead(count.reading(name, 0))  # while it is read here
-        running = Running(begin(), Seen(), label)
+        running = ActiveJob(begin(), DataSummary(), label)
         job = running.job
         if job.parts == 1:
             running.seen.add(job.part(0))
@@ -255,7 +255,7 @@ def _loads(
                 part, last = job.part(number), number + 1 == job.parts
                 if turn == 0 and job.parts > 1:
                     running.seen.add(part)
-                yield Load(running, number, part, batch, last, last and turn + 1 == len(batches))
+                yield LoadedPart(running, number, part, batch, last, last and turn + 1 == len(batches))
                 del part
 
 
@@ -273,7 +273,7 @@ def groups_at_once(job: Job, table_bytes: int) -> int:
     return max(1, table_bytes // (2 * 8 * job.cells * max(map(len, job.groups))))
 
 
-class Behind:
+class Background:
     """A thread that does what is given to it, one after the other; what it raises is raised to who comes next."""
 
     def __init__(self) -> None:

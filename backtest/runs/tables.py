@@ -13,9 +13,9 @@ from urllib.parse import quote
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from backtest.engine.regime_labels import Cells
+from backtest.arrays import Float
+from backtest.engine.regime_labels import RegimeLabels
 from backtest.errors import ConfigError, DataError
 from backtest.stats.binomial_interval import attainable_low, trial_bars
 from backtest.stats.schema import axes_fields, outcome_schema, repeated, survival_schema
@@ -33,7 +33,7 @@ class Blocks:
     row_group: int
 
 
-def blocks_of(info: dict[str, Any]) -> list[Blocks]:
+def block_counts(info: dict[str, Any]) -> list[Blocks]:
     """Every scenario of a run, in the order of the rows of ``survival.parquet``."""
     return [Blocks(**entry) for entry in info["blocks"]]
 
@@ -99,7 +99,7 @@ def write_blocks(
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
 
 
-def axes_of(info: dict[str, Any]) -> pa.Table:
+def point_axes(info: dict[str, Any]) -> pa.Table:
     """``horizon`` and ``leverage`` of the rows of one scenario."""
     horizons, leverages = info["config"]["sweep"]["horizon"], info["config"]["sweep"]["leverage"]
     shown = [None] if info.get("own_leverage") else list(leverages)
@@ -113,8 +113,8 @@ def axes_of(info: dict[str, Any]) -> pa.Table:
 
 def survival_rows(folder: Path, info: dict[str, Any], confidence: float) -> Iterator[pa.RecordBatch]:
     """Rows of ``survival.parquet``, scenario by scenario, estimated from ``blocks/``."""
-    axes, sweep = axes_of(info), info["config"]["sweep"]
-    for where in blocks_of(info):
+    axes, sweep = point_axes(info), info["config"]["sweep"]
+    for where in block_counts(info):
         table = read_blocks(folder, where, len(sweep["horizon"]), len(sweep["leverage"]))
         labels = {"symbol": where.symbol, **where.scenario}
         yield _batch(labels, axes, estimate(table, _span(info, where.symbol), confidence))
@@ -141,7 +141,7 @@ def write_rates(
 def rate_rows(folder: Path, info: dict[str, Any]) -> Iterator[pa.Table]:
     """What `write_rates` wrote into a folder, in the order of ``survival.parquet``."""
     name, file = "", None
-    for where in blocks_of(info):
+    for where in block_counts(info):
         if file is None or where.file != name:
             name, file = where.file, pq.ParquetFile(folder / where.file)
         yield file.read_row_group(where.row_group)
@@ -154,19 +154,19 @@ def effective_trials(folder: Path, info: dict[str, Any], confidence: float) -> n
     return np.concatenate(
         [
             estimate(read_blocks(folder, where, *size), _span(info, where.symbol), confidence).n_eff.reshape(-1)
-            for where in blocks_of(info)
+            for where in block_counts(info)
         ]
     )
 
 
 def regime_rows(folder: Path, info: dict[str, Any], regime: str, confidence: float) -> Iterator[pa.RecordBatch]:
     """As `survival_rows`, label by label of a regime."""
-    axes, sweep = axes_of(info), info["config"]["sweep"]
-    for where in blocks_of(info):
+    axes, sweep = point_axes(info), info["config"]["sweep"]
+    for where in block_counts(info):
         cells = read_cells(folder / "blocks", where.symbol, regime)
-        own = replace(where, file=file_of(where.file, regime))
+        own = replace(where, file=regime_file(where.file, regime))
         table = read_blocks(folder, own, len(sweep["horizon"]), len(sweep["leverage"]))
-        for one in labels_of(table, cells, _span(info, where.symbol), confidence):
+        for one in scenario_labels(table, cells, _span(info, where.symbol), confidence):
             batch = _batch({"symbol": where.symbol, **where.scenario, "regime": one.name}, axes, one.found)
             yield batch.append_column("attainable", pa.array(one.attainable.reshape(-1), from_pandas=True))
 
@@ -174,10 +174,12 @@ def regime_rows(folder: Path, info: dict[str, Any], regime: str, confidence: flo
 def _span(info: dict[str, Any], symbol: str) -> Span:
     present = {entry["symbol"]: int(entry["present_bars"]) for entry in info["coverage"]}
     config = info["config"]
-    return span_of(config["sweep"]["horizon"], config["statistics"]["block"], int(info["interval_ms"]), present[symbol])
+    return present_span(
+        config["sweep"]["horizon"], config["statistics"]["block"], int(info["interval_ms"]), present[symbol]
+    )
 
 
-def span_of(horizon: Sequence[str], block: str, interval_ms: int, present_bars: int) -> Span:
+def present_span(horizon: Sequence[str], block: str, interval_ms: int, present_bars: int) -> Span:
     """What the statistics need to know of a grid."""
     horizons = tuple(duration_ms(text) // interval_ms for text in horizon)
     return Span(horizons, duration_ms(block) // interval_ms, present_bars, MS_PER_UNIT["d"] / interval_ms)
@@ -188,11 +190,11 @@ def outcome_rows(folder: Path, info: dict[str, Any]) -> Iterator[pa.RecordBatch]
 
     What a policy cost is the mean return without it (policy ``none``, where the axis holds it) less that with it.
     """
-    axes, sweep = axes_of(info), info["config"]["sweep"]
+    axes, sweep = point_axes(info), info["config"]["sweep"]
     size = len(sweep["horizon"]), len(sweep["leverage"])
     plain: dict[tuple[object, ...], np.ndarray] = {}
     for bare in (True, False):  # first those that the others are compared with
-        for where in blocks_of(info):
+        for where in block_counts(info):
             key = (where.symbol, *(value for name, value in where.scenario.items() if name != "policy"))
             if bare:
                 if where.scenario.get("policy") == "none":
@@ -241,9 +243,6 @@ def _batch(labels: dict[str, str | float | None], axes: pa.Table, found: Estimat
     return pa.RecordBatch.from_arrays(arrays, schema=survival_schema(labels))
 
 
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
-
 MOST_LETTERS = 100
 """Of a symbol in the name of a file: portfolios may be long, and file systems end at 255 bytes."""
 
@@ -257,12 +256,12 @@ class RegimeLabel:
     attainable: Float
 
 
-def stem_of(symbol: str) -> str:
+def file_stem(symbol: str) -> str:
     """What the files of a symbol or portfolio are called: its name where a file may have it.
 
     Examples
     --------
-    >>> stem_of("BTC/USDT:USDT")
+    >>> file_stem("BTC/USDT:USDT")
     'BTC%2FUSDT%3AUSDT'
     """
     name = quote(symbol, safe="")
@@ -271,12 +270,12 @@ def stem_of(symbol: str) -> str:
     )
 
 
-def file_of(blocks: str, regime: str) -> str:
+def regime_file(blocks: str, regime: str) -> str:
     """The file of a regime beside that of the calendar blocks of the same scenarios."""
     return f"{blocks.removesuffix('.parquet')}.{quote(regime, safe='')}.parquet"
 
 
-def write_cells(folder: Path, symbol: str, regimes: Sequence[Cells]) -> Path:
+def write_cells(folder: Path, symbol: str, regimes: Sequence[RegimeLabels]) -> Path:
     """Write which block and label each cell of a symbol's regimes is; return the file."""
     document = {
         cells.regime: {
@@ -292,19 +291,19 @@ def write_cells(folder: Path, symbol: str, regimes: Sequence[Cells]) -> Path:
     return file
 
 
-def read_cells(folder: Path, symbol: str, regime: str) -> Cells:
+def read_cells(folder: Path, symbol: str, regime: str) -> RegimeLabels:
     """One regime of a symbol, without the places of the entries."""
     file = folder / _cells_file(symbol)
     try:
         read = json.loads(file.read_text())[regime]
         block, label, trials = (np.array(read[name], np.int64) for name in ("block", "label", "trials"))
-        return Cells(regime, tuple(read["labels"]), np.empty(0, np.int64), block, label, trials)
+        return RegimeLabels(regime, tuple(read["labels"]), np.empty(0, np.int64), block, label, trials)
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{file}: cannot be read ({type(error).__name__}); run again") from None
 
 
 def _cells_file(symbol: str) -> str:
-    return f"{stem_of(symbol)}.regimes.json"
+    return f"{file_stem(symbol)}.regimes.json"
 
 
 def regime_names(info: dict[str, Any]) -> list[str]:
@@ -326,7 +325,7 @@ def regime_named(info: dict[str, Any], by: str | None) -> str:
     return by
 
 
-def labels_of(table: SurvivalTable, cells: Cells, span: Span, confidence: float) -> Iterator[RegimeLabel]:
+def scenario_labels(table: SurvivalTable, cells: RegimeLabels, span: Span, confidence: float) -> Iterator[RegimeLabel]:
     """Each label of a regime, in order.
 
     table : counts of one scenario by cell

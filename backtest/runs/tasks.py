@@ -10,19 +10,19 @@ from itertools import groupby
 import numpy as np
 
 from backtest.config.models import Config
-from backtest.config.portfolio_scenarios import CrossScenario, cross_groups_of, cross_scenarios_of
-from backtest.config.scenarios import Scenario, groups_of, scenarios_at, scenarios_of
+from backtest.config.portfolio_scenarios import PortfolioScenario, expand_portfolios, group_portfolios
+from backtest.config.scenarios import Scenario, expand_scenarios, group_scenarios, scenarios_at
 from backtest.engine.bars import Grid
 from backtest.engine.cohorts import Work
 from backtest.engine.count_by_threshold import count_block
 from backtest.engine.count_portfolio import cross_block
 from backtest.engine.outcomes import count_with_outcomes
-from backtest.engine.portfolio import cross_work_of
-from backtest.engine.prepare import work_of
-from backtest.engine.regime_labels import cells_of
+from backtest.engine.portfolio import prepare_portfolio
+from backtest.engine.prepare import prepare_entries
+from backtest.engine.regime_labels import label_entries
 from backtest.errors import DataError
-from backtest.runs.chunked_input import stream_of
-from backtest.runs.inputs import Source, cross_grids_of, grid_for
+from backtest.runs.chunked_input import open_chunked
+from backtest.runs.inputs import HistorySource, read_grid, read_portfolio_grids
 from backtest.runs.memory import READ_S_PER_BAR, entry_seconds
 from backtest.stats.binomial_interval import trial_bars
 from backtest.stats.survival_table import COUNTS, OUTCOMES, Tables
@@ -60,7 +60,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Part:
+class JobPart:
     """A stretch of a job's entries, or all of them, with the bars that their windows reach.
 
     Attributes
@@ -114,7 +114,7 @@ class Job:
     scenarios: list[Labels]
     groups: list[list[int]]
     parts: int
-    part: Callable[[int], Part]
+    part: Callable[[int], JobPart]
     extents: list[tuple[int, int]]
     cells: int
     entries: int
@@ -130,22 +130,22 @@ def wants_outcomes(config: Config) -> bool:
     return config.statistics.outcomes or bool(config.sweep.policy)
 
 
-def scenarios_of_run(config: Config) -> Sequence[Scenario | CrossScenario]:
+def run_scenarios(config: Config) -> Sequence[Scenario | PortfolioScenario]:
     """The scenarios of a configuration, of symbols or of portfolios; impossible ones are refused."""
-    return cross_scenarios_of(config) if config.sweep.portfolio else scenarios_of(config)
+    return expand_portfolios(config) if config.sweep.portfolio else expand_scenarios(config)
 
 
-def jobs_of(
+def make_jobs(
     config: Config,
-    scenarios: Sequence[Scenario | CrossScenario],
-    sources: Sequence[Source],
+    scenarios: Sequence[Scenario | PortfolioScenario],
+    sources: Sequence[HistorySource],
     most_bars: int | None = None,
 ) -> list[tuple[str, Callable[[], Job]]]:
     """Name of each job and how to begin it; histories are read when their turn comes, and held no longer.
 
     most_bars : of a history that are held at once; None: all of them
     """
-    crossed = [s for s in scenarios if isinstance(s, CrossScenario)]
+    crossed = [s for s in scenarios if isinstance(s, PortfolioScenario)]
     if crossed:
         portfolios = groupby(crossed, key=lambda s: s.portfolio)
         return [(p.label, partial(_of_portfolio, config, sources, list(own))) for p, own in portfolios]
@@ -153,14 +153,14 @@ def jobs_of(
     return [(source.symbol, partial(_of_symbol, config, source, single, most_bars)) for source in sources]
 
 
-def _of_symbol(config: Config, source: Source, scenarios: list[Scenario], most_bars: int | None) -> Job:
+def _of_symbol(config: Config, source: HistorySource, scenarios: list[Scenario], most_bars: int | None) -> Job:
     own = scenarios_at(scenarios, source.symbol)
-    stream, groups = stream_of(config, source, own, most_bars), list(groups_of(own))
+    stream, groups = open_chunked(config, source, own, most_bars), list(group_scenarios(own))
     if stream is None:
-        grid = grid_for(config, source, own)
+        grid = read_grid(config, source, own)
         return _whole(config, own, groups, _part(config, own, grid, grid.n_bars))
 
-    def part(number: int) -> Part:
+    def part(number: int) -> JobPart:
         stretch = stream.stretches[number]
         own_bars = (stretch.end_ms - stretch.start_ms) // source.interval_ms
         return _part(config, own, stream.grid(stretch), own_bars)
@@ -172,8 +172,8 @@ def _of_symbol(config: Config, source: Source, scenarios: list[Scenario], most_b
     return _job(config, source.symbol, own, groups, len(stream.stretches), part, [(first, last + 1 - first)], entries)
 
 
-def _part(config: Config, own: Sequence[Scenario], grid: Grid, own_bars: int) -> Part:
-    work, outcomes = work_of(config, grid), wants_outcomes(config)
+def _part(config: Config, own: Sequence[Scenario], grid: Grid, own_bars: int) -> JobPart:
+    work, outcomes = prepare_entries(config, grid), wants_outcomes(config)
     work = _with_regimes(config, replace(work, bars=work.bars[: np.searchsorted(work.bars, own_bars)]))
 
     def count(members: Sequence[int], chunk: slice) -> Tables:
@@ -182,28 +182,28 @@ def _part(config: Config, own: Sequence[Scenario], grid: Grid, own_bars: int) ->
             return count_with_outcomes(work, group, chunk, config.statistics.bankroll_fraction)
         return count_block(work, group, chunk)
 
-    return Part(work, count, (grid,), own_bars)
+    return JobPart(work, count, (grid,), own_bars)
 
 
-def _of_portfolio(config: Config, sources: Sequence[Source], own: list[CrossScenario]) -> Job:
-    crossed = cross_work_of(config, cross_grids_of(config, sources, own), own)
+def _of_portfolio(config: Config, sources: Sequence[HistorySource], own: list[PortfolioScenario]) -> Job:
+    crossed = prepare_portfolio(config, read_portfolio_grids(config, sources, own), own)
     crossed = replace(crossed, base=_with_regimes(config, crossed.base))
     work = crossed.base
 
     def count(members: Sequence[int], chunk: slice) -> Tables:
         return cross_block(crossed, [own[i] for i in members], chunk)
 
-    part = Part(work, count, crossed.legs, work.grid.n_bars, crossed.cut)
-    return _whole(config, own, list(cross_groups_of(own)), part)
+    part = JobPart(work, count, crossed.legs, work.grid.n_bars, crossed.cut)
+    return _whole(config, own, list(group_portfolios(own)), part)
 
 
-def _whole(config: Config, own: Sequence[Scenario | CrossScenario], groups: list[list[int]], part: Part) -> Job:
+def _whole(config: Config, own: Sequence[Scenario | PortfolioScenario], groups: list[list[int]], part: JobPart) -> Job:
     """A job of one part."""
     work = part.work
     first, last = work.blocks(np.array([0, work.grid.n_bars - 1])).tolist()
     extents = [(first, last + 1 - first), *((0, cells.block.size) for cells in work.regimes)]
     first_of = own[0]
-    name = first_of.portfolio.label if isinstance(first_of, CrossScenario) else work.grid.symbol
+    name = first_of.portfolio.label if isinstance(first_of, PortfolioScenario) else work.grid.symbol
     if not work.bars.size:
         raise no_entries(config, name)
     return _job(config, name, own, groups, 1, lambda number: part, extents, work.bars.size)
@@ -212,10 +212,10 @@ def _whole(config: Config, own: Sequence[Scenario | CrossScenario], groups: list
 def _job(
     config: Config,
     name: str,
-    own: Sequence[Scenario | CrossScenario],
+    own: Sequence[Scenario | PortfolioScenario],
     groups: list[list[int]],
     parts: int,
-    part: Callable[[int], Part],
+    part: Callable[[int], JobPart],
     extents: list[tuple[int, int]],
     entries: int,
 ) -> Job:
@@ -255,4 +255,4 @@ def _with_regimes(config: Config, work: Work) -> Work:
     grid = work.grid
     trials = [trial_bars(horizon, MS_PER_UNIT["d"] / grid.interval_ms) for horizon in work.horizons]
     block = work.blocks(work.bars)
-    return replace(work, regimes=tuple(cells_of(regime, grid, work.bars, block, trials) for regime in regimes))
+    return replace(work, regimes=tuple(label_entries(regime, grid, work.bars, block, trials) for regime in regimes))

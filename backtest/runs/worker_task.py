@@ -10,12 +10,13 @@ from pathlib import Path
 from threading import Lock
 
 from backtest.config.models import Config, with_base
-from backtest.data.dataset import Series, series_of
+from backtest.data.dataset import list_series
+from backtest.data.parquet import SeriesName
 from backtest.engine.bars import Grid, fingerprint
 from backtest.errors import BacktestError, ConfigError, DataError
-from backtest.runs.inputs import sources_named
+from backtest.runs.inputs import list_sources
 from backtest.runs.plan import code_version, files_named
-from backtest.runs.tasks import Job, Part, Task, jobs_of, scenarios_of_run
+from backtest.runs.tasks import Job, JobPart, Task, make_jobs, run_scenarios
 from backtest.stats.survival_table import Tables
 from backtest.units import instant_text
 
@@ -34,7 +35,7 @@ class Counting:
     config : bytes
         The configuration, pickled with absolute paths; read where the code is the same.
     most_bars : int, optional
-        As of `backtest.runs.tasks.jobs_of`.
+        As of `backtest.runs.tasks.make_jobs`.
     files : dict of str to str
         The files that the configuration names, as they are here.
     parts : dict
@@ -45,7 +46,7 @@ class Counting:
     config: bytes
     most_bars: int | None
     files: dict[str, str]
-    parts: dict[tuple[str, int], Part] = field(default_factory=dict, repr=False)
+    parts: dict[tuple[str, int], JobPart] = field(default_factory=dict, repr=False)
 
     def __reduce__(self) -> tuple[type[Counting], tuple[str, bytes, int | None, dict[str, str]]]:
         return Counting, (self.code, self.config, self.most_bars, self.files)
@@ -60,7 +61,7 @@ class Counting:
         """What another process may do ahead: read a part, and hold it."""
         return partial(_held, self.code, self.config, self.most_bars, name, number)
 
-    def _again(self, task: Task) -> Part:
+    def _again(self, task: Task) -> JobPart:
         """The part in another process; where what it holds differs, the data are read once more."""
         for anew in (False, True):
             part, seen = _held(self.code, self.config, self.most_bars, task.job, task.part, anew)
@@ -75,7 +76,7 @@ def counting(config: Config, most_bars: int | None = None) -> Counting:
     return Counting(code_version(), _sent(config), most_bars, _files(with_base(config, Path.cwd())))
 
 
-def seen_of(part: Part) -> dict[str, str]:
+def describe_data(part: JobPart) -> dict[str, str]:
     """What was read of each symbol, in words."""
     return {grid.symbol: _told(grid) for grid in part.grids}
 
@@ -88,13 +89,13 @@ def _told(grid: Grid) -> str:
 
 
 _jobs: dict[tuple[bytes, str], Job] = {}
-_holding: dict[tuple[bytes, str, int], tuple[Part, dict[str, str]]] = {}
+_holding: dict[tuple[bytes, str, int], tuple[JobPart, dict[str, str]]] = {}
 _one_at_a_time = Lock()
 
 
 def _held(
     code: str, pickled: bytes, most_bars: int | None, name: str, number: int, anew: bool = False
-) -> tuple[Part, dict[str, str]]:
+) -> tuple[JobPart, dict[str, str]]:
     """A part of a job and what was read for it; a process holds a few, and the last job."""
     if (there := code_version()) != code:
         raise ConfigError(f"a worker has code {there}; expected {code}; install the same versions everywhere")
@@ -113,7 +114,7 @@ def _held(
                 _jobs[key[:2]] = _begins(pickled, most_bars)[name]()
             part = _jobs[key[:2]].part(number)
             config: Config = pickle.loads(pickled)
-            _holding[key] = part, _files(config) | seen_of(part)
+            _holding[key] = part, _files(config) | describe_data(part)
         return _holding[key]
 
 
@@ -132,21 +133,21 @@ class Readable:
     ----------
     config : bytes
         The configuration, pickled with absolute paths.
-    series : list of Series
+    series : list of SeriesName
         Expected in the dataset.
     files : dict of str to str
         The other files that the configuration names.
     """
 
     config: bytes
-    series: list[Series]
+    series: list[SeriesName]
     files: dict[str, str]
 
     def __call__(self) -> None:
         config: Config = pickle.loads(self.config)
         path = config.data.path or ""
         try:
-            series, files = series_of(path), _files(config)
+            series, files = list_series(path), _files(config)
         except (BacktestError, OSError) as error:
             raise ConfigError(f"{error}; every worker must see it, on a shared disk or in an object store") from None
         if missing := [one for one in self.series if one not in series]:
@@ -157,7 +158,7 @@ class Readable:
 
 def readable(config: Config) -> Readable:
     """What other processes must find before a run begins there."""
-    return Readable(_sent(config), series_of(config.data.path or ""), _files(with_base(config, Path.cwd())))
+    return Readable(_sent(config), list_series(config.data.path or ""), _files(with_base(config, Path.cwd())))
 
 
 def _sent(config: Config) -> bytes:
@@ -169,7 +170,7 @@ def _sent(config: Config) -> bytes:
 def _begins(pickled: bytes, most_bars: int | None) -> dict[str, Callable[[], Job]]:
     """How each job of a configuration is begun."""
     config: Config = pickle.loads(pickled)
-    return dict(jobs_of(config, scenarios_of_run(config), sources_named(config.data.path or "", config), most_bars))
+    return dict(make_jobs(config, run_scenarios(config), list_sources(config.data.path or "", config), most_bars))
 
 
 def _files(config: Config) -> dict[str, str]:

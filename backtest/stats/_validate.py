@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from backtest.arrays import Float, Int
 from backtest.errors import ConfigError, DataError
-
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
 
 
 def counted(

@@ -20,12 +20,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from backtest.arrays import Bool, Float, Int
 from backtest.errors import ConfigError
-
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
 
 LEVELS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 FEWEST_BLOCKS = 10
@@ -48,7 +45,7 @@ class Interval:
     low: Float
     high: Float
     n_eff: Float
-    few_blocks: NDArray[np.bool_]
+    few_blocks: Bool
 
 
 def check_confidence(confidence: float) -> None:

@@ -17,15 +17,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from backtest.arrays import Float, Int
 from backtest.errors import ConfigError
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
 
 FEWEST_BLOCKS = 10
 """Below this number of blocks what is resampled says little."""

@@ -23,13 +23,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from backtest.arrays import Float, Int
 from backtest.errors import ConfigError, DataError
 from backtest.stats._validate import counted
 from backtest.stats.survival_curve import survival_curve
-
-Float = NDArray[np.float64]
 
 
 class CurveInterval(NamedTuple):
@@ -103,7 +102,7 @@ def curve_interval(
     return CurveInterval(survival, low, 1 - high, error, np.where(np.isnan(survival), np.nan, worth))
 
 
-def _share(trials: ArrayLike, entries: NDArray[np.int64]) -> Float:
+def _share(trials: ArrayLike, entries: Int) -> Float:
     """What an entry is worth."""
     given = np.asarray(trials, np.float64)
     if given.shape != entries.shape:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from backtest.arrays import Float
 from backtest.errors import ConfigError, DataError
 from backtest.stats.curve_interval import curve_interval
 from backtest.stats.schema import axes_fields
@@ -36,7 +37,6 @@ from backtest.units import duration_ms
 if TYPE_CHECKING:
     import pandas as pd
 
-Float = NDArray[np.float64]
 Counts = Mapping[str, ArrayLike] | None
 """Columns in the order of the rows, as of `count_columns`; they go before those of the table."""
 MS_PER_HOUR = 3_600_000

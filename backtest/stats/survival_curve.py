@@ -1,9 +1,9 @@
 """Survival analysis of count tables: curves from counts, and what follows from curves, thousands of scenarios at once.
 
-Counts are those of cohorts (semantics.md §9): ``entries`` of a horizon are the positions whose whole window lies inside
-the grid, ``prior_…`` those of them that had ended by the next shorter horizon. Cohorts are nested, so that leaving one
-is being right-censored at the horizon before. Everything is known on the grid of horizons only; between two of them a
-number is either a bound or says that it was interpolated.
+Counts are those of cohorts (docs/semantics.md §9): ``entries`` of a horizon are the positions whose whole window lies
+inside the grid, ``prior_…`` those of them that had ended by the next shorter horizon. Cohorts are nested, so that
+leaving one is being right-censored at the horizon before. Everything is known on the grid of horizons only; between two
+of them a number is either a bound or says that it was interpolated.
 
 Horizons are ascending and in any unit of time: times are in that unit, rates per that unit. Arrays of counts and of
 curves have the shape (..., n_horizons, n_leverages); survival at 0 is 1 and not stored.
@@ -20,12 +20,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from backtest.arrays import Float, Int
 from backtest.errors import ConfigError
 from backtest.stats._validate import ascending, counted
 from backtest.stats.survival_table import kaplan_meier
-
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
 
 FOUND, BEYOND, NO_ENTRIES = 0, 1, 2
 """What is known of a quantile of the survival time: see `QuantileTime`."""

@@ -9,10 +9,8 @@ from typing import Literal, Self, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from backtest.arrays import Bool, Float, Int
 from backtest.stats.binomial_interval import survival_interval
-
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
 
 Count = Literal[
     "entries", "rejected", "excluded", "margin_calls", "liquidations", "prior_liquidations", "prior_margin_calls"
@@ -140,7 +138,7 @@ def survival_rate(entries: Int, liquidations: Int) -> Float:
 
 
 def kaplan_meier(entries: Int, liquidations: Int, prior_liquidations: Int) -> Float:
-    """Kaplan–Meier on a grid of horizons (semantics.md §9).
+    """Kaplan–Meier on a grid of horizons (docs/semantics.md §9).
 
     Parameters
     ----------
@@ -191,12 +189,12 @@ class Estimates:
     low: Float
     high: Float
     survival_km: Float
-    few_blocks: NDArray[np.bool_]
+    few_blocks: Bool
     n_eff: Float
 
 
 def estimate(table: SurvivalTable, span: Span, confidence: float) -> Estimates:
-    """Survival, its interval of record and Kaplan–Meier (semantics.md §9)."""
+    """Survival, its interval of record and Kaplan–Meier (docs/semantics.md §9)."""
     total: dict[Count, Int] = {name: table[name].sum(axis=-1) for name in COUNTS}
     entries, liquidations = total["entries"], total["liquidations"]
     order = np.argsort(span.horizons)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from backtest.runs.result import Result
-from backtest.runs.tables import axes_of, write_blocks
+from backtest.runs.tables import point_axes, write_blocks
 from backtest.stats.survival_table import COUNTS, SurvivalTable
 from backtest.units import duration_ms
 
@@ -52,6 +52,6 @@ def block_run(
     }
     (folder / "blocks").mkdir(parents=True)
     table = SurvivalTable(counts, first_block)
-    write_blocks(folder / "blocks" / "one.parquet", table, [{"symbol": symbol, **labels}], axes_of(info),
+    write_blocks(folder / "blocks" / "one.parquet", table, [{"symbol": symbol, **labels}], point_axes(info),
                  duration_ms(block))  # fmt: skip
     return Result(folder, info)

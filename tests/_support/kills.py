@@ -99,7 +99,7 @@ def timed(kills: int, seed: int) -> dict[str, object]:
             code = os.waitstatus_to_exitcode(status)
             seen["kills"] += code == -signal.SIGKILL
             seen["failures"] += code > 0
-            kept = run_directory.partial_of(Path("out")) / checkpoint.ENTRIES / checkpoint.TASKS
+            kept = run_directory.partial_directory(Path("out")) / checkpoint.ENTRIES / checkpoint.TASKS
             seen["kills with some tasks kept"] += code != 0 and kept.is_dir() and bool(list(kept.iterdir()))
         seen["runs"] += 1
         seen["runs that differ"] += content(Path("out")) != want

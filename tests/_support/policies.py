@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from backtest.config.models import Funding, Size
 from backtest.config.policies import Deleverage, Exit, Ladder, Policy, ScaleIn, TopUp
 from backtest.config.scenarios import Maintenance, Scenario
-from backtest.engine.bars import grid_of
+from backtest.engine.bars import build_grid
 from backtest.engine.cohorts import Work
 from backtest.engine.policy_simulation import Lives, lives_of
 from backtest.engine.thresholds import MarginTerms
@@ -20,7 +20,7 @@ from backtest.margin.tiers import DatedTable, TierTable
 from tests._support.histories import HOUR, history_of
 from tests.oracles import policies as oracle
 from tests.oracles.history import Grid, Rows
-from tests.oracles.history import grid_of as oracle_grid
+from tests.oracles.history import build_grid as oracle_grid
 from tests.oracles.position import Dated, Tier
 from tests.oracles.position import Scenario as Terms
 
@@ -192,7 +192,7 @@ def oracle_policy(policy: Policy) -> oracle.Policy:
 
 
 def work_of(made: Rows, case: Case, horizons: list[int], leverages: list[float], every: int = 1) -> Work:
-    grid = grid_of(history_of(made))
+    grid = build_grid(history_of(made))
     bars = grid.entry_bars()[::every]
     return Work(grid, bars, tuple(horizons), np.array(leverages), 24 * HOUR, case.terms())
 
@@ -296,7 +296,7 @@ def check(made: Rows, case: Case, policy: Policy, leverage: float, horizons: lis
 def enterable(made: Rows) -> bool:
     """Whether the package and the oracle both find a grid with an entry in it."""
     try:
-        return oracle_grid(made) is not None and grid_of(history_of(made)).entry_bars().size > 0
+        return oracle_grid(made) is not None and build_grid(history_of(made)).entry_bars().size > 0
     except ValueError:
         return False
 

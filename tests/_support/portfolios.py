@@ -9,10 +9,10 @@ from pathlib import Path
 
 import backtest as bt
 from backtest.config.models import Config
-from backtest.config.portfolio_scenarios import CrossScenario, cross_groups_of, cross_scenarios_of
+from backtest.config.portfolio_scenarios import PortfolioScenario, expand_portfolios, group_portfolios
 from backtest.engine.count_portfolio import cross_block
-from backtest.engine.portfolio import CrossWork, cross_work_of
-from backtest.runs.inputs import cross_grids_of, sources_of
+from backtest.engine.portfolio import PortfolioWork, prepare_portfolio
+from backtest.runs.inputs import checked_sources, read_portfolio_grids
 from backtest.stats.survival_table import COUNTS, SurvivalTable
 from backtest.units import duration_ms
 from tests._support.histories import HOUR, history_of
@@ -54,7 +54,7 @@ def tiers(label: str) -> float | tuple[Tier, ...] | Dated:
     return table(LADDER)
 
 
-def oracle_scenario(scenario: CrossScenario, leverage: float, margin: bt.Margin) -> oracle.CrossScenario:
+def oracle_scenario(scenario: PortfolioScenario, leverage: float, margin: bt.Margin) -> oracle.CrossScenario:
     return oracle.CrossScenario(
         weights=scenario.portfolio.weights,
         leverage=leverage,
@@ -82,7 +82,7 @@ def past_gap(grids: list[Grid], bar: int, horizon: int, most: int | None) -> boo
 
 
 def walked(
-    grids: list[Grid], scenario: CrossScenario, config: Config, leverage: float, horizon: int, shorter: int | None
+    grids: list[Grid], scenario: PortfolioScenario, config: Config, leverage: float, horizon: int, shorter: int | None
 ) -> dict[str, dict[int, int]]:
     """The counts of one row of the results, per calendar block."""
     every = duration_ms(config.entries.every) if config.entries.every else None
@@ -108,21 +108,21 @@ def walked(
     return out
 
 
-def works(histories: list[bt.PriceHistory], config: Config) -> list[tuple[CrossWork, list[CrossScenario]]]:
+def works(histories: list[bt.PriceHistory], config: Config) -> list[tuple[PortfolioWork, list[PortfolioScenario]]]:
     """The work of each portfolio, with its scenarios."""
-    scenarios = cross_scenarios_of(config)
-    grids = cross_grids_of(config, sources_of(histories, config), scenarios)
+    scenarios = expand_portfolios(config)
+    grids = read_portfolio_grids(config, checked_sources(histories, config), scenarios)
     portfolios = dict.fromkeys(s.portfolio for s in scenarios)
     parts = [[s for s in scenarios if s.portfolio == portfolio] for portfolio in portfolios]
-    return [(cross_work_of(config, grids, members), members) for members in parts]
+    return [(prepare_portfolio(config, grids, members), members) for members in parts]
 
 
 def count_all(
-    work: CrossWork, scenarios: list[CrossScenario], size: int | None = None
-) -> list[tuple[CrossScenario, SurvivalTable, int]]:
+    work: PortfolioWork, scenarios: list[PortfolioScenario], size: int | None = None
+) -> list[tuple[PortfolioScenario, SurvivalTable, int]]:
     """Each scenario with the table of its group and its place in it, counted in chunks of `size` bars."""
     out = []
-    for members in cross_groups_of(scenarios):
+    for members in group_portfolios(scenarios):
         group = [scenarios[i] for i in members]
         table = reduce(add, [cross_block(work, group, chunk)[0] for chunk in work.chunks(size)])
         out += [(scenario, table, i) for i, scenario in enumerate(group)]

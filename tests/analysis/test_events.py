@@ -8,19 +8,19 @@ import pyarrow as pa
 import pytest
 
 import backtest as bt
-from backtest.analysis.events import Selection, symbol_events, write_events
+from backtest.analysis.events import EventFilter, symbol_events, write_events
 from backtest.config.models import Config
-from backtest.config.scenarios import scenarios_of
-from backtest.engine.bars import grid_of
+from backtest.config.scenarios import expand_scenarios
+from backtest.engine.bars import build_grid
 from backtest.engine.cohorts import Work
-from backtest.engine.prepare import work_of
+from backtest.engine.prepare import prepare_entries
 from tests._support.histories import HOUR, history_of, random_rows
 from tests.engine.test_truth import COIN_SIZES, SIZES, bt_duration, ladder_csv, scenario_of
 from tests.oracles import walk as oracle
 
 
 def events_of(config: Config, work: Work, where: str | None = None) -> pd.DataFrame:
-    batches = symbol_events(work, config, scenarios_of(config), Selection.parse(where))
+    batches = symbol_events(work, config, expand_scenarios(config), EventFilter.parse(where))
     return pa.Table.from_batches(list(batches)).to_pandas()
 
 
@@ -43,7 +43,7 @@ def test_events_equal_the_literal_walk(tmp_path, rule, basis, contract, every) -
         margin=bt.Margin(basis=basis, contract=contract, liquidation_slippage=0.003, liquidation_fee=0.0125),
     )
     grid = oracle.grid_of(made)
-    got = events_of(config, work_of(config, grid_of(history_of(made))))
+    got = events_of(config, prepare_entries(config, build_grid(history_of(made))))
     got = got.replace({"size": {np.nan: None}})
     checked = 0
     axes = ["side", "maintenance", "open_fee", "funding_scale", "funding_shift", "size", "horizon", "leverage"]
@@ -73,7 +73,7 @@ def test_events_of_a_scenario_add_up_to_its_counts() -> None:
     sweep = bt.Sweep(leverage=[2, 10, 50, 125], horizon=["1h", "300h", "24h"], maintenance=[0.004, 0.01])
     config = Config(sweep=sweep, data=bt.Data(max_gap="3h"))
     table = bt.run(history, sweep, data=config.data).table
-    events = events_of(config, work_of(config, grid_of(history)))
+    events = events_of(config, prepare_entries(config, build_grid(history)))
     axes = ["side", "maintenance", "horizon", "leverage"]
     grouped = events.groupby(axes)
     rejected = grouped["rejected"].sum()
@@ -88,7 +88,7 @@ def test_events_of_a_scenario_add_up_to_its_counts() -> None:
 def test_where_narrows_to_the_same_rows_as_filtering_afterwards() -> None:
     history = history_of(random_rows(2, 600))
     config = Config(sweep=bt.Sweep(leverage=[5, 20], horizon=["24h", "5h"], maintenance=[0.004]))
-    work = work_of(config, grid_of(history))
+    work = prepare_entries(config, build_grid(history))
     every = events_of(config, work)
     some = events_of(
         config, work, "leverage = 20 and side = 'long' AND liquidation_time IS NOT NULL and horizon in ('24h')"

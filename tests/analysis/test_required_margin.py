@@ -18,7 +18,7 @@ from backtest.analysis.required_margin import Sample, _grid_free, leverage_at, s
 from backtest.config.policies import Policy, VolatilityTarget
 from backtest.report.plots import plot_required
 from backtest.report.terminal import required_text
-from backtest.runs.inputs import config_of, sources_of
+from backtest.runs.inputs import checked_sources, resolve_config
 from tests._support.histories import HOUR, history_of, random_rows, rows
 from tests.cli.conftest import typed
 from tests.engine.test_truth import bt_duration, grid_or_none, ladder_csv
@@ -55,8 +55,8 @@ def market(tmp_path_factory) -> str:
 
 
 def samples_of(history: bt.PriceHistory, sweep: bt.Sweep, **parts: object) -> Iterator[Sample]:
-    config = _grid_free(config_of(history, sweep, **parts))
-    for source in sources_of(history, config):
+    config = _grid_free(resolve_config(history, sweep, **parts))
+    for source in checked_sources(history, config):
         yield from samples(config, source)
 
 
@@ -161,7 +161,7 @@ def test_a_run_at_the_leverage_found_meets_the_target_and_just_above_it_does_not
     assert len(frame) == 2 * 2 * len(targets)
     for row in frame.itertuples():
         near = {"side": (row.side,), "horizon": (row.horizon,)}
-        # The paths may differ by 1e-12 of the threshold (semantics.md §10).
+        # The paths may differ by 1e-12 of the threshold (docs/semantics.md §10).
         below, above = ((row.leverage * factor,) for factor in (1 - 1e-11, 1 + 1e-11))
         lives = [_lives(history, FLAT.model_copy(update=near | {"leverage": at})) for at in (below, above)]
         assert lives[0] == row.survival >= row.quantile > lives[1]

@@ -14,7 +14,7 @@ import pytest
 from backtest.data.dataset import read_history, write_history
 from backtest.data.history import PriceHistory
 from backtest.data.quality.check import CAP, Gap, Problem, check, check_history
-from backtest.engine.bars import grid_of
+from backtest.engine.bars import build_grid
 from backtest.errors import ConfigError, DataError
 
 HOUR = 3_600_000
@@ -191,7 +191,7 @@ def test_coverage_is_that_of_the_grid(tmp_path: Path, seed: int) -> None:
         columns |= {prefix + n: here + d for n, d in (("open", 0), ("high", 1), ("low", -1), ("close", 0))}
     write_history(PriceHistory("X", HOUR, 0, columns), tmp_path)
     report = check(tmp_path)
-    grid = grid_of(read_history(tmp_path))
+    grid = build_grid(read_history(tmp_path))
     (one,) = report.coverage
     assert report.ok
     gaps = [warning for warning in report.warnings if warning.column is None]

@@ -1,4 +1,4 @@
-"""PriceHistory and its grid, by hand (semantics.md §1)."""
+"""PriceHistory and its grid, by hand (docs/semantics.md §1)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from backtest.data.history import COLUMNS, PriceHistory, from_rows
-from backtest.engine.bars import grid_of
+from backtest.engine.bars import build_grid
 from backtest.errors import ConfigError, DataError
 
 HOUR = 3_600_000
@@ -127,20 +127,20 @@ def test_a_frame_without_times_is_refused() -> None:
 
 def test_the_trigger_is_mark_where_there_is_any_and_entry_is_the_last_close() -> None:
     both = history(**last(10, 11), **mark(20, 21))
-    grid = grid_of(both)
+    grid = build_grid(both)
     assert grid.trigger == "mark"
     assert grid.low.tolist() == [19, 20]
     assert grid.entry_price.tolist() == [10, 11]
-    assert grid_of(both, "last").low.tolist() == [9, 10]
+    assert build_grid(both, "last").low.tolist() == [9, 10]
 
 
 def test_a_history_of_mark_prices_only_is_entered_at_the_mark_close() -> None:
-    assert grid_of(history(**mark(20, 21))).entry_price.tolist() == [20, 21]
+    assert build_grid(history(**mark(20, 21))).entry_price.tolist() == [20, 21]
 
 
 def test_a_trigger_that_is_not_there_is_refused() -> None:
     with pytest.raises(DataError, match="X: trigger 'mark' is asked for, but the history has no mark price"):
-        grid_of(history(**last(10)), "mark")
+        build_grid(history(**last(10)), "mark")
 
 
 def test_the_grid_runs_from_the_first_to_the_last_bar_with_entry_and_trigger() -> None:
@@ -152,7 +152,7 @@ def test_the_grid_runs_from_the_first_to_the_last_bar_with_entry_and_trigger() -
         mark_low=[NAN, 21, NAN, 23, 24],
         mark_high=[NAN, 22, 30, 24, 25],
     )
-    grid = grid_of(bars)
+    grid = build_grid(bars)
     assert (grid.start_ms, grid.n_bars) == (HOUR, 3)
     assert grid.has_trigger.tolist() == [True, False, True]
     assert grid.entry_bars().tolist() == [0, 2]
@@ -173,7 +173,7 @@ def test_the_grid_runs_from_the_first_to_the_last_bar_with_entry_and_trigger() -
 )
 def test_the_cut_is_half_open(start: int | None, end: int | None, kept: list[int]) -> None:
     bars = history(**last(10, 11, 12, 13))
-    grid = grid_of(bars, start_ms=start, end_ms=end)
+    grid = build_grid(bars, start_ms=start, end_ms=end)
     assert grid.start_ms == kept[0] * HOUR
     assert grid.entry_price.tolist() == [10 + bar for bar in kept]
 
@@ -182,11 +182,11 @@ def test_the_cut_is_half_open(start: int | None, end: int | None, kept: list[int
 def test_a_range_without_a_bar_is_refused_with_the_span(start: int | None, end: int | None) -> None:
     span = "spans 1970-01-01T00:00Z … 1970-01-01T04:00Z"
     with pytest.raises(DataError, match=f"X: no bar with both an entry price and last prices .* {span}"):
-        grid_of(history(**last(10, 11, 12, 13)), start_ms=start, end_ms=end)
+        build_grid(history(**last(10, 11, 12, 13)), start_ms=start, end_ms=end)
 
 
 def test_entries_every_so_often_are_multiples_since_the_epoch() -> None:
-    grid = grid_of(history(start_ms=3 * HOUR, **last(*range(10, 20))))  # 03:00 … 12:00
+    grid = build_grid(history(start_ms=3 * HOUR, **last(*range(10, 20))))  # 03:00 … 12:00
     assert grid.entry_bars(4 * HOUR).tolist() == [1, 5, 9]
     with pytest.raises(ConfigError, match=r"entries\.every must be a multiple of the bars' 1h; got 90m"):
         grid.entry_bars(90 * 60_000)
@@ -201,31 +201,31 @@ def test_a_charge_falls_on_mark_open_else_open_else_the_latest_earlier_trigger_c
         **{name: [*values[:3], NAN, *values[4:]] for name, values in mark(20, 21, 22, 23, 24, 25).items()},
         funding_rate=[0.1, 0.2, 0.3, NAN, 0.5, 0.0],
     )
-    grid = grid_of(bars)
+    grid = build_grid(bars)
     assert grid.charge_bar.tolist() == [1, 2, 4, 5]
     assert grid.charge_rate.tolist() == [0.2, 0.3, 0.5, 0.0]  # 0 is charged, null is not
     assert grid.charge_price.tolist() == [12, 3, 22, 16]  # bar 3 has no mark close: the one of bar 2
-    assert grid_of(bars, "last").charge_price.tolist() == [12, 3, 10, 16]
+    assert build_grid(bars, "last").charge_price.tolist() == [12, 3, 10, 16]
 
 
 def test_the_price_of_a_charge_may_lie_before_the_cut() -> None:
     # Cut to bars 1 …: bar 1 has low and high but no close, so bar 2's charge falls on the close of bar 0.
     columns = {"high": [11.0, 13, 14], "low": [9.0, 10, 12], "mark_high": [21.0, 23, 24], "mark_low": [19.0, 20, 22]}
     bars = history(close=[10.0, 12, 13], mark_close=[20.0, NAN, 23], funding_rate=[NAN, NAN, 0.1], **columns)
-    assert grid_of(bars, start_ms=HOUR).charge_price.tolist() == [20]
+    assert build_grid(bars, start_ms=HOUR).charge_price.tolist() == [20]
     cut = {name: values[1:].tolist() for name, values in bars.columns.items()}
-    assert grid_of(history(HOUR, {"mark_close": 20.0, "close": 10.0}, **cut)).charge_price.tolist() == [20]
+    assert build_grid(history(HOUR, {"mark_close": 20.0, "close": 10.0}, **cut)).charge_price.tolist() == [20]
     with pytest.raises(DataError, match="X: the funding charged in the bar of 1970-01-01T02:00Z has no price"):
-        grid_of(history(HOUR, **cut))
+        build_grid(history(HOUR, **cut))
 
 
 def test_a_charge_after_the_last_bar_of_the_grid_is_not_read() -> None:
     bars = history(**last(10, 11, 12), funding_rate=[NAN, 0.1, 0.2])
-    assert grid_of(bars, end_ms=2 * HOUR).charge_bar.tolist() == [1]
+    assert build_grid(bars, end_ms=2 * HOUR).charge_bar.tolist() == [1]
 
 
 def test_a_null_maintenance_scale_is_one() -> None:
-    assert grid_of(history(**last(10, 11), maintenance_scale=[NAN, 1.0])).n_bars == 2
+    assert build_grid(history(**last(10, 11), maintenance_scale=[NAN, 1.0])).n_bars == 2
 
 
 def test_columns_have_one_order() -> None:

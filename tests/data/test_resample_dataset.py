@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from backtest.cli import cli
 from backtest.data import resample as resampling
-from backtest.data.dataset import read_history, series_of, write_history
+from backtest.data.dataset import list_series, read_history, write_history
 from backtest.data.history import PRICES, PriceHistory
 from backtest.data.resample import resample, resample_dataset
 from backtest.data.writer import adding
@@ -81,7 +81,7 @@ def test_the_command_takes_the_finest_bars_and_says_what_it_wrote(tmp_path: Path
     said = CliRunner().invoke(cli, ["resample", data, "--to", "1d", "--to", "2d", "--out", data])
     assert said.exit_code == 0, said.output
     assert [line.split(":")[0].split("/")[-2] for line in said.output.splitlines()] == ["interval=1d", "interval=2d"]
-    assert {series.interval for series in series_of(data)} == {"12h", "1d", "2d"}
+    assert {series.interval for series in list_series(data)} == {"12h", "1d", "2d"}
     with adding(data, "X", 12 * HOUR, "add") as addition:  # two more days
         last = five_years(slice(0, 0))
         columns = {name: values[:4] for name, values in last.columns.items()}

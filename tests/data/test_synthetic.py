@@ -8,7 +8,7 @@ import pytest
 from backtest.data.history import PriceHistory
 from backtest.data.quality.check import check_history
 from backtest.data.synthetic import demo_history
-from backtest.engine.bars import grid_of
+from backtest.engine.bars import build_grid
 from backtest.errors import ConfigError
 
 DAY = 86_400_000
@@ -89,7 +89,7 @@ def test_funding_is_charged_every_eight_hours_in_both_directions(demo: PriceHist
 def test_one_charge_falls_into_a_gap(demo: PriceHistory) -> None:
     charged = ~np.isnan(demo.columns["funding_rate"])
     assert (charged & np.isnan(demo.columns["mark_open"]) & np.isnan(demo.columns["open"])).any()
-    assert np.isfinite(grid_of(demo).charge_price).all()
+    assert np.isfinite(build_grid(demo).charge_price).all()
 
 
 @pytest.mark.parametrize("interval", ["1m", "5m", "1h", "4h", "1d"])

@@ -77,7 +77,7 @@ def test_stretches_and_batches_by_hand(monkeypatch) -> None:
     Two of them are read with windows of one chunk before. Ten passes, of which three have room, are four batches.
     """
     table = Size().table_bytes
-    monkeypatch.setattr(cost_model, "budget_of", lambda memory, workers: Budget(1 << 21, int(7 * table)))
+    monkeypatch.setattr(cost_model, "make_budget", lambda memory, workers: Budget(1 << 21, int(7 * table)))
     size = Size(bars=1 << 22, longest=1 << 18)
     assert (size.parts, size.batches, size.reads) == (3, 4, 4 * (1 + 2 / 16))
     assert replace(size, longest=1 << 22).parts == 16  # longer than all that is held: a chunk at a time

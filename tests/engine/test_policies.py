@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from backtest.config.models import Config, RuleTiers, Size, Sweep
 from backtest.config.policies import Deleverage, Ladder, Policy, ScaleIn
-from backtest.config.scenarios import scenarios_of
+from backtest.config.scenarios import expand_scenarios
 from backtest.engine.policy_simulation import Lives, lives_of, openings_of
 from tests._support.histories import HOUR, random_rows, rows
 from tests._support.policies import (
@@ -102,7 +102,7 @@ def test_named_rules_that_post_a_fee_to_close(tmp_path, named, extra, side) -> N
     )  # fmt: skip
     case = Case(side, contract, "mark", "with", size=size, open_fee=c, taker_fee=c, posted_fee=c, liquidation_fee=0.002)
     happened = 0
-    for seed, (name, scenario) in enumerate(zip(chosen, scenarios_of(config), strict=True)):
+    for seed, (name, scenario) in enumerate(zip(chosen, expand_scenarios(config), strict=True)):
         made = random_rows(60 + seed, 240)
         for leverage in (0.7, 4.0, 12.0):
             work = work_of(made, case, [90, 10], [leverage])

@@ -10,7 +10,7 @@ import pytest
 
 from backtest.config.models import Size
 from backtest.config.policies import Deleverage, Ladder, Policy, TopUp
-from backtest.engine.count_by_threshold import first_crossings, parts_of
+from backtest.engine.count_by_threshold import first_crossings, split_by_table
 from backtest.engine.policy_inputs import stage_of
 from backtest.engine.policy_simulation import Lives, lives_of, openings_of
 from backtest.errors import ConfigError
@@ -24,7 +24,7 @@ def test_the_empty_policy_is_the_static_path(seed) -> None:
     work = work_of(random_rows(seed, 900), case, [200, 12, 1], [1.0, 2.0, 5.0, 9.0, 20.0, 45.0])
     chunk = slice(0, work.bars.size)
     for policy in (None, Policy()):
-        for part in parts_of(work, case.scenario(None).maintenance, chunk):
+        for part in split_by_table(work, case.scenario(None).maintenance, chunk):
             found = first_crossings(work, case.scenario(None), part)
             for j, leverage in enumerate(work.leverages):
                 lives = lives_of(work, case.scenario(policy), part, float(leverage))

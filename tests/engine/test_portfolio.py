@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import backtest as bt
 from backtest.config.models import Config
-from backtest.config.portfolio_scenarios import cross_scenarios_of
+from backtest.config.portfolio_scenarios import expand_portfolios
 from tests._support.histories import HOUR, history_of, random_rows, rows
 from tests._support.portfolios import COUNTED, assert_matches_walk, count_all, shifted, table_of, works, write_tables
 from tests.oracles import cross as oracle
@@ -147,7 +147,7 @@ def test_a_single_position_is_an_isolated_one_whose_margin_is_the_wallet(tables,
 
 
 def sweep_label(sweep: bt.Sweep) -> str:
-    return cross_scenarios_of(Config(sweep=sweep))[0].portfolio.label
+    return expand_portfolios(Config(sweep=sweep))[0].portfolio.label
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -270,6 +270,6 @@ def test_rule_names_take_the_table_of_each_symbol() -> None:
     config = config_with(
         portfolio=[{"BTCUSDT": 0.5, "ETHUSDT": -0.5}], maintenance=["binance-usdm"], size=[bt.Size(margin=1_000.0)]
     )
-    for scenario in cross_scenarios_of(config):
+    for scenario in expand_portfolios(config):
         assert [rule.tables[-1].table.name for rule in scenario.maintenance] == ["BTCUSDT", "ETHUSDT"]
         assert scenario.columns()["maintenance"] == "binance-usdm"

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 import backtest as bt
 from backtest.cli import cli
 from backtest.data.history import PriceHistory
-from backtest.engine.bars import grid_of
+from backtest.engine.bars import build_grid
 from backtest.errors import ConfigError
 from tests._support.histories import HOUR, history_of, random_rows
 from tests.oracles import statistics as truth
@@ -87,7 +87,7 @@ def test_a_column_is_that_of_the_last_row_by_the_time_of_entry(result) -> None:
 
 
 def test_drawdown_is_below_the_highest_close_so_far(result) -> None:
-    closes = grid_of(history_of(ROWS)).close
+    closes = build_grid(history_of(ROWS)).close
 
     def label(bar: int, grid: oracle.Grid) -> str:
         known = [c for c in closes[: bar + 1] if not math.isnan(c)]

@@ -14,7 +14,7 @@ import pytest
 
 from backtest.data.dataset import read_history, write_history
 from backtest.data.quality.check import Gap, check
-from backtest.engine.bars import grid_of
+from backtest.engine.bars import build_grid
 from backtest.errors import ConfigError, DataError
 from backtest.ingest.formats.generic import import_generic
 from backtest.ingest.merge import Imported
@@ -89,7 +89,7 @@ def test_a_charge_in_a_missing_bar_is_kept_as_a_row_without_prices(tmp_path: Pat
     np.testing.assert_array_equal(bars.columns["open"], [10, 11, NAN, 12])
     assert done.rows == 4
     assert done.warnings[-1] == "1 rows have a volume or funding charge and no price"
-    assert grid_of(bars).charge_price.tolist() == [12]  # the close of bar 1
+    assert build_grid(bars).charge_price.tolist() == [12]  # the close of bar 1
 
 
 @pytest.mark.parametrize(

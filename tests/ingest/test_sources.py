@@ -13,8 +13,8 @@ from backtest.cli import cli
 from backtest.data.dataset import read_history
 from backtest.data.quality.check import check
 from backtest.errors import ConfigError, DataError
-from backtest.ingest.clock_alignment import lag_of, zone_by_mark
-from backtest.ingest.files import files_of
+from backtest.ingest.clock_alignment import find_lag, zone_by_mark
+from backtest.ingest.files import list_files
 from backtest.ingest.formats import bybit, ccxt
 from backtest.ingest.importer import import_files
 from backtest.ingest.merge import Imported
@@ -132,14 +132,14 @@ def test_sources_are_files_folders_or_patterns(tmp_path: Path) -> None:
     for name in ("b.csv", "a.csv", "c.txt", "d.json"):
         (tmp_path / name).write_text("x")
     names = lambda found: [path.name for path in found]  # noqa: E731
-    assert names(files_of(tmp_path, (".csv", ".txt"))) == ["a.csv", "b.csv", "c.txt"]
-    assert names(files_of(str(tmp_path / "*.csv"))) == ["a.csv", "b.csv"]
-    assert names(files_of([tmp_path / "d.json", tmp_path / "d.json"])) == ["d.json"]
-    assert files_of(None) == []
+    assert names(list_files(tmp_path, (".csv", ".txt"))) == ["a.csv", "b.csv", "c.txt"]
+    assert names(list_files(str(tmp_path / "*.csv"))) == ["a.csv", "b.csv"]
+    assert names(list_files([tmp_path / "d.json", tmp_path / "d.json"])) == ["d.json"]
+    assert list_files(None) == []
     with pytest.raises(ConfigError, match=r"no.csv is no file"):
-        files_of(tmp_path / "no.csv")
+        list_files(tmp_path / "no.csv")
     with pytest.raises(ConfigError, match=r"is no file, nor a folder of .zip"):
-        files_of(tmp_path, (".zip",))
+        list_files(tmp_path, (".zip",))
 
 
 def test_what_unpacks_without_end_is_refused(tmp_path: Path) -> None:
@@ -173,15 +173,15 @@ def test_the_lag_between_two_prices() -> None:
     price = 100 * np.exp(np.cumsum(rng.normal(0, 0.01, 500)))
     other = price * np.exp(rng.normal(0, 0.001, 500))
     minutes = 60_000 * np.arange(500)
-    assert lag_of(minutes, price, minutes, other, 60_000) == (0, 0)
-    assert lag_of(minutes + 60_000, price, minutes, other, 60_000) == (1, 0)  # stamped at the close
-    assert lag_of(minutes - 180 * 60_000, price, minutes, other, 60_000)[0] == -180
+    assert find_lag(minutes, price, minutes, other, 60_000) == (0, 0)
+    assert find_lag(minutes + 60_000, price, minutes, other, 60_000) == (1, 0)  # stamped at the close
+    assert find_lag(minutes - 180 * 60_000, price, minutes, other, 60_000)[0] == -180
     assert zone_by_mark(minutes + 180 * 60_000, price, minutes, other, 60_000) == 3 * HOUR
     assert zone_by_mark(minutes + 60_000, price, minutes, other, 60_000) is None  # a minute is no zone
     # nothing in common, too few bars, no move at all: undecided
-    assert lag_of(minutes, price, minutes, other[::-1], 60_000) is None
-    assert lag_of(minutes[:40], price[:40], minutes[:40], other[:40], 60_000) is None
-    assert lag_of(minutes, np.full(500, 5.0), minutes, np.full(500, 5.0), 60_000) is None
+    assert find_lag(minutes, price, minutes, other[::-1], 60_000) is None
+    assert find_lag(minutes[:40], price[:40], minutes[:40], other[:40], 60_000) is None
+    assert find_lag(minutes, np.full(500, 5.0), minutes, np.full(500, 5.0), 60_000) is None
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

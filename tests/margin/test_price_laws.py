@@ -55,7 +55,7 @@ def drawn(shape: Mapping[str, object]) -> Position:
 
 
 def spare(position: Position, at: float) -> float:
-    """E − MM at a price, written out from the definition (semantics.md §2, §4)."""
+    """E − MM at a price, written out from the definition (docs/semantics.md §2, §4)."""
     assert position.tiers is not None
     assert position.leverage is not None
     inverse = position.contract == "inverse"

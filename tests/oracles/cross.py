@@ -1,4 +1,4 @@
-"""§8 of semantics.md: positions of several symbols on one wallet, cross margin, walked bar by bar."""
+"""§8 of docs/semantics.md: positions of several symbols on one wallet, cross margin, walked bar by bar."""
 
 import math
 from collections.abc import Sequence

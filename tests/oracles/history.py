@@ -1,4 +1,4 @@
-"""§1 of semantics.md: the rows of a history, and the regular grid that is made of them."""
+"""§1 of docs/semantics.md: the rows of a history, and the regular grid that is made of them."""
 
 import math
 from dataclasses import dataclass, replace

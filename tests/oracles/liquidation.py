@@ -1,4 +1,4 @@
-"""§6 of semantics.md: the liquidation price, the bankruptcy price and the fill."""
+"""§6 of docs/semantics.md: the liquidation price, the bankruptcy price and the fill."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""§7 of semantics.md: path-dependent rules, one position walked bar by bar, level by level."""
+"""§7 of docs/semantics.md: path-dependent rules, one position walked bar by bar, level by level."""
 
 from dataclasses import dataclass, field, replace
 

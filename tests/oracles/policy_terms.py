@@ -1,4 +1,4 @@
-"""§7 of semantics.md: the words of a policy, and a holding that is cut, added to and paid into."""
+"""§7 of docs/semantics.md: the words of a policy, and a holding that is cut, added to and paid into."""
 
 from __future__ import annotations
 

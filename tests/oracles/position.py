@@ -1,4 +1,4 @@
-"""§2, §4, §5 of semantics.md: the terms of a trade, the tier table of a bar, a position and its entry test.
+"""§2, §4, §5 of docs/semantics.md: the terms of a trade, the tier table of a bar, a position and its entry test.
 
 Spot margin shares the terms (`Scenario`); its position is in spot.py. "choices" is the page that completes §2–§8.
 """

@@ -1,4 +1,7 @@
-"""§4 of semantics.md and "choices", spot margin: a position bought or sold with borrowed funds, on loan-to-value."""
+"""§4 of docs/semantics.md and "choices", spot margin: a position bought or sold with borrowed funds.
+
+On loan-to-value.
+"""
 
 import math
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Counts and survival, literally from semantics.md §9; the interval of record from docs/intervals.md."""
+"""Counts and survival, literally from docs/semantics.md §9; the interval of record from docs/intervals.md."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Cross margin (§8 of semantics.md), examples worked by hand."""
+"""Cross margin (§8 of docs/semantics.md), examples worked by hand."""
 
 from collections.abc import Sequence
 from dataclasses import replace

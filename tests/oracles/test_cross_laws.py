@@ -1,4 +1,4 @@
-"""What holds of every portfolio on one wallet (§8 of semantics.md), on random histories."""
+"""What holds of every portfolio on one wallet (§8 of docs/semantics.md), on random histories."""
 
 import random
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Dated tier tables (§5 of semantics.md), examples worked by hand."""
+"""Dated tier tables (§5 of docs/semantics.md), examples worked by hand."""
 
 from dataclasses import replace
 from math import inf

@@ -1,4 +1,4 @@
-"""Inverse contracts (§4 of semantics.md), examples worked by hand; margin, tiers and losses are in coin."""
+"""Inverse contracts (§4 of docs/semantics.md), examples worked by hand; margin, tiers and losses are in coin."""
 
 import random
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Path-dependent rules (§7 of semantics.md), by hand; see test_policy_ladders.py, _exits.py, _laws.py too."""
+"""Path-dependent rules (§7 of docs/semantics.md), by hand; see test_policy_ladders.py, _exits.py, _laws.py too."""
 
 from dataclasses import replace
 from math import inf

@@ -1,4 +1,4 @@
-"""Stop-loss and take-profit (§7 of semantics.md), and policies on inverse contracts and dated tables, by hand."""
+"""Stop-loss and take-profit (§7 of docs/semantics.md), and policies on inverse contracts and dated tables, by hand."""
 
 from dataclasses import replace
 from math import inf

@@ -1,4 +1,4 @@
-"""Examples worked by hand for the literal walk; section numbers are those of semantics.md."""
+"""Examples worked by hand for the literal walk; section numbers are those of docs/semantics.md."""
 
 import random
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The literal bar-by-bar walk of semantics.md: linear and inverse contracts, isolated margin, dated tables.
+"""The literal bar-by-bar walk of docs/semantics.md: linear and inverse contracts, isolated margin, dated tables.
 
 Contract "spot" is judged by spot.py; trades of the user's own are entered by trades.py, weights made by volatility.py.
 """

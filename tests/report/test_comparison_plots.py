@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from backtest.errors import ConfigError
 from backtest.report.plots import Plots, plot_compared, plot_heatmap, plot_leverage, plot_policies
-from backtest.report.scenario_selection import part_of, select, varying
+from backtest.report.scenario_selection import select, select_part, varying
 from tests.report.test_plots import LEVERAGES, outcomes_table, portfolio_table, survival_table
 
 
@@ -28,7 +28,7 @@ def test_the_parts_of_all_axes_together_are_the_table(table: pd.DataFrame) -> No
     assert [words for words, _ in found["maintenance"]] == ["0.4 %", "binance-usdm"]
     rows = []
     for parts in itertools.product(*([part for _, part in values] for values in found.values())):
-        one = part_of(table, {name: value for part in parts for name, value in part.items()})
+        one = select_part(table, {name: value for part in parts for name, value in part.items()})
         assert len(one) == 3 * len(LEVERAGES)
         rows.append(one)
     assert sorted(pd.concat(rows).index) == sorted(table.index)
@@ -38,7 +38,7 @@ def test_null_is_a_value_of_an_axis_like_any_other(table: pd.DataFrame) -> None:
     both = pd.concat([table, survival_table(size="notional=10000")], ignore_index=True)
     values = varying(both)["size"]
     assert values == [("–", {"size": None}), ("notional 10,000", {"size": "notional=10000"})]
-    assert [len(part_of(both, part)) for _, part in values] == [len(table), len(table)]
+    assert [len(select_part(both, part)) for _, part in values] == [len(table), len(table)]
 
 
 def test_a_curve_per_value_with_its_band(table: pd.DataFrame) -> None:

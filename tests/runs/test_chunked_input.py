@@ -20,10 +20,10 @@ from backtest.errors import DataError
 from backtest.runs import checkpoint, chunked_input, inputs, memory
 from backtest.runs import run as runner
 from backtest.runs import tasks as jobs
-from backtest.runs.inputs import sources_named
+from backtest.runs.inputs import list_sources
 from backtest.runs.memory import Budget
-from backtest.runs.scheduler import seen_whole
-from backtest.runs.tasks import jobs_of, scenarios_of_run
+from backtest.runs.scheduler import summarise_data
+from backtest.runs.tasks import make_jobs, run_scenarios
 from tests._support import histories
 from tests._support.histories import HOUR, history_of, random_rows
 from tests._support.kills import content
@@ -88,7 +88,7 @@ def market(folder: Path, n: int = 900) -> None:
 
 
 def budgeted(patch: pytest.MonkeyPatch, most_bars: int, table_bytes: int = 1 << 30) -> None:
-    patch.setattr(runner, "budget_of", lambda *words: Budget(most_bars, table_bytes))
+    patch.setattr(runner, "make_budget", lambda *words: Budget(most_bars, table_bytes))
 
 
 def told(folder: Path) -> dict:
@@ -111,7 +111,7 @@ def test_stretches_give_the_bytes_of_the_whole(case: str, tmp_path: Path, monkey
         with monkeypatch.context() as patch:
             budgeted(patch, most, tables)
             config = load_config("sweep.toml")
-            made = jobs_of(config, scenarios_of_run(config), sources_named("data", config), most)
+            made = make_jobs(config, run_scenarios(config), list_sources("data", config), most)
             parts.append([begin().parts for _, begin in made])
             bt.run("sweep.toml", out=out)
     assert parts[0] == [1, 1] and min(parts[1]) > 6 and min(parts[2]) > 1.8 * min(parts[1])
@@ -161,7 +161,7 @@ def test_what_looks_back_or_over_all_is_read_whole(tmp_path: Path, monkeypatch) 
     ):
         Path("sweep.toml").write_text(SWEEP.format(sweep=sweep, data="", statistics=statistics) + rest)
         config = load_config("sweep.toml")
-        made = jobs_of(config, scenarios_of_run(config), sources_named("data", config), 1)
+        made = make_jobs(config, run_scenarios(config), list_sources("data", config), 1)
         assert [begin().parts for _, begin in made] == [1] * len(made)
 
 
@@ -217,8 +217,8 @@ def test_the_data_of_a_streamed_run_have_the_fingerprint_of_the_whole(tmp_path: 
     config = Config(sweep=bt.Sweep(leverage=[5], horizon=["2h"], maintenance=[0.01]), data=bt.Data(path="data"))
     whole, parts = (
         [
-            seen_whole(begin())
-            for _, begin in jobs_of(config, scenarios_of_run(config), sources_named("data", config), n)
+            summarise_data(begin())
+            for _, begin in make_jobs(config, run_scenarios(config), list_sources("data", config), n)
         ]
         for n in (None, 64)
     )
@@ -231,9 +231,9 @@ def test_the_data_of_a_streamed_run_have_the_fingerprint_of_the_whole(tmp_path: 
 
 def test_a_budget_is_shared_between_bars_and_tables() -> None:
     """2 GiB less 304 MiB of the interpreter and 32 MiB per worker leave 1680 MiB: half for tables, half for 3 parts."""
-    assert memory.budget_of(2 << 30, 2).table_bytes == (840 << 20)
-    assert memory.budget_of(1 << 30, 2).most_bars == (328 << 20) // 3 // 111
-    assert memory.budget_of(100 << 20, 2) == Budget(0, 0)
+    assert memory.make_budget(2 << 30, 2).table_bytes == (840 << 20)
+    assert memory.make_budget(1 << 30, 2).most_bars == (328 << 20) // 3 // 111
+    assert memory.make_budget(100 << 20, 2) == Budget(0, 0)
 
 
 def test_sources_say_how_long_they_are(tmp_path: Path) -> None:
@@ -241,6 +241,6 @@ def test_sources_say_how_long_they_are(tmp_path: Path) -> None:
     config = Config(
         sweep=bt.Sweep(leverage=[5], horizon=["2h"], maintenance=[0.01]), data=bt.Data(path=str(tmp_path / "data"))
     )
-    (first, _) = sources_named(str(tmp_path / "data"), config)
+    (first, _) = list_sources(str(tmp_path / "data"), config)
     assert first.size() == sum(file.stat().st_size for file in (tmp_path / "data").rglob("symbol=AAA/*/*.parquet"))
-    assert inputs.Source("X", HOUR, lambda: None).size() == 1.0
+    assert inputs.HistorySource("X", HOUR, lambda: None).size() == 1.0

@@ -34,11 +34,11 @@ import dask  # noqa: E402
 from backtest.config.models import load_config  # noqa: E402
 from backtest.runs import run as runner  # noqa: E402
 from backtest.runs import worker_task  # noqa: E402
-from backtest.runs.executors import dask_cluster, executor_of  # noqa: E402
-from backtest.runs.inputs import sources_named  # noqa: E402
+from backtest.runs.executors import dask_cluster, make_executor  # noqa: E402
+from backtest.runs.inputs import list_sources  # noqa: E402
 from backtest.runs.run import run  # noqa: E402
-from backtest.runs.tasks import Job, Task, jobs_of, scenarios_of_run  # noqa: E402
-from backtest.runs.worker_task import Counting, counting, readable, seen_of  # noqa: E402
+from backtest.runs.tasks import Job, Task, make_jobs, run_scenarios  # noqa: E402
+from backtest.runs.worker_task import Counting, counting, describe_data, readable  # noqa: E402
 from backtest.stats.survival_table import COUNTS, SurvivalTable  # noqa: E402
 from backtest.units import instant_text  # noqa: E402
 from tests._support.processes import ROOT, After, Processes, until  # noqa: E402
@@ -150,7 +150,7 @@ def test_an_executor_keeps_order_and_bounds_what_is_under_way(two, monkeypatch) 
         for taken in range(1, 1001):
             yield -taken
 
-    with executor_of(scheduler=two.address) as executor:
+    with make_executor(scheduler=two.address) as executor:
         assert executor.workers == 2
         for got, number in enumerate(executor.map(abs, numbers()), 1):
             assert number == got
@@ -268,7 +268,7 @@ def die(item: int) -> int:
 
 
 def test_work_that_kills_every_worker_stops_the_run_and_a_killed_process_is_started_again() -> None:
-    with dask.config.set({"distributed.scheduler.allowed-failures": 0}), executor_of("dask:1") as executor:
+    with dask.config.set({"distributed.scheduler.allowed-failures": 0}), make_executor("dask:1") as executor:
         with pytest.raises(DataError, match="took several workers down"):
             list(executor.map(die, [1]))
         assert list(executor.map(abs, [-2, 3])) == [2, 3]
@@ -286,7 +286,7 @@ class Odd:
 
 def test_what_a_worker_cannot_load_stops_the_run(two) -> None:
     said = "a worker cannot load the package (ValueError: invalid literal for int() with base 10: 'odd'); install"
-    with executor_of(scheduler=two.address) as executor, pytest.raises(ConfigError, match=re.escape(said)):
+    with make_executor(scheduler=two.address) as executor, pytest.raises(ConfigError, match=re.escape(said)):
         list(executor.map(Odd(), [1]))
 
 
@@ -296,9 +296,9 @@ def test_what_a_worker_cannot_load_stops_the_run(two) -> None:
 def sent(file: Path, number: int) -> tuple[Job, tuple[Counting, Task]]:
     """A job of a configuration, and a task of it as another process gets it, which holds nothing yet."""
     config = load_config(file)
-    name, begin = jobs_of(config, scenarios_of_run(config), sources_named(file, config))[number]
+    name, begin = make_jobs(config, run_scenarios(config), list_sources(file, config))[number]
     job = begin()
-    task = Task(name, 0, tuple(job.groups[-1]), slice(100, 700), seen_of(job.part(0)))
+    task = Task(name, 0, tuple(job.groups[-1]), slice(100, 700), describe_data(job.part(0)))
     worker_task._holding.clear()
     worker_task._jobs.clear()
     worker_task._begins.cache_clear()
@@ -367,7 +367,7 @@ def test_words_that_name_no_workers_are_refused(place, tmp_path, words, message)
 @pytest.mark.parametrize("workers", ["dask:0", "dask:", "dask:-1", "4", "dask:10000"])
 def test_text_is_not_a_number_of_threads(workers) -> None:
     with pytest.raises(ConfigError, match=f"'dask:N' with 1 to 9999 processes; got '{workers}'"):
-        executor_of(workers)
+        make_executor(workers)
 
 
 def test_histories_in_memory_are_refused() -> None:
@@ -428,7 +428,7 @@ def halves(text: str) -> list[list[str]]:
 
 def test_workers_that_do_not_see_the_dataset_are_refused_by_name(copy, two) -> None:
     needs = readable(load_config(copy / "sweep.toml"))
-    with executor_of(scheduler=two.address) as executor:
+    with make_executor(scheduler=two.address) as executor:
         executor.require(needs)
         (copy / "tiers.csv").unlink()
         with pytest.raises(ConfigError, match=r"worker tcp://127.*tiers\.csv: found nothing; expected"):

@@ -12,8 +12,8 @@ import backtest as bt
 from backtest.cli import cli
 from backtest.config.models import load_config
 from backtest.errors import ConfigError
-from backtest.runs.estimate import estimate_of
-from backtest.runs.memory import memory_of
+from backtest.runs.estimate import estimate_run
+from backtest.runs.memory import parse_memory
 from tests._support.histories import history_of, random_rows
 
 CONFIG = """
@@ -37,7 +37,7 @@ def config(tmp_path) -> str:
 
 def test_the_plan_counts_what_the_run_counts(config, tmp_path) -> None:
     """2 symbols of 700 bars; 2 sides × 2 rates; a pass per side and rate: 4 of each symbol, one chunk each."""
-    plan = estimate_of(load_config(config), workers=2)
+    plan = estimate_run(load_config(config), workers=2)
     assert (plan.symbols, plan.bars, plan.entries, plan.scenarios) == (2, 1_400, 1_400, 4)
     assert (plan.passes, plan.tasks) == (8, 8)
     assert plan.verdicts == 1_400 * 4 * 2 * 3
@@ -50,7 +50,7 @@ def test_a_range_counts_its_bars_only(config) -> None:
     whole = load_config(config)
     half = whole.model_copy(update={"data": whole.data.model_copy(update={"start": "1970-01-15"})})
     # 700 hours from the epoch; 14 days of them, 336, lie before.
-    assert abs(estimate_of(half, 1).bars - 2 * (700 - 336)) <= 2
+    assert abs(estimate_run(half, 1).bars - 2 * (700 - 336)) <= 2
 
 
 def test_a_dry_run_says_and_stops(config, tmp_path) -> None:
@@ -79,7 +79,7 @@ def test_a_disk_too_small_is_refused_at_the_start(config, tmp_path, monkeypatch)
 
 
 def test_sizes_are_read_as_people_write_them() -> None:
-    assert [memory_of(text) for text in ("2GiB", "1.5 GB", "800m", "4096")] == [
+    assert [parse_memory(text) for text in ("2GiB", "1.5 GB", "800m", "4096")] == [
         2 << 30,
         1_500_000_000,
         800_000_000,
@@ -87,4 +87,4 @@ def test_sizes_are_read_as_people_write_them() -> None:
     ]
     for text in ("much", "0GiB", "-1GB", "2TiBs"):
         with pytest.raises(ConfigError, match="memory is a number and a unit"):
-            memory_of(text)
+            parse_memory(text)

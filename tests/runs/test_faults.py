@@ -143,7 +143,7 @@ def test_a_place_that_cannot_be_written_is_refused_at_the_start(place: Path, mon
 def test_a_damaged_part_is_counted_again(market: Path, place: Path, monkeypatch) -> None:
     """A block cut off, one changed in one bit, one gone, an entry cut off, one gone; and a plan that is unreadable."""
     stopped(monkeypatch, 20)
-    partial = run_directory.partial_of(Path("out"))
+    partial = run_directory.partial_directory(Path("out"))
     blocks, entries = partial / "run/blocks", partial / "journal/tasks"
     first = blocks / "AAA-00001.parquet"
     first.write_bytes(first.read_bytes()[:-1])

@@ -19,7 +19,7 @@ import pytest
 import backtest as bt
 from backtest import filesystem
 from backtest.data import object_store
-from backtest.data.dataset import read_history, series_of
+from backtest.data.dataset import list_series, read_history
 from backtest.data.inventory import inventory
 from backtest.data.object_store import MANIFEST
 from backtest.data.parquet import files_in
@@ -27,10 +27,10 @@ from backtest.data.quality.check import check
 from backtest.data.resample import resample_dataset
 from backtest.data.writer import Existing, adding
 from backtest.errors import ConfigError, DataError
-from backtest.filesystem import Remote, local, place_of, resolved, scrubbed
+from backtest.filesystem import Remote, local, resolved, scrubbed, to_place
 from backtest.runs import checkpoint
 from backtest.runs import run as runner
-from backtest.runs.registry import run_states
+from backtest.runs.registry import list_runs
 from tests._support.histories import HOUR, history_of, random_rows
 from tests.cli.conftest import typed
 
@@ -85,7 +85,7 @@ def closes(data: str) -> list[float]:
 
 
 def names(folder: str) -> list[str]:
-    return [file.name for file in place_of(folder).files()]  # type: ignore[union-attr]
+    return [file.name for file in to_place(folder).files()]  # type: ignore[union-attr]
 
 
 # --- datasets ---------------------------------------------------------------------------------------------------------
@@ -106,7 +106,7 @@ def test_a_dataset_is_written_added_to_and_read_as_on_a_disk(bucket: str, tmp_pa
     assert (there.start_ms, there.n_bars) == (here.start_ms, here.n_bars)
     for name, values in here.columns.items():
         np.testing.assert_array_equal(there.columns[name], values)
-    assert series_of(both[0]) == series_of(both[1])
+    assert list_series(both[0]) == list_series(both[1])
     held = [[(one.interval, one.first, one.last, one.bars, one.charges) for one in inventory(data)] for data in both]
     assert held[0] == held[1]
     assert all(one.bytes > 1000 for one in inventory(both[0]))
@@ -117,7 +117,7 @@ def test_a_dataset_is_written_added_to_and_read_as_on_a_disk(bucket: str, tmp_pa
 
 def test_one_parquet_file_is_a_dataset(bucket: str, tmp_path: Path) -> None:
     path = bt.write_history(bars(7.0, 0, 5), tmp_path)
-    file = place_of(f"{bucket}/BTC.parquet")
+    file = to_place(f"{bucket}/BTC.parquet")
     file.upload(path / "year=1970" / "part-0.parquet")  # type: ignore[union-attr]
     history = read_history(f"{bucket}/BTC.parquet")
     assert (history.symbol, history.interval_ms, history.n_bars) == ("BTC", DAY, 5)
@@ -126,9 +126,9 @@ def test_one_parquet_file_is_a_dataset(bucket: str, tmp_path: Path) -> None:
 def test_only_touched_years_are_written_and_old_files_go(bucket: str) -> None:
     data = f"{bucket}/data"
     put(data, "refuse", bars(1.0, 0, 800))
-    first = files_in(place_of(data) / "interval=1d/symbol=X")
+    first = files_in(to_place(data) / "interval=1d/symbol=X")
     put(data, "add", bars(1.0, 800 * DAY))
-    second = files_in(place_of(data) / "interval=1d/symbol=X")
+    second = files_in(to_place(data) / "interval=1d/symbol=X")
     assert [one == two for one, two in zip(first, second, strict=True)] == [True, True, False]
     assert sorted(names(data)) == sorted([*(file.name for file in second), MANIFEST])
     assert closes(data) == [1.0] * 801
@@ -161,17 +161,17 @@ def test_files_of_a_killed_writer_do_not_count(bucket: str, tmp_path: Path) -> N
     data = f"{bucket}/data"
     put(data, "refuse", bars(1.0, 0, 2))
     path = bt.write_history(bars(2.0, 0, 2), tmp_path)
-    left = place_of(data) / "interval=1d/symbol=X/year=1970" / object_store.fresh_name()
+    left = to_place(data) / "interval=1d/symbol=X/year=1970" / object_store.fresh_name()
     left.upload(path / "year=1970" / "part-0.parquet")  # type: ignore[union-attr]
     assert closes(data) == [1.0, 1.0]
     put(data, "add", bars(3.0, 2 * DAY))
     assert closes(data) == [1.0, 1.0, 3.0]
-    assert left not in place_of(data).files()  # type: ignore[union-attr]
+    assert left not in to_place(data).files()  # type: ignore[union-attr]
 
 
 def test_a_file_of_another_program_is_neither_read_nor_passed_over(bucket: str, tmp_path: Path) -> None:
     data = f"{bucket}/data"
-    folder = place_of(data) / "interval=1d/symbol=X"
+    folder = to_place(data) / "interval=1d/symbol=X"
     path = bt.write_history(bars(2.0, 0, 2), tmp_path)
     (folder / "year=1970/mine.parquet").upload(path / "year=1970" / "part-0.parquet")  # type: ignore[union-attr]
     assert closes(data) == [2.0, 2.0]  # without a manifest all count
@@ -233,7 +233,7 @@ def test_claims_of_dead_writers_are_no_obstacle(bucket: str, monkeypatch: pytest
     data = f"{bucket}/data"
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    claim = place_of(data) / "interval=1d/symbol=X/_claim-1.json"
+    claim = to_place(data) / "interval=1d/symbol=X/_claim-1.json"
     holder = json.loads(object_store.this_process())
     claim.write_bytes(json.dumps(holder | {"pid": ended.pid}).encode())  # type: ignore[union-attr]
     put(data, "add", bars(1.0))
@@ -251,7 +251,7 @@ def test_a_writer_that_was_taken_for_dead_changes_nothing(bucket: str) -> None:
     put(data, "refuse", bars(1.0))
     with pytest.raises(DataError, match="another writer took this one for dead"), adding(data, "X", DAY, "add") as one:
         one.add(bars(1.0, DAY))
-        for file in place_of(data).files():  # type: ignore[union-attr]
+        for file in to_place(data).files():  # type: ignore[union-attr]
             if file.name.startswith("_claim-"):
                 file.unlink()
     assert closes(data) == [1.0]
@@ -287,7 +287,7 @@ def test_a_run_reads_and_writes_there(bucket: str, tmp_path: Path, monkeypatch: 
     assert typed("compare", there, "here").code == 0
     report = typed("report", there)
     assert (report.code, report.out.strip()) == (0, f"{there}/report.html")
-    assert b"<html" in place_of(report.out.strip()).read_bytes()
+    assert b"<html" in to_place(report.out.strip()).read_bytes()
     refused = typed("run", "there.toml", "--out", there)
     assert refused.code == 2 and f"{there}: exists already" in refused.err
     assert typed("run", "there.toml", "--out", there, "--overwrite").code == 0
@@ -322,7 +322,7 @@ def test_a_run_that_was_stopped_goes_on_from_what_the_store_keeps(
     assert f"1 finished task is kept; go on with --resume --out {out}" in caplog.text
     assert names(partial) == ["fit.json", "BTCUSDT-00000.json", "plan.json", *["BTCUSDT-00000.parquet"] * 2]
     assert names(out) == []
-    (state,) = run_states(f"{bucket}/runs")
+    (state,) = list_runs(f"{bucket}/runs")
     assert (state.run, state.state, state.tasks_kept, state.tasks) == (out, "unfinished", 1, 2)
     refused = typed("run", "c.toml", "--out", out)
     assert refused.code == 2 and f"{out}: of an unfinished run 1 finished task is kept" in refused.err
@@ -342,7 +342,7 @@ def test_a_run_that_was_stopped_goes_on_from_what_the_store_keeps(
     assert names(partial) == [] and os.listdir() == ["c.toml"]
     assert typed("run", "c.toml", "--out", "here").code == 0
     assert bt.load(out).table.equals(bt.load("here").table)
-    assert [one.state for one in run_states(f"{bucket}/runs")] == ["finished"]
+    assert [one.state for one in list_runs(f"{bucket}/runs")] == ["finished"]
 
 
 def test_run_json_comes_last(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -357,7 +357,7 @@ def test_run_json_comes_last(bucket: str, tmp_path: Path, monkeypatch: pytest.Mo
         upload(self, file)
 
     monkeypatch.setattr(Remote, "upload", note)
-    place = place_of(f"{bucket}/run")
+    place = to_place(f"{bucket}/run")
     assert isinstance(place, Remote)
     (place / "run.json").write_bytes(b"old")
     (place / "old.parquet").write_bytes(b"old")
@@ -425,7 +425,7 @@ def test_what_the_store_says_is_scrubbed(bucket: str, monkeypatch: pytest.Monkey
     def refuse(place: Remote) -> object:
         raise OSError(f"AWS Error INVALID_ACCESS_KEY_ID {KEY}\nsigned with {SECRET}")
 
-    monkeypatch.setattr(filesystem, "store_of", refuse)
+    monkeypatch.setattr(filesystem, "open_store", refuse)
     done = typed("check", f"{bucket}/data")
     assert (done.code, done.err) == (1, f"error: {bucket}/data: the store answers: AWS Error INVALID_ACCESS_KEY_ID …\n")
 
@@ -439,10 +439,10 @@ def test_what_is_not_there_is_said(bucket: str) -> None:
 
 
 def test_addresses_are_what_they_look_like(tmp_path: Path) -> None:
-    assert place_of("s3://b//data/") == Remote("s3://b/data")
-    assert place_of(f"file://{tmp_path}/a%20b") == tmp_path / "a b"
-    assert place_of("data/x") == Path("data/x")
-    assert place_of("gs://anonymous@bucket/x") == Remote("gs://anonymous@bucket/x")
+    assert to_place("s3://b//data/") == Remote("s3://b/data")
+    assert to_place(f"file://{tmp_path}/a%20b") == tmp_path / "a b"
+    assert to_place("data/x") == Path("data/x")
+    assert to_place("gs://anonymous@bucket/x") == Remote("gs://anonymous@bucket/x")
     assert resolved(Path("configs"), "s3://b/data") == "s3://b/data"
     assert resolved(Path("configs"), "data") == "configs/data"
     for uri, text in (
@@ -451,7 +451,7 @@ def test_addresses_are_what_they_look_like(tmp_path: Path) -> None:
         ("file://host/data", "file:///folder/data"),
     ):
         with pytest.raises(ConfigError, match=text):
-            place_of(uri)
+            to_place(uri)
     with pytest.raises(ConfigError, match=r"--out must be a local path; got s3://b/e\.csv"):
         local("s3://b/e.csv", "--out")
 

@@ -12,7 +12,7 @@ import backtest as bt
 from backtest.data.transaction import locked
 from backtest.runs import checkpoint
 from backtest.runs import run as runner
-from backtest.runs.registry import RunState, run_states
+from backtest.runs.registry import RunState, list_runs
 from tests._support.histories import history_of, random_rows
 from tests.cli.conftest import typed
 
@@ -55,7 +55,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, after: int, *words: object) -> 
 
 
 def only() -> RunState:
-    (state,) = run_states("runs")
+    (state,) = list_runs("runs")
     return state
 
 
@@ -65,7 +65,7 @@ def test_a_finished_run_is_listed_with_its_size(place: Path) -> None:
     assert (state.run, state.state, state.symbols, state.scenarios) == ("runs/a/one", "finished", ["AAA", "BBB"], 4)
     assert (state.verdicts, state.wall_seconds) == (info["verdicts"], info["wall_seconds"])
     assert (state.tasks_kept, state.tasks, state.note) == (8, 8, "")
-    assert run_states("runs/a/one") == [state]
+    assert list_runs("runs/a/one") == [state]
     lines = typed("runs").out.splitlines()
     assert lines[1].split() == [
         *("runs/a/one", "finished", "2", "4", f"{info['verdicts']:,}", f"{info['wall_seconds']:,.1f}"),
@@ -89,7 +89,7 @@ def test_an_unfinished_run_is_listed_with_how_to_go_on(place: Path, monkeypatch)
     assert typed(*words).code == 0
     assert (only().state, only().tasks_kept) == ("finished", 8)
     interrupted(monkeypatch, 3, "--out", "runs/one", "--overwrite")
-    replaced, replacing = run_states("runs")
+    replaced, replacing = list_runs("runs")
     assert (replaced.state, replacing.state) == ("finished", "unfinished")
     assert replacing.note.endswith("--resume --overwrite --out runs/one")
 
@@ -190,5 +190,5 @@ def test_portfolios_of_many_legs_have_files_too(tmp_path: Path) -> None:
     sweep = bt.Sweep(portfolio=[dict.fromkeys(symbols, 0.05)], leverage=[3], horizon=["6h"], maintenance=[0.01])
     result = bt.run(histories, sweep, out=tmp_path / "run")
     assert len(result.table) == 2 and len(result.info["blocks"][0]["symbol"]) > 255
-    (state,) = run_states(tmp_path)
+    (state,) = list_runs(tmp_path)
     assert state.state == "finished"

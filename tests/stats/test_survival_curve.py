@@ -233,7 +233,7 @@ def test_who_is_censored_does_not_die(packages) -> None:
     counts = arrays(positions, 2)
     assert counts["entries"].ravel().tolist() == [3, 1] and counts["liquidations"].ravel().tolist() == [1, 1]
     entries, gone = counts["entries"], list(columns(counts, "liquidations"))
-    assert kaplan_meier(entries, *gone).ravel().tolist() == [pytest.approx(2 / 3), 0]  # of record, semantics.md §9
+    assert kaplan_meier(entries, *gone).ravel().tolist() == [pytest.approx(2 / 3), 0]  # of record, docs/semantics.md §9
     found = analyse([1, 2], entries, *gone)
     np.testing.assert_allclose(found.survival[:, 0], [2 / 3, np.nan], rtol=EXACT)
     assert np.isnan(found.hazard.rate[1]).all() and np.isnan(found.mean.upper[1]).all()

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from math import ceil, log
 
 import numpy as np
-from numpy.typing import NDArray
 
-from backtest.arrow import Bool, Float, Int
+from backtest.arrays import Bool, Float, Int
 from backtest.data.quality.row_rules import Runs, run_ends
 
 AROUND = 12
@@ -109,7 +108,7 @@ class _Side:
         self._bars = np.empty((7, 0))
         self._judged = self._seen = 0
         self._marks: defaultdict[_Rule, list[tuple[Int, Float, Float]]] = defaultdict(list)
-        self._moves: defaultdict[int, NDArray[np.int64]] = defaultdict(lambda: np.zeros(2, np.int64))
+        self._moves: defaultdict[int, Int] = defaultdict(lambda: np.zeros(2, np.int64))
 
     def see(self, times: Int, values: Mapping[str, Float]) -> None:
         if not set(self._names[:3]) <= set(values):

@@ -7,22 +7,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backtest.arrow import Bool, Float, Int, nulls_of, numbers_of
+from backtest.arrays import Bool, Float, Int
+from backtest.arrow import null_mask, to_floats
 from backtest.data.history import COLUMNS, PriceHistory
 from backtest.data.parquet import (
     TIME,
     Footer,
-    Group,
-    Series,
+    RowGroup,
+    SeriesName,
     existing,
-    files_of,
     read_footer,
     read_group,
     read_times,
+    series_files,
     times_in,
 )
 from backtest.data.quality.anomalies import Watch
-from backtest.data.quality.coverage import Coverage, Flags, Gap, flags_of, presence_of
+from backtest.data.quality.coverage import Coverage, Flags, Gap, count_presence, presence_flags
 from backtest.data.quality.report import CAP, Findings, LeftOut, Problem, Report, Suspicion
 from backtest.data.quality.row_rules import Fault, columns_rule, row_faults
 from backtest.data.reader import refuse_changed, unchanged
@@ -76,10 +77,10 @@ def check(path: str | Place) -> Report:
 def _check(root: Place) -> Report:
     found = Findings()
     if root.is_dir():
-        for series, files in sorted(files_of(root).items()):
+        for series, files in sorted(series_files(root).items()):
             _check_series(series, files, found)
     else:
-        _check_series(Series("", root.stem), [root], found)
+        _check_series(SeriesName("", root.stem), [root], found)
     return found.report()
 
 
@@ -94,7 +95,7 @@ class Checking:
     """`check_history` of a history that comes in stretches, one after the other: of each bar ten bytes are kept."""
 
     def __init__(self, symbol: str, interval_ms: int) -> None:
-        self._series, self._step = Series(duration_text(interval_ms), symbol), interval_ms
+        self._series, self._step = SeriesName(duration_text(interval_ms), symbol), interval_ms
         self._found, self._watch = Findings(), Watch(interval_ms)
         self._names: set[str] = set()
         self._times: list[Int] = []
@@ -111,7 +112,7 @@ class Checking:
             times = history.start_ms + history.interval_ms * rows
             self._watch.see(times, values)
             self._times.append(times)
-            self._flags.append(flags_of(values, rows.size))
+            self._flags.append(presence_flags(values, rows.size))
 
     def report(self) -> Report:
         """Problems, warnings and the coverage of all that was added."""
@@ -119,7 +120,7 @@ class Checking:
         rule = columns_rule(self._names)
         if rule is not None:
             self._found.say(Problem(symbol, None, None, rule))
-        bars = presence_of(self._series, self._step, np.concatenate(self._times), np.concatenate(self._flags))
+        bars = count_presence(self._series, self._step, np.concatenate(self._times), np.concatenate(self._flags))
         self._found.take(self._series, symbol, bars, self._watch, lambda _: symbol)
         return self._found.report()
 
@@ -139,7 +140,7 @@ class _Scan:
         return str(self.footer.path)
 
 
-def _check_series(series: Series, files: list[Place], found: Findings) -> None:
+def _check_series(series: SeriesName, files: list[Place], found: Findings) -> None:
     footers = []
     for file in files:
         try:
@@ -170,12 +171,12 @@ def _check_series(series: Series, files: list[Place], found: Findings) -> None:
         times, first = np.unique(times, return_index=True)
         kept = times % step == 0
         times, flags = times[kept], flags[first][kept]
-    named = Series(series.interval or duration_text(step), series.symbol)
+    named = SeriesName(series.interval or duration_text(step), series.symbol)
     where = str(files[0] if len(files) == 1 else files[0].parent.parent)
     found.take(
         named,
         where,
-        presence_of(named, step, times, flags),
+        count_presence(named, step, times, flags),
         watch,
         lambda ms: names[max(bisect_right(starts, ms) - 1, 0)],
     )
@@ -225,15 +226,15 @@ def _scan(footer: Footer, watch: Watch, found: Findings) -> _Scan:
         watch.see(stamps, values)
         rows.append(here)
         times.append(stamps)
-        flags.append(flags_of(values, stamps.size))
+        flags.append(presence_flags(values, stamps.size))
     return _Scan(footer, np.concatenate(rows), np.concatenate(times), np.concatenate(flags))
 
 
-def _scan_group(footer: Footer, group: Group, found: Findings, said: set[str]) -> tuple[Int, dict[str, Float]]:
+def _scan_group(footer: Footer, group: RowGroup, found: Findings, said: set[str]) -> tuple[Int, dict[str, Float]]:
     names = tuple(name for name in COLUMNS if name in footer.types and name not in said)
     table = read_group(footer, group, (TIME, *names))
     rows = np.arange(group.first_row, group.first_row + group.rows)
-    null = nulls_of(table.column(TIME))
+    null = null_mask(table.column(TIME))
     if null.any():
         found.add(str(footer.path), Fault(TIME, "must not be null", null, null, shows_value=False), rows)
         return np.empty(0, np.int64), {}
@@ -242,7 +243,7 @@ def _scan_group(footer: Footer, group: Group, found: Findings, said: set[str]) -
     for name in names:
         where = f"{footer.path}: column {name}"
         try:
-            values[name], nulls[name] = numbers_of(table.column(name), where)
+            values[name], nulls[name] = to_floats(table.column(name), where)
         except DataError as error:
             found.say(Problem(str(footer.path), None, name, str(error).removeprefix(f"{where} ")))
             said.add(name)
@@ -293,6 +294,6 @@ def _values_at(scan: _Scan, name: str, at: Int) -> Float:
         inside = (rows >= group.first_row) & (rows < group.first_row + group.rows)
         if inside.any():
             table = read_group(scan.footer, group, (name,))
-            values, _ = numbers_of(table.column(name), f"{scan.file}: column {name}")
+            values, _ = to_floats(table.column(name), f"{scan.file}: column {name}")
             out[inside] = values[rows[inside] - group.first_row]
     return out

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from backtest.arrow import Float, Int
+from backtest.arrays import Float, Int
 from backtest.data.history import COLUMNS
-from backtest.data.parquet import Series
+from backtest.data.parquet import SeriesName
 from backtest.data.quality.row_rules import Runs, no_value
 from backtest.units import instant_text
 
@@ -32,7 +32,7 @@ class Gap:
 
 @dataclass(frozen=True)
 class Coverage:
-    """What one series covers, on its grid (semantics.md §1).
+    """What one series covers, on its grid (docs/semantics.md §1).
 
     Attributes
     ----------
@@ -113,8 +113,8 @@ class Presence:
     timeline: Timeline
 
 
-def flags_of(values: Mapping[str, Float], n_rows: int) -> Flags:
-    """What `presence_of` needs to know of each row."""
+def presence_flags(values: Mapping[str, Float], n_rows: int) -> Flags:
+    """What `count_presence` needs to know of each row."""
     nothing = np.zeros(n_rows, np.bool_)
     known = {name: ~np.isnan(values[name]) if name in values else nothing for name in COLUMNS}
     bits = {
@@ -132,7 +132,7 @@ def flags_of(values: Mapping[str, Float], n_rows: int) -> Flags:
     return flags
 
 
-def presence_of(series: Series, step: int, times: Int, flags: Flags) -> Presence:
+def count_presence(series: SeriesName, step: int, times: Int, flags: Flags) -> Presence:
     """Coverage of rows, given by their open times, ascending multiples of `step` ms, and their flags."""
     timeline = _timeline(series, step, times, flags)
     charge = (flags & _CHARGE) > 0
@@ -179,7 +179,7 @@ def _gap_runs(first: Int, last: Int, bars: Int) -> Runs:
     return Runs(None, "no bars with trigger prices: a gap", first, last, bars, no_value)
 
 
-def _timeline(series: Series, step: int, times: Int, flags: Flags) -> Timeline:
+def _timeline(series: SeriesName, step: int, times: Int, flags: Flags) -> Timeline:
     start, end = (int(times[0]), int(times[-1]) + step) if times.size else (0, step)
     n_bars = (end - start) // step
     kinds = ((_CLOSE | _RANGE, BINS), (_ANY_MARK, BINS), (_CHARGE, min(BINS, 1 + (end - start) // DAY_MS)))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from backtest.arrow import Bool, Float, Int
+from backtest.arrays import Bool, Float, Int
 from backtest.data.quality.row_rules import Runs, run_ends
 from backtest.units import duration_ms, duration_text
 

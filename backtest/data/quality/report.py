@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from backtest.arrow import Int
-from backtest.data.parquet import TIME, Series
+from backtest.arrays import Int
+from backtest.data.parquet import TIME, SeriesName
 from backtest.data.quality.anomalies import Watch
 from backtest.data.quality.coverage import Coverage, Presence, Timeline
 from backtest.data.quality.funding_schedule import schedule_runs
@@ -143,7 +143,7 @@ class Findings:
             self.say(Problem(file, int(rows[place]), fault.column, fault.rule, shown))
         self.count[(file, fault.rule)] += len(bad[CAP:])
 
-    def take(self, series: Series, where: str, bars: Presence, watch: Watch, file_at: Callable[[int], str]) -> None:
+    def take(self, series: SeriesName, where: str, bars: Presence, watch: Watch, file_at: Callable[[int], str]) -> None:
         """What can be said of a series when all its bars were seen; `file_at` names the file of an open time."""
         for column, rule in bars.lacking:
             self.say(Problem(where, None, column, rule))
@@ -155,7 +155,7 @@ class Findings:
         self.coverage.append(bars.coverage)
         self.timelines.append(bars.timeline)
 
-    def _warn(self, series: Series, where: str, runs: Runs, file_at: Callable[[int], str]) -> None:
+    def _warn(self, series: SeriesName, where: str, runs: Runs, file_at: Callable[[int], str]) -> None:
         for run in np.sort(np.argsort(-runs.bars, kind="stable")[:CAP]).tolist():
             first, last = int(runs.first[run]), int(runs.last[run])
             self.warnings.append(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backtest.arrow import Bool, Float, Int
+from backtest.arrays import Bool, Float, Int
 from backtest.data.history import LAST, MARK, PRICES
 
 NEEDED = (("close", "high", "low"), ("mark_close", "mark_high", "mark_low"))

@@ -1,7 +1,7 @@
 """The literal walk, for maintenance that does not separate into a part of the bar and a part of the entry.
 
-Three rules need it (semantics.md §3): a maintenance scale with deductions or on entry basis, and a rate that slopes
-with size. Every entry looks at every bar of its window, once for all leverages and horizons.
+Three rules need it (docs/semantics.md §3): a maintenance scale with deductions or on entry basis, and a rate that
+slopes with size. Every entry looks at every bar of its window, once for all leverages and horizons.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.engine.kernels.jit import Bool, Float, Int, Int32, kernel
+from backtest.arrays import Bool, Float, Int, Int32
+from backtest.engine.kernels.jit import kernel
 
 
 class Bars(NamedTuple):

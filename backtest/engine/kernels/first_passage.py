@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.engine.kernels.jit import Float, Int, Int32, kernel
-from backtest.engine.kernels.window_max import LOWEST, Entries
+from backtest.arrays import Float, Int, Int32
+from backtest.engine.kernels.jit import kernel
+from backtest.engine.kernels.window_max import LOWEST, EntryArrays
 
 FAN = 16
 """Children of a node of the block-maximum tree."""
@@ -26,7 +27,7 @@ class Tree(NamedTuple):
     level: Int  # (n_levels + 1,) where each level starts
 
 
-def tree_of(series: Float) -> Tree:
+def build_tree(series: Float) -> Tree:
     """Block-maximum tree of one adverse series."""
     levels = [series]
     while levels[-1].size > FAN:
@@ -58,7 +59,14 @@ def leap(value: Float, at: int, offset: float, scale: float, weight: float, shif
 
 @kernel
 def crossings_by_stack(
-    series: Float, entries: Entries, weight: float, shift: float, threshold: Float, column: Int, limit: int, out: Int32
+    series: Float,
+    entries: EntryArrays,
+    weight: float,
+    shift: float,
+    threshold: Float,
+    column: Int,
+    limit: int,
+    out: Int32,
 ) -> None:
     """Bars from entry to the first ``weight·(Z − offset)·scale + shift ≥ threshold``, for entries at most bars.
 
@@ -135,7 +143,7 @@ def first_in_tree(
 
 @kernel
 def crossings_by_tree(
-    tree: Tree, entries: Entries, weight: float, shift: float, threshold: Float, column: Int, limit: int, out: Int32
+    tree: Tree, entries: EntryArrays, weight: float, shift: float, threshold: Float, column: Int, limit: int, out: Int32
 ) -> None:
     """As `crossings_by_stack`, for few entries: each search descends the tree from its own start."""
     n_bars = tree.level[1]

@@ -12,14 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar, overload
 
-import numpy as np
-from numpy.typing import NDArray
-
 F = TypeVar("F", bound=Callable[..., object])
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
-Int32 = NDArray[np.int32]
-Bool = NDArray[np.bool_]
 
 NO_NAN = {"nnan", "nsz"}
 """Kernels see no NaN (missing prices are `LOWEST`), which lets maxima use vector instructions. Infinities stay exact;

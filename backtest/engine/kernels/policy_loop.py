@@ -1,7 +1,7 @@
 """Lives of positions under path-dependent rules, as events between crossings of block-maximum trees.
 
 Between two events a position is a static one: liquidation, margin call and the levels of stop, take-profit and
-scale-in are first crossings of adverse series (semantics.md §3), each a descent of a tree that all positions of a
+scale-in are first crossings of adverse series (docs/semantics.md §3), each a descent of a tree that all positions of a
 chunk share. Descents ask for a hair less than the level; the bar that they find is then resolved literally, and where
 nothing happens in it the search goes on.
 """
@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from backtest.arrays import Float, Int
 from backtest.engine.kernels.first_passage import FAN
-from backtest.engine.kernels.jit import Float, Int, kernel
+from backtest.engine.kernels.jit import kernel
 from backtest.engine.kernels.position import (
     LIQUIDATED,
     STOPPED,
@@ -37,7 +38,7 @@ from backtest.engine.kernels.position import (
     scale_in,
     scale_in_price,
     slack,
-    tier_of,
+    tier_index,
     worse,
     worth,
 )
@@ -130,7 +131,7 @@ def reach(level: float, way: float) -> float:
 def lines_between(rules: np.record, lines: Records, p: np.record, period: np.record) -> tuple[int, int]:
     """First and last line that can be in force for a position, whatever the mark of the chunk."""
     if rules.stays:
-        low = high = tier_of(lines, period, p.value)
+        low = high = tier_index(lines, period, p.value)
     elif rules.on_entry:
         low = high = largest_line(lines, period, p.value)
     else:  # rates never fall from tier to tier: the largest line of a size lies between those of a range around it

@@ -22,7 +22,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.engine.kernels.jit import Float, Int, kernel
+from backtest.arrays import Float, Int
+from backtest.engine.kernels.jit import kernel
 from backtest.engine.kernels.window_max import LOWEST
 
 FAN = 16
@@ -62,7 +63,7 @@ def padded(size: int) -> int:
     return -(-size // FAN) * FAN
 
 
-def field_of(first: Int, value: Float, shift: Float, moving: Float, n_bars: int) -> Field:
+def build_field(first: Int, value: Float, shift: Float, moving: Float, n_bars: int) -> Field:
     """A field over lines that are laid out already.
 
     value : (n_lines, padded(n_bars)), LOWEST beyond the last bar

@@ -17,7 +17,7 @@ from backtest.engine.kernels.jit import kernel
 Records = NDArray[Any]
 
 TIE = 1e-9
-"""Share of the margin that counts as nothing left, and slack of a size against a cap (semantics.md §2)."""
+"""Share of the margin that counts as nothing left, and slack of a size against a cap (docs/semantics.md §2)."""
 NEVER = np.iinfo(np.int64).max
 SURVIVED, LIQUIDATED, STOPPED, TOOK_PROFIT = range(4)
 
@@ -133,7 +133,7 @@ def period_at(periods: Records, bar: int) -> int:
 
 
 @kernel(fastmath=False)
-def tier_of(lines: Records, period: np.record, size: float) -> int:
+def tier_index(lines: Records, period: np.record, size: float) -> int:
     """Line of the tier that holds a notional; beyond the last cap it is the last."""
     k = period.start
     last = period.stop - 1
@@ -156,7 +156,7 @@ def largest_line(lines: Records, period: np.record, size: float) -> int:
 def maintenance(rules: np.record, lines: Records, p: np.record, period: np.record, v: float) -> float:
     """Maintenance margin at a worth."""
     size = p.value if rules.on_entry else p.quantity * v
-    k = tier_of(lines, period, p.value) if rules.stays else largest_line(lines, period, size)
+    k = tier_index(lines, period, p.value) if rules.stays else largest_line(lines, period, size)
     return float(lines[k].mmr * size - lines[k].deduction + rules.close_reserve * size)
 
 
@@ -199,7 +199,7 @@ def margin_price(rules: np.record, lines: Records, p: np.record, period: np.reco
     found = np.inf
     start, stop = period.start, period.stop
     if rules.stays:
-        start = tier_of(lines, period, p.value)
+        start = tier_index(lines, period, p.value)
         stop = start + 1
     if rules.on_entry:
         found = (maintenance(rules, lines, p, period, 0.0) / ratio - at_zero) / (rules.lean * p.quantity)
@@ -263,7 +263,7 @@ def step_down(rules: np.record, lines: Records, p: np.record, period: np.record,
         return 1.0 - rules.fraction if size > rules.above * (1.0 + TIE) else 0.0, int(p.tier)
     if rules.step == 0:
         return 0.0, int(p.tier)
-    tier = min(tier_of(lines, period, size) - period.start, p.tier) - rules.step
+    tier = min(tier_index(lines, period, size) - period.start, p.tier) - rules.step
     return lines[period.start + tier].cap / size if tier >= 0 else 0.0, int(tier)
 
 

@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.engine.kernels.jit import Float, Int, kernel
+from backtest.arrays import Float, Int
+from backtest.engine.kernels.jit import kernel
 
 TILE = 512
 """Bars of a tile. Shorter ones pay more for what is done once per tile: 256 costs a sixth more."""
@@ -42,7 +43,7 @@ class Windows(NamedTuple):
     between: Float  # (n_lines, n_tiles) maxima over ``reach // TILE - 1`` of them (see `widen`)
 
 
-class Entries(NamedTuple):
+class EntryArrays(NamedTuple):
     """Positions opened, in the order of their bars."""
 
     bar: Int  # (n_entries,) ascending
@@ -68,7 +69,7 @@ class Levels(NamedTuple):
     rounds: int  # most thresholds in one cell
 
 
-def levels_of(thresholds: Float, mantissa_bits: int = 8) -> Levels:
+def build_levels(thresholds: Float, mantissa_bits: int = 8) -> Levels:
     """Prepare ascending, positive thresholds for `count_windows`."""
     shift = 52 - mantissa_bits
     bits = thresholds.view(np.int64) >> shift
@@ -81,7 +82,7 @@ def levels_of(thresholds: Float, mantissa_bits: int = 8) -> Levels:
 
 @kernel(fastmath=False)
 def adverse_series(price: Float, paid: Float, rate: float, side: float, out: Float) -> None:
-    """``Z_t = rate·P_t + side·C_t`` of semantics.md §3, `LOWEST` where the bar has no trigger price.
+    """``Z_t = rate·P_t + side·C_t`` of docs/semantics.md §3, `LOWEST` where the bar has no trigger price.
 
     price : (n_bars,) the worst trigger price of each bar, NaN where missing
     paid  : (n_bars,) C, the funding paid per unit of base since the start of the block of work
@@ -136,7 +137,7 @@ def widen(current: Float, spare: Float, length: int, target: int) -> tuple[Float
 
 
 @kernel
-def bin_of(bits: int, levels: Levels) -> int:
+def find_bin(bits: int, levels: Levels) -> int:
     """Number of thresholds ≤ the float with these bits (negative bits: a negative float, below them all)."""
     if bits < 0:
         return 0
@@ -164,8 +165,8 @@ def count_tile(x: Float, bits: Int, cells: Int, n: int, levels: Levels, counts: 
         for t in range(start, stop):
             low = min(low, bits[t])
             high = max(high, bits[t])
-        least = bin_of(low, levels)
-        greatest = bin_of(high, levels)
+        least = find_bin(low, levels)
+        greatest = find_bin(high, levels)
         if greatest - least <= FEW:
             left = end - begin
             for k in range(least, greatest):
@@ -192,7 +193,7 @@ def count_tile(x: Float, bits: Int, cells: Int, n: int, levels: Levels, counts: 
 
 @kernel
 def count_windows(
-    windows: Windows, entries: Entries, weight: Float, shift: Float, runs: Runs, levels: Levels, counts: Int
+    windows: Windows, entries: EntryArrays, weight: Float, shift: Float, runs: Runs, levels: Levels, counts: Int
 ) -> None:
     """Histogram of ``x_i = max_k weight_k·(max Z_k − offset_i)·scale_i + shift_k`` for one horizon, per label.
 

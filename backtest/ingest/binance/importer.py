@@ -14,8 +14,8 @@ from backtest.data.quality.check import Checking
 from backtest.data.writer import Existing, adding
 from backtest.errors import BacktestError, ConfigError, DataError
 from backtest.ingest.binance.names import Archive, Kind, find_archives
-from backtest.ingest.binance.overlaps import Stretches, charges_of
-from backtest.ingest.binance.rows import Part, read_part
+from backtest.ingest.binance.overlaps import Stretches, merge_charges
+from backtest.ingest.binance.rows import ArchiveRows, read_part
 from backtest.ingest.merge import Imported
 from backtest.ingest.messages import Remarks
 from backtest.progress import progress
@@ -115,7 +115,7 @@ def _import_one(
     with adding(out, symbol, step, existing) as addition, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         funding = [one for one in archives if one.kind == "funding"]
         parts = [part for group in _read_ahead(pool, [[one] for one in funding], None, advance) for part in group]
-        stretches.charges = charges_of(parts, step, remarks)
+        stretches.charges = merge_charges(parts, step, remarks)
         groups = _by_month([one for one in archives if one.kind != "funding"], kind)
         for group in _read_ahead(pool, groups, kind, advance):
             history = stretches.joined(group)
@@ -184,9 +184,9 @@ def _by_month(archives: Sequence[Archive], kind: Kind | None) -> list[list[Archi
 
 def _read_ahead(
     pool: ThreadPoolExecutor, groups: Sequence[Sequence[Archive]], kind: Kind | None, advance: Callable[[int], None]
-) -> Iterator[list[Part]]:
+) -> Iterator[list[ArchiveRows]]:
     """The parts of each group, while others are being read; what lies in memory is bounded."""
-    waiting: deque[list[Future[Part]]] = deque()
+    waiting: deque[list[Future[ArchiveRows]]] = deque()
     sizes: deque[int] = deque()
     todo = iter(groups)
     while True:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backtest.data.history import Float, Int, PriceHistory, from_rows
+from backtest.arrays import Float, Int
+from backtest.data.history import PriceHistory, from_rows
 from backtest.errors import DataError
-from backtest.ingest.binance.rows import FUNDING, WORDS, Part
+from backtest.ingest.binance.rows import FUNDING, WORDS, ArchiveRows
 from backtest.ingest.messages import Remarks
 from backtest.units import instant_text, number_text
 
@@ -37,7 +38,7 @@ class Stretches:
         self._counts = {"both": 0, "last": 0, "mark": 0, "none": 0}
         self._verified = self._files = 0
 
-    def joined(self, parts: Sequence[Part]) -> PriceHistory:
+    def joined(self, parts: Sequence[ArchiveRows]) -> PriceHistory:
         """The bars of a stretch, with the charges since the last bar before it."""
         self._files += len(parts)
         self._verified += sum(part.verified for part in parts)
@@ -91,7 +92,7 @@ class Stretches:
             remarks.note(f"{left:,} charges before the first or after the last bar left out")
 
 
-def _say_of(parts: Sequence[Part], remarks: Remarks) -> None:
+def _say_of(parts: Sequence[ArchiveRows], remarks: Remarks) -> None:
     for part in parts:
         for note in part.notes:
             remarks.note(note, part.archive.file)
@@ -114,7 +115,7 @@ def _laid_out(symbol: str, step: int, parts: Sequence[tuple[Int, dict[str, Float
     return from_rows(symbol, step, stamps, columns)
 
 
-def _joined(parts: Sequence[Part], remarks: Remarks) -> tuple[Int, dict[str, Float]]:
+def _joined(parts: Sequence[ArchiveRows], remarks: Remarks) -> tuple[Int, dict[str, Float]]:
     """Bars of files that may overlap; what stands in two of them must agree."""
     if len(parts) == 1:
         return parts[0].times, parts[0].columns
@@ -144,7 +145,7 @@ def _joined(parts: Sequence[Part], remarks: Remarks) -> tuple[Int, dict[str, Flo
     return times[kept], {name: values[kept] for name, values in columns.items()}
 
 
-def _say_lacking(parts: Sequence[Part], remarks: Remarks) -> None:
+def _say_lacking(parts: Sequence[ArchiveRows], remarks: Remarks) -> None:
     """Rows that one of two files of a time has and the other has not."""
     whole = max(parts, key=lambda part: int(part.times[-1] - part.times[0]))
     for part in parts:
@@ -161,7 +162,7 @@ def _say_lacking(parts: Sequence[Part], remarks: Remarks) -> None:
                 )
 
 
-def charges_of(parts: Sequence[Part], step: int, remarks: Remarks) -> Charges | None:
+def merge_charges(parts: Sequence[ArchiveRows], step: int, remarks: Remarks) -> Charges | None:
     """Funding of all files."""
     if not parts:
         return None

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pcsv
 
-from backtest.arrow import LATEST_MS, Bool, Float, Int, arrow_errors, numbers_of
+from backtest.arrays import Bool, Float, Int
+from backtest.arrow import LATEST_MS, arrow_errors, to_floats
 from backtest.data.history import LAST
 from backtest.data.quality.row_rules import row_faults
 from backtest.errors import ConfigError, DataError
@@ -34,7 +35,7 @@ _BLOCK = 1 << 24
 
 
 @dataclass(frozen=True)
-class Part:
+class ArchiveRows:
     """What a file holds, ascending.
 
     Attributes
@@ -69,7 +70,7 @@ class _Layout:
     cells: tuple[str, ...]
 
 
-def read_part(archive: Archive, kind: Kind | None = None) -> Part:
+def read_part(archive: Archive, kind: Kind | None = None) -> ArchiveRows:
     """Read one file.
 
     Parameters
@@ -111,7 +112,7 @@ def read_part(archive: Archive, kind: Kind | None = None) -> Part:
     stamped = "charged" if funding else "the open of a bar"
     header = "with" if layout.header else "without"
     how = f"{WORDS[found]} {header} a header row; {time}, {stamped}, is read as UTC in {unit} since the epoch"
-    return Part(archive, found, times, values, (how,), tuple(doubts), csv.verified)
+    return ArchiveRows(archive, found, times, values, (how,), tuple(doubts), csv.verified)
 
 
 def _check_name(archive: Archive, csv: Csv) -> None:
@@ -163,9 +164,7 @@ def _values(
     with arrow_errors(file, "CSV"):
         table = pcsv.read_csv(pa.BufferReader(content), options, parse, convert)
     chunks = [np.frombuffer(c.buffers()[1], np.int64, len(c), 8 * c.offset) for c in table.column(time).chunks]
-    return np.concatenate(chunks), {
-        name: numbers_of(table.column(name), f"{file}: column {name}")[0] for name in needed
-    }
+    return np.concatenate(chunks), {name: to_floats(table.column(name), f"{file}: column {name}")[0] for name in needed}
 
 
 def _times(archive: Archive, name: str, ticks: Int, layout: _Layout) -> tuple[Int, str]:

@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from backtest.errors import ConfigError, DataError
-from backtest.ingest.bars import Part
+from backtest.ingest.bars import BarColumns
 from backtest.ingest.funding import Charges
-from backtest.ingest.merge import Existing, Imported, existing_of, write_parts
+from backtest.ingest.merge import Existing, Imported, existing_choice, write_parts
 from backtest.ingest.messages import Remarks
 from backtest.ingest.tiers.importer import ImportedTiers, import_tiers
 from backtest.progress import progress
@@ -134,7 +134,7 @@ def fetch_ccxt(
     low, high = -(-span[0] // step) * step, last if span[1] is None else min(last, -(-span[1] // step) * step)
     if low >= high:
         raise ConfigError(f"no bar of {interval} is finished between --from and --to; got {start} and {end or 'now'}")
-    existing = existing_of(add=not overwrite, overwrite=overwrite)
+    existing = existing_choice(add=not overwrite, overwrite=overwrite)
     done = [_history(talk, market, interval, low, high, out, existing) for market in chosen]
     return FetchedCcxt(tuple(done), table)
 
@@ -254,7 +254,9 @@ def _history(
     return write_parts(name, step, prices, mark, charges, out=out, existing=existing, remarks=remarks)
 
 
-def _bars(talk: Talk, what: str, symbol: str, interval: str, low: int, high: int, remarks: Remarks) -> Part | None:
+def _bars(
+    talk: Talk, what: str, symbol: str, interval: str, low: int, high: int, remarks: Remarks
+) -> BarColumns | None:
     venue, step = talk.venue, duration_ms(interval)
     label = "mark prices" if what == "fetchMarkOHLCV" else "bars"
     if not talk.can(what):
@@ -279,7 +281,7 @@ def _bars(talk: Talk, what: str, symbol: str, interval: str, low: int, high: int
     columns = {name: np.ascontiguousarray(table[:, k]) for k, name in enumerate(PRICES[: table.shape[1]])}
     if label == "mark prices" or ("volume" in columns and np.isnan(columns["volume"]).all()):
         columns.pop("volume", None)
-    return Part(np.array(stamps, np.int64), columns)
+    return BarColumns(np.array(stamps, np.int64), columns)
 
 
 def _charges(talk: Talk, symbol: str, low: int, high: int, remarks: Remarks) -> Charges | None:

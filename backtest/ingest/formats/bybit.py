@@ -10,7 +10,7 @@ from backtest.ingest.columns import SourceTable, read_csv
 from backtest.ingest.files import content, inner_name
 from backtest.ingest.importer import Asked, check_instrument, of_api, only_instrument
 from backtest.ingest.json_files import SUFFIXES as JSON
-from backtest.ingest.json_files import load, rows_of, table_of_rows
+from backtest.ingest.json_files import json_rows, load, table_of_rows
 from backtest.ingest.options import Kind
 
 SUFFIXES = (".csv", ".csv.gz", ".zip", *JSON)
@@ -41,7 +41,7 @@ def open_table(file: Path, kind: Kind, asked: Asked) -> SourceTable:
 
 def _answer(file: Path, kind: Kind, asked: Asked) -> SourceTable:
     document = load(file)
-    rows = rows_of(file, document)
+    rows = json_rows(file, document)
     for page in document if isinstance(document, list) else [document]:
         result = page.get("result") if isinstance(page, dict) else None
         if isinstance(result, dict) and isinstance(result.get("symbol"), str) and result["symbol"]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from backtest.errors import ConfigError, DataError
 from backtest.ingest.columns import SourceTable, texts
 from backtest.ingest.importer import Asked, of_api, only_instrument
-from backtest.ingest.json_files import SUFFIXES, load, rows_of, table_of_rows
+from backtest.ingest.json_files import SUFFIXES, json_rows, load, table_of_rows
 from backtest.ingest.options import Kind
 from backtest.units import instant_ms
 
@@ -22,7 +22,7 @@ def open_table(file: Path, kind: Kind, asked: Asked) -> SourceTable:
     """One file of ccxt."""
     if not file.name.lower().endswith(SUFFIXES):
         raise ConfigError(f"{file}: files of ccxt are read from {', '.join(SUFFIXES)}")
-    rows = rows_of(file, load(file))
+    rows = json_rows(file, load(file))
     reading = of_api(asked.reading)
     if kind != "funding":
         return table_of_rows(file, rows, BARS, 5, kind, reading)

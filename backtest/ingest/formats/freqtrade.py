@@ -12,7 +12,7 @@ from backtest.ingest.columns import SourceTable, read_source
 from backtest.ingest.files import Sources
 from backtest.ingest.formats import ccxt
 from backtest.ingest.importer import Asked, import_files
-from backtest.ingest.json_files import load, rows_of, table_of_rows
+from backtest.ingest.json_files import json_rows, load, table_of_rows
 from backtest.ingest.merge import Imported
 from backtest.ingest.options import Kind, Reading
 from backtest.units import duration_ms
@@ -93,7 +93,7 @@ def open_table(file: Path, kind: Kind, asked: Asked) -> SourceTable:
     """One file of freqtrade; a funding rate is the ``open`` of its row."""
     reading = replace(asked.reading, stamps=asked.reading.stamps or "open", columns={"rate": "open"})
     if file.name.lower().endswith((".json", ".json.gz")):
-        return table_of_rows(file, rows_of(file, load(file)), ccxt.BARS, 2 if kind == "funding" else 5, kind, reading)
+        return table_of_rows(file, json_rows(file, load(file)), ccxt.BARS, 2 if kind == "funding" else 5, kind, reading)
     return read_source(file, kind, reading)
 
 

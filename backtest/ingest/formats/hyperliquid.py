@@ -10,7 +10,7 @@ import numpy as np
 from backtest.errors import ConfigError
 from backtest.ingest.columns import SourceTable, texts
 from backtest.ingest.importer import Asked, of_api, only_instrument
-from backtest.ingest.json_files import SUFFIXES, load, rows_of, table_of_rows
+from backtest.ingest.json_files import SUFFIXES, json_rows, load, table_of_rows
 from backtest.ingest.options import Kind
 from backtest.units import duration_ms, duration_text
 
@@ -25,7 +25,7 @@ def open_table(file: Path, kind: Kind, asked: Asked) -> SourceTable:
     """One file of Hyperliquid; there are no mark prices in it, and funding was charged on the oracle price."""
     if not file.name.lower().endswith(SUFFIXES):
         raise ConfigError(f"{file}: files of Hyperliquid are read from {', '.join(SUFFIXES)}")
-    rows = rows_of(file, load(file))
+    rows = json_rows(file, load(file))
     reading = of_api(asked.reading)
     if kind == "funding":
         table = table_of_rows(file, rows, CHARGE, 2, kind, replace(reading, columns={}))

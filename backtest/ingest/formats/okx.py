@@ -10,7 +10,7 @@ from backtest.ingest.columns import SourceTable, read_csv
 from backtest.ingest.files import content
 from backtest.ingest.importer import Asked, drop_unfinished, of_api, only_instrument
 from backtest.ingest.json_files import SUFFIXES as JSON
-from backtest.ingest.json_files import load, rows_of, table_of_rows
+from backtest.ingest.json_files import json_rows, load, table_of_rows
 from backtest.ingest.options import Kind
 
 SUFFIXES = (".csv", ".csv.gz", ".zip", *JSON)
@@ -33,7 +33,7 @@ def open_table(file: Path, kind: Kind, asked: Asked) -> SourceTable:
 
 
 def _answer(file: Path, kind: Kind, asked: Asked) -> SourceTable:
-    rows = rows_of(file, load(file))
+    rows = json_rows(file, load(file))
     reading = of_api(asked.reading)
     if kind == "funding":
         return table_of_rows(file, rows, CHARGES, 2, kind, replace(reading, columns={"time": "fundingTime"}))

@@ -12,15 +12,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pcsv
 
-from backtest.arrow import LATEST_MS, Bool, Float, Int, arrow_errors, numbers_of
+from backtest.arrays import Bool, Float, Int
+from backtest.arrow import LATEST_MS, arrow_errors, to_floats
 from backtest.data.history import LAST
 from backtest.errors import ConfigError, DataError
 from backtest.filesystem import Place
-from backtest.ingest.bars import Part
-from backtest.ingest.files import CUT, Sources, ended, files_of, unpacked
+from backtest.ingest.bars import BarColumns
+from backtest.ingest.files import CUT, Sources, ended, list_files, unpacked
 from backtest.ingest.funding import Charges
 from backtest.ingest.importer import Asked, check_instrument
-from backtest.ingest.merge import Imported, existing_of, write_parts
+from backtest.ingest.merge import Imported, existing_choice, write_parts
 from backtest.ingest.messages import Remarks
 from backtest.ingest.options import Reading
 from backtest.ingest.plausibility import rates_unit
@@ -55,7 +56,7 @@ class _Bars:
              price[last])
         )  # fmt: skip
 
-    def part(self) -> Part | None:
+    def part(self) -> BarColumns | None:
         """One row per bar."""
         if not self.pieces:
             return None
@@ -67,7 +68,7 @@ class _Bars:
             open_[order][first], np.maximum.reduceat(high[order], first), np.minimum.reduceat(low[order], first),
             close[order][last],
         )  # fmt: skip
-        return Part(bars[order][first], dict(zip(LAST, values, strict=True)))
+        return BarColumns(bars[order][first], dict(zip(LAST, values, strict=True)))
 
 
 @dataclass
@@ -157,7 +158,7 @@ def import_tardis(
     remarks, last, mark, funding = Remarks(), _Bars(), _Bars(), _Funding()
     ticks, spans = 0, list[_Span]()
     exchanges: set[str] = set()
-    files = files_of(sources, SUFFIXES)
+    files = list_files(sources, SUFFIXES)
     for file in files:
         span = _Span(file)
         for columns in _blocks(file, asked, exchanges):
@@ -187,7 +188,7 @@ def import_tardis(
     if charges is not None:
         rates_unit(charges.ms, charges.rates, None, files[0], remarks)
     return write_parts(
-        symbol, step, prices, marks, charges, out=out, existing=existing_of(add, overwrite), remarks=remarks
+        symbol, step, prices, marks, charges, out=out, existing=existing_choice(add, overwrite), remarks=remarks
     )
 
 
@@ -278,7 +279,7 @@ def _columns(file: Path, table: Any) -> dict[str, Any]:
         values = values.chunk(0) if isinstance(values, pa.ChunkedArray) else values
         found[name] = np.frombuffer(values.buffers()[1], np.int64, len(values), 8 * values.offset)
     for name in NUMBERS:
-        values, null = numbers_of(table[name], f"{file}: column {name}")
+        values, null = to_floats(table[name], f"{file}: column {name}")
         _refuse(file, name, ~(np.isfinite(values) | null), "must be finite", values)
         if name != "funding_rate":
             _refuse(file, name, values <= 0, "must be > 0", values)

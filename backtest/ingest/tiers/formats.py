@@ -135,7 +135,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Source:
+class TierFormat:
     """What one file holds: the layout of its entries, and the entries of each symbol in its order."""
 
     file: Path
@@ -144,7 +144,7 @@ class Source:
     notes: tuple[str, ...] = ()
 
 
-def read_source(path: str | Path) -> Source:
+def read_source(path: str | Path) -> TierFormat:
     """Read one JSON file of tiers.
 
     Raises
@@ -169,7 +169,7 @@ def read_source(path: str | Path) -> Source:
         entries.append(Entry(place, values))
     if layout is None:
         raise RuleError(f"{file}: holds no tier")
-    return Source(file, layout, found, tuple(notes))
+    return TierFormat(file, layout, found, tuple(notes))
 
 
 def _load(file: Path) -> object:

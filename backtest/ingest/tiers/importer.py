@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from backtest.arrays import Float
 from backtest.errors import ConfigError, RuleError
 from backtest.filesystem import local
 from backtest.ingest.tiers.formats import NO_END, Entry, Layout, read_source
-from backtest.margin.tiers import COLUMNS, DatedTable, Float, TierTable, derive_deductions, read_tier_tables
+from backtest.margin.tiers import COLUMNS, DatedTable, TierTable, derive_deductions, read_tier_tables
 from backtest.units import instant_ms, instant_text, number_text
 
 PERCENT_FROM = 10  # maintenance rate × largest leverage: at most about 1 as a fraction, 25 to 100 as percent

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from backtest.arrays import Float
 from backtest.report.html.tables import axis_words
 from backtest.report.labels import COIN, UNFUNDED, scenario_axes
 from backtest.report.number_format import percent_text, rate_text
@@ -20,9 +21,7 @@ from backtest.report.scenario_selection import horizons, matching, spread
 
 if TYPE_CHECKING:
     import pandas as pd
-    from numpy.typing import NDArray
 
-    Float = NDArray[np.float64]
 
 MOST_BYTES = 1_000_000
 FEWEST_HORIZONS = 13

@@ -21,7 +21,7 @@ from backtest.report.plots.policies import plot_policies
 from backtest.report.plots.portfolio_band import plot_band
 from backtest.report.plots.regimes import at_leverage, plot_regimes
 from backtest.report.plots.required_margin import plot_required
-from backtest.report.scenario_selection import Funding, Selection, curves_by_leverage, horizons, leverages, select
+from backtest.report.scenario_selection import Funding, ScenarioKeys, curves_by_leverage, horizons, leverages, select
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -54,7 +54,7 @@ def plot_leverage(
     *,
     horizon: str | Sequence[str] | None = None,
     ax: Axes | None = None,
-    **scenario: Unpack[Selection],
+    **scenario: Unpack[ScenarioKeys],
 ) -> Axes:
     """Survival against leverage: one curve per horizon, its interval as a band.
 
@@ -67,7 +67,7 @@ def plot_leverage(
     ax : Axes, optional
         Where to draw; a new Figure by default.
     **scenario
-        As `Selection`; the first of each axis by default.
+        As `ScenarioKeys`; the first of each axis by default.
 
     Returns
     -------
@@ -79,7 +79,7 @@ def plot_leverage(
     rows = rows[rows["horizon"].isin(list(shown))]
     curves = {text: rows[rows["horizon"] == text].sort_values("leverage") for text in shown}
     with style.styled():
-        ax = style.axes_of(ax)
+        ax = style.make_axes(ax)
         ends = []
         for (text, curve), colour in zip(curves.items(), style.colours(len(curves)), strict=True):
             style.draw_curve(ax, curve, "leverage", "survival", colour)
@@ -94,7 +94,7 @@ def plot_heatmap(
     table: pd.DataFrame,
     *,
     ax: Axes | None = None,
-    **scenario: Unpack[Selection],
+    **scenario: Unpack[ScenarioKeys],
 ) -> Axes:
     """Survival as colour over leverage and horizon, with lines at 99, 95, 90 and 50 %.
 
@@ -105,7 +105,7 @@ def plot_heatmap(
     ax : Axes, optional
         Where to draw; a new Figure by default.
     **scenario
-        As `Selection`; the first of each axis by default.
+        As `ScenarioKeys`; the first of each axis by default.
 
     Returns
     -------
@@ -117,7 +117,7 @@ def plot_heatmap(
     values = rows.pivot(index="horizon", columns="leverage", values="survival").reindex(index=list(shown), columns=grid)
     few = (rows["few_blocks"] & rows["survival"].notna()).groupby(rows["horizon"]).any()
     with style.styled():
-        ax = style.axes_of(ax)
+        ax = style.make_axes(ax)
         style.draw_cells(ax, grid, values.to_numpy(dtype=float))
         style.leverage_axis(ax, grid)
         ax.set_xlim(*style.edges(grid)[[0, -1]])
@@ -134,7 +134,7 @@ def plot_curves(
     leverage: float | Sequence[float] | None = None,
     horizon: str | None = None,
     ax: Axes | None = None,
-    **scenario: Unpack[Selection],
+    **scenario: Unpack[ScenarioKeys],
 ) -> Axes:
     """Survival over time, Kaplan–Meier over the run's horizons: one curve per leverage.
 
@@ -149,7 +149,7 @@ def plot_curves(
     ax : Axes, optional
         Where to draw; a new Figure by default.
     **scenario
-        As `Selection`; the first of each axis by default.
+        As `ScenarioKeys`; the first of each axis by default.
 
     Returns
     -------
@@ -164,7 +164,7 @@ def plot_curves(
     rows = rows[rows["horizon"].isin(list(shown))].assign(after_ms=rows["horizon"].map(shown))
     curves = curves_by_leverage(rows, leverage)
     with style.styled():
-        ax = style.axes_of(ax)
+        ax = style.make_axes(ax)
         ends = []
         for (text, curve), colour in zip(curves.items(), style.colours(len(curves)), strict=True):
             style.draw_curve(ax, curve, "after_ms", "survival_km", colour)
@@ -180,9 +180,9 @@ def plot_required_margin(
     *,
     horizon: str | Sequence[str] | None = None,
     ax: Axes | None = None,
-    **scenario: Unpack[Selection],
+    **scenario: Unpack[ScenarioKeys],
 ) -> Axes:
-    """Distribution of the required margin rate, the smallest initial margin rate that survives (semantics.md §3).
+    """Distribution of the required margin rate, the smallest initial margin rate that survives (docs/semantics.md §3).
 
     Parameters
     ----------
@@ -193,7 +193,7 @@ def plot_required_margin(
     ax : Axes, optional
         Where to draw; a new Figure by default.
     **scenario
-        As `Selection`; the first of each axis by default.
+        As `ScenarioKeys`; the first of each axis by default.
 
     Returns
     -------
@@ -205,7 +205,7 @@ def plot_required_margin(
     rows = rows[rows["horizon"].isin(list(shown))].assign(margin_rate=lambda frame: 1 / frame["leverage"])
     curves = {text: rows[rows["horizon"] == text].sort_values("margin_rate") for text in shown}
     with style.styled():
-        ax = style.axes_of(ax)
+        ax = style.make_axes(ax)
         ends = []
         for (text, curve), colour in zip(curves.items(), style.colours(len(curves)), strict=True):
             style.draw_curve(ax, curve, "margin_rate", "survival", colour)
@@ -222,7 +222,7 @@ def plot_required_margin(
 class Plots:
     """The pictures of one run: ``result.plot.heatmap(side="short")``.
 
-    The keywords ``**scenario`` are those of `Selection`: `symbol`, `side`, `maintenance`, `open_fee`, `funding`,
+    The keywords ``**scenario`` are those of `ScenarioKeys`: `symbol`, `side`, `maintenance`, `open_fee`, `funding`,
     `size`, `weight`, `policy`, `verdict`; the first of each axis by default.
 
     Parameters
@@ -244,12 +244,12 @@ class Plots:
         *,
         horizon: str | Sequence[str] | None = None,
         ax: Axes | None = None,
-        **scenario: Unpack[Selection],
+        **scenario: Unpack[ScenarioKeys],
     ) -> Axes:
         """Survival against leverage, one curve per horizon: see `plot_leverage`."""
         return plot_leverage(self.table, horizon=horizon, ax=ax, **scenario)
 
-    def heatmap(self, *, ax: Axes | None = None, **scenario: Unpack[Selection]) -> Axes:
+    def heatmap(self, *, ax: Axes | None = None, **scenario: Unpack[ScenarioKeys]) -> Axes:
         """Survival as colour over leverage and horizon: see `plot_heatmap`."""
         return plot_heatmap(self.table, ax=ax, **scenario)
 
@@ -259,7 +259,7 @@ class Plots:
         leverage: float | Sequence[float] | None = None,
         horizon: str | None = None,
         ax: Axes | None = None,
-        **scenario: Unpack[Selection],
+        **scenario: Unpack[ScenarioKeys],
     ) -> Axes:
         """Survival over time, one curve per leverage: see `plot_curves`."""
         return plot_curves(self.table, leverage=leverage, horizon=horizon, ax=ax, **scenario)
@@ -269,7 +269,7 @@ class Plots:
         *,
         horizon: str | Sequence[str] | None = None,
         ax: Axes | None = None,
-        **scenario: Unpack[Selection],
+        **scenario: Unpack[ScenarioKeys],
     ) -> Axes:
         """Distribution of the smallest initial margin rate that survives: see `plot_required_margin`."""
         return plot_required_margin(self.table, horizon=horizon, ax=ax, **scenario)
@@ -279,7 +279,7 @@ class Plots:
         *,
         horizon: str | Sequence[str] | None = None,
         ax: Axes | None = None,
-        **scenario: Unpack[Selection],
+        **scenario: Unpack[ScenarioKeys],
     ) -> Axes:
         """Survival of a portfolio between its two verdicts, against leverage: see `plot_band`."""
         return plot_band(self.table, horizon=horizon, ax=ax, **scenario)
@@ -290,7 +290,7 @@ class Plots:
         *,
         horizon: str | None = None,
         ax: Axes | None = None,
-        **scenario: Unpack[Selection],
+        **scenario: Unpack[ScenarioKeys],
     ) -> Axes:
         """Survival against leverage, one curve per value of an axis: see `plot_compared`."""
         return plot_compared(self.table, axis, horizon=horizon, ax=ax, **scenario)
@@ -302,7 +302,7 @@ class Plots:
         horizon: str | None = None,
         leverage: float | None = None,
         ax: Axes | None = None,
-        **scenario: Unpack[Selection],
+        **scenario: Unpack[ScenarioKeys],
     ) -> Axes:
         """Survival by regime, at one leverage or the usual ones: see `plot_regimes`; the longest horizon by default."""
         if self.by_regime is None:
@@ -315,7 +315,7 @@ class Plots:
         *,
         horizon: str | None = None,
         ax: Axes | None = None,
-        **scenario: Unpack[Selection],
+        **scenario: Unpack[ScenarioKeys],
     ) -> Axes:
         """Survival and mean return against leverage, one curve per policy: see `plot_policies`."""
         if self.outcomes is None:

@@ -40,7 +40,7 @@ def plot_calibration(frame: pd.DataFrame, bins: pd.DataFrame | None = None, *, a
         raise ConfigError("no leverage was held in any step: none met the target on its past, or had entries ahead")
     kept, failed, middle = style.OKABE_ITO[0], style.OKABE_ITO[4], style.OKABE_ITO[3]
     with style.styled():
-        ax = style.axes_of(ax)
+        ax = style.make_axes(ax)
         low, high = float(held["promised"].min()), float(held["promised"].max())
         margin = max(0.06 * (high - low), 0.002)
         least = float(min(held["realised"].min(), low))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from backtest.errors import ConfigError
 from backtest.report.plots import style
-from backtest.report.scenario_selection import Selection, horizons, leverages, matching, part_of, select, varying
+from backtest.report.scenario_selection import ScenarioKeys, horizons, leverages, matching, select, select_part, varying
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -26,7 +26,7 @@ def plot_compared(
     *,
     horizon: str | None = None,
     ax: Axes | None = None,
-    **scenario: Unpack[Selection],
+    **scenario: Unpack[ScenarioKeys],
 ) -> Axes:
     """Survival against leverage at one horizon: one curve per value of an axis, its interval as a band.
 
@@ -41,7 +41,7 @@ def plot_compared(
     ax : Axes, optional
         Where to draw; a new Figure by default.
     **scenario
-        As `Selection`, without `axis`; the first of each other axis by default.
+        As `ScenarioKeys`, without `axis`; the first of each other axis by default.
 
     Returns
     -------
@@ -62,9 +62,9 @@ def plot_compared(
     values = several[axis]
     columns = tuple(values[0][1])
     rows = matching(select(table, every=columns, **scenario), "horizon", text)
-    curves = {words: part_of(rows, part).sort_values("leverage") for words, part in values}
+    curves = {words: select_part(rows, part).sort_values("leverage") for words, part in values}
     with style.styled():
-        ax = style.axes_of(ax)
+        ax = style.make_axes(ax)
         palette, ends = style.colours(len(curves)), []
         if len(curves) <= len(UNLIKE):
             palette = [style.OKABE_ITO[k] for k in UNLIKE[: len(curves)]]

@@ -7,14 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from backtest.arrays import Float
 from backtest.data.quality.report import CAP
 from backtest.report.plots import style as drawing
 from backtest.units import instant_ms
 
 if TYPE_CHECKING:
-    import numpy as np
     from matplotlib.axes import Axes
-    from numpy.typing import NDArray
 
     from backtest.data.quality.coverage import Coverage, Timeline
     from backtest.data.quality.report import Report, Suspicion
@@ -71,7 +70,7 @@ def plot_coverage(report: Report, *, ax: Axes | None = None) -> Axes:
 class _Kind:
     label: str
     colour: str
-    share: Callable[[Timeline], NDArray[np.float64]]
+    share: Callable[[Timeline], Float]
 
 
 KINDS = (
@@ -99,7 +98,7 @@ def _draw_lanes(ax: Axes, row: int, line: Timeline, kinds: Sequence[_Kind]) -> N
             ax.imshow(colours, extent=(start, end, bottom, top), aspect="auto", interpolation="nearest", zorder=2)
 
 
-def _colours(share: NDArray[np.float64], colour: str) -> NDArray[np.float64]:
+def _colours(share: Float, colour: str) -> Float:
     """(1, n, 4) RGBA, as opaque as the share is large."""
     import numpy as np
     from matplotlib.colors import to_rgb

@@ -8,7 +8,7 @@ from backtest.errors import ConfigError
 from backtest.report.labels import scenario_axes, value_words
 from backtest.report.number_format import is_null, percent_text, times_text
 from backtest.report.plots import style
-from backtest.report.scenario_selection import Selection, matching, select
+from backtest.report.scenario_selection import ScenarioKeys, matching, select
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -26,7 +26,7 @@ def plot_days(
     *,
     worst: int = 5,
     ax: Axes | None = None,
-    **scenario: Unpack[Selection],
+    **scenario: Unpack[ScenarioKeys],
 ) -> Axes:
     """Liquidations per UTC day over time, the worst episodes labelled with their day, share and move.
 
@@ -41,7 +41,7 @@ def plot_days(
     ax : Axes, optional
         Where to draw; a new Figure by default.
     **scenario
-        As `Selection`; the first of each axis by default.
+        As `ScenarioKeys`; the first of each axis by default.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def plot_days(
             words = value_words(column, first[column])
             raise ConfigError(f"days hold no liquidations of {column} {words}, that of the episodes")
     with style.styled():
-        ax = style.axes_of(ax)
+        ax = style.make_axes(ax)
         ax.vlines(daily["day"], 0, daily["liquidations"], color=style.OKABE_ITO[4], lw=1.4)
         _limits(ax, days, daily, str(first["symbol"]))
         ax.yaxis.set_major_formatter("{x:,.0f}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from backtest.errors import ConfigError
 from backtest.report.plots import style
 from backtest.report.policy_labels import policy_words
-from backtest.report.scenario_selection import Selection, horizons, leverages, matching, select
+from backtest.report.scenario_selection import ScenarioKeys, horizons, leverages, matching, select
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -26,7 +26,7 @@ def plot_policies(
     *,
     horizon: str | None = None,
     ax: Axes | None = None,
-    **scenario: Unpack[Selection],
+    **scenario: Unpack[ScenarioKeys],
 ) -> Axes:
     """Survival and mean return on margin against leverage at one horizon, one curve per policy.
 
@@ -39,7 +39,7 @@ def plot_policies(
     axes : sequence of two Axes, optional
         Where to draw; those of a new Figure by default.
     **scenario
-        As `Selection`; the first of each axis by default, but every policy.
+        As `ScenarioKeys`; the first of each axis by default, but every policy.
 
     Returns
     -------

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from backtest.errors import ConfigError
 from backtest.report.plots import style
-from backtest.report.scenario_selection import Selection, horizons, leverages, matching, select
+from backtest.report.scenario_selection import ScenarioKeys, horizons, leverages, matching, select
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -23,7 +23,7 @@ def plot_band(
     *,
     horizon: str | Sequence[str] | None = None,
     ax: Axes | None = None,
-    **scenario: Unpack[Selection],
+    **scenario: Unpack[ScenarioKeys],
 ) -> Axes:
     """Survival of a portfolio against leverage: per horizon the area between its two verdicts, ``worst`` as the line.
 
@@ -39,7 +39,7 @@ def plot_band(
     ax : Axes, optional
         Where to draw; a new Figure by default.
     **scenario
-        As `Selection`, without `verdict`; the first of each axis by default.
+        As `ScenarioKeys`, without `verdict`; the first of each axis by default.
 
     Returns
     -------
@@ -62,7 +62,7 @@ def plot_band(
     shown, grid = horizons(rows, horizon), leverages(rows)
     curves = {text: matching(rows, "horizon", text).sort_values("leverage") for text in shown}
     with style.styled():
-        ax = style.axes_of(ax)
+        ax = style.make_axes(ax)
         ends = []
         for (text, curve), colour in zip(curves.items(), style.colours(len(curves)), strict=True):
             style.draw_curve(ax, curve, "leverage", "survival", colour, alpha=0.3)

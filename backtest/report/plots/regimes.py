@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from backtest.errors import ConfigError
 from backtest.report.number_format import is_null, times_text
 from backtest.report.plots import style
-from backtest.report.scenario_selection import Selection, select, usual_leverages
+from backtest.report.scenario_selection import ScenarioKeys, select, usual_leverages
 from backtest.units import number_text
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def at_leverage(frame: pd.DataFrame, leverage: float | None = None) -> pd.DataFr
     return kept
 
 
-def plot_regimes(frame: pd.DataFrame, *, ax: Axes | None = None, **scenario: Unpack[Selection]) -> Axes:
+def plot_regimes(frame: pd.DataFrame, *, ax: Axes | None = None, **scenario: Unpack[ScenarioKeys]) -> Axes:
     """Survival of every label of a regime with its interval, at one or several leverages.
 
     Parameters
@@ -48,7 +48,7 @@ def plot_regimes(frame: pd.DataFrame, *, ax: Axes | None = None, **scenario: Unp
     ax : Axes, optional
         Where to draw; a new Figure by default.
     **scenario
-        As `Selection`; the first of each axis by default.
+        As `ScenarioKeys`; the first of each axis by default.
 
     Raises
     ------

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from backtest.errors import ConfigError
 from backtest.report.plots import style
-from backtest.report.scenario_selection import Selection, horizons, matching, select
+from backtest.report.scenario_selection import ScenarioKeys, horizons, matching, select
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -21,7 +21,7 @@ def plot_required(
     *,
     horizon: str | Sequence[str] | None = None,
     ax: Axes | None = None,
-    **scenario: Unpack[Selection],
+    **scenario: Unpack[ScenarioKeys],
 ) -> Axes:
     """Share of the entries that live against leverage: a step curve per horizon, rejected entries counted as lost.
 
@@ -35,7 +35,7 @@ def plot_required(
     ax : Axes, optional
         Where to draw; a new Figure by default.
     **scenario
-        As `Selection`; the first of each axis by default.
+        As `ScenarioKeys`; the first of each axis by default.
 
     Returns
     -------
@@ -57,7 +57,7 @@ def plot_required(
         raise ConfigError("frame must hold a leverage above which entries are lost; every one is null or unbounded")
     low, high = float(rows["leverage"].min()), float(rows["leverage"].max())
     with style.styled():
-        ax = style.axes_of(ax)
+        ax = style.make_axes(ax)
         ends = []
         for text, colour in zip(shown, style.colours(len(shown)), strict=True):
             curve = matching(rows, "horizon", text).sort_values("leverage")

@@ -9,14 +9,13 @@ from io import BytesIO
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 
+from backtest.arrays import Float
 from backtest.report.labels import scenario_words
 from backtest.report.number_format import times_text
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
     from matplotlib.axes import Axes
-    from numpy.typing import NDArray
 
 INK = "#757575"  # contrast 4.6 on white, 3.9 on near-black
 STYLE: dict[str, Any] = {
@@ -53,7 +52,7 @@ def styled() -> AbstractContextManager[None]:
     return matplotlib.rc_context(settings)
 
 
-def axes_of(ax: Axes | None) -> Axes:
+def make_axes(ax: Axes | None) -> Axes:
     """The user's Axes, or those of a new Figure that pyplot does not know of."""
     return new_axes(1, (7, 4.5))[0] if ax is None else ax
 
@@ -69,12 +68,12 @@ def new_axes(count: int, size: tuple[float, float]) -> list[Axes]:
         """Axes that a notebook shows as a picture when they are the value of a cell."""
 
         def _repr_png_(self) -> bytes:
-            return png_of(self)
+            return encode_png(self)
 
     return [figure.add_subplot(count, 1, row + 1, axes_class=Shown) for row in range(count)]
 
 
-def png_of(ax: Axes) -> bytes:
+def encode_png(ax: Axes) -> bytes:
     """The Figure of an Axes as a PNG on a white ground, which reads on light and dark pages."""
     out = BytesIO()
     figure = ax.get_figure(root=True)
@@ -83,7 +82,7 @@ def png_of(ax: Axes) -> bytes:
     return out.getvalue()
 
 
-def floats(rows: pd.DataFrame, column: str, first: float | None = None) -> NDArray[np.float64]:
+def floats(rows: pd.DataFrame, column: str, first: float | None = None) -> Float:
     """A column as float64, with a value put before it where one is given."""
     import numpy as np
 
@@ -247,18 +246,18 @@ def time_axis(ax: Axes, shown: dict[str, int]) -> None:
     ax.set_xlim(-0.03 * min(shown.values()), 1.05 * max(shown.values()))
 
 
-def edges(values: Sequence[float]) -> NDArray[np.float64]:
+def edges(values: Sequence[float]) -> Float:
     """Cell borders halfway between leverages, as ratios: (n + 1,)."""
     import numpy as np
 
     logs = np.log(np.asarray(values, dtype=float))
     if len(logs) == 1:
-        return cast("NDArray[np.float64]", np.exp(logs[0] + np.array([-0.2, 0.2])))
+        return cast("Float", np.exp(logs[0] + np.array([-0.2, 0.2])))
     middle = (logs[1:] + logs[:-1]) / 2
-    return cast("NDArray[np.float64]", np.exp(np.r_[2 * logs[0] - middle[0], middle, 2 * logs[-1] - middle[-1]]))
+    return cast("Float", np.exp(np.r_[2 * logs[0] - middle[0], middle, 2 * logs[-1] - middle[-1]]))
 
 
-def draw_cells(ax: Axes, values: Sequence[float], survival: NDArray[np.float64]) -> None:
+def draw_cells(ax: Axes, values: Sequence[float], survival: Float) -> None:
     """Survival (horizon, leverage) as coloured cells with contour lines and a colour bar; hatched where it is null."""
     import numpy as np
 
@@ -274,7 +273,7 @@ def draw_cells(ax: Axes, values: Sequence[float], survival: NDArray[np.float64])
     draw_steps(ax, edges(values), survival)
 
 
-def draw_steps(ax: Axes, borders: NDArray[np.float64], survival: NDArray[np.float64]) -> None:
+def draw_steps(ax: Axes, borders: Float, survival: Float) -> None:
     """For each of `LEVELS` a line that stands, in every row, where the leverages that all reach it end."""
     import numpy as np
     from matplotlib import colormaps

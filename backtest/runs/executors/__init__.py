@@ -33,7 +33,7 @@ class Executor(Protocol):
         """Results in the order of the items, a bounded number of them under way."""
 
 
-def executor_of(workers: int | str | None = None, scheduler: str | None = None) -> AbstractContextManager[Executor]:
+def make_executor(workers: int | str | None = None, scheduler: str | None = None) -> AbstractContextManager[Executor]:
     """The executor that is asked for; entering it starts or joins its workers, leaving it lets them go.
 
     Parameters
@@ -52,11 +52,11 @@ def executor_of(workers: int | str | None = None, scheduler: str | None = None) 
 
     Examples
     --------
-    >>> with executor_of(2) as executor:
+    >>> with make_executor(2) as executor:
     ...     list(executor.map(abs, [-3, 2, -1]))
     [3, 2, 1]
     """
-    if is_elsewhere(workers, scheduler):
+    if is_remote(workers, scheduler):
         if find_spec("distributed") is None:
             raise ConfigError("dask.distributed is not installed; pip install 'liquidation-backtest[dask]'")
         from backtest.runs.executors.dask_cluster import local_cluster, scheduler_at
@@ -77,11 +77,11 @@ def executor_of(workers: int | str | None = None, scheduler: str | None = None) 
     return threads(count)
 
 
-def threads_of(workers: int | str | None) -> int:
+def worker_count(workers: int | str | None) -> int:
     """Threads, or processes of this machine, that are asked for."""
     return int(str(workers).removeprefix("dask:")) if workers is not None else os.cpu_count() or 1
 
 
-def is_elsewhere(workers: int | str | None, scheduler: str | None) -> bool:
+def is_remote(workers: int | str | None, scheduler: str | None) -> bool:
     """Whether other processes do the work: they read the histories themselves."""
     return scheduler is not None or isinstance(workers, str)

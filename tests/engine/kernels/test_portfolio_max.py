@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backtest.engine.kernels.portfolio_max import FAN, GROUP, Field, field_of, padded, search_windows
+from backtest.engine.kernels.portfolio_max import FAN, GROUP, Field, build_field, padded, search_windows
 from backtest.engine.kernels.window_max import LOWEST
 
 
@@ -43,7 +43,7 @@ def made_field(
     value = np.full((sum(lines), padded(n)), LOWEST)
     value[:, :n] = walk
     added = rng.normal(0, 3, value.shape) if moving else np.zeros((sum(lines), 0))
-    return field_of(first.astype(np.int64), value, rng.normal(0, 2, sum(lines)), added, n), walk
+    return build_field(first.astype(np.int64), value, rng.normal(0, 2, sum(lines)), added, n), walk
 
 
 def assert_largest(field: Field, bars: np.ndarray, weight: np.ndarray, horizons: list[int]) -> None:
@@ -79,7 +79,7 @@ def test_prices_of_any_size_and_missing_ones_do_not_hide_the_others(level) -> No
     field, _ = made_field(rng, 3_000, [1, 1, 1], steps=False, holes=0.3, moving=False)
     with np.errstate(over="ignore"):
         value = np.where(field.value == LOWEST, LOWEST, field.value * level)
-    scaled = field_of(field.first, value, np.zeros(3), field.moving, field.n_bars)
+    scaled = build_field(field.first, value, np.zeros(3), field.moving, field.n_bars)
     bars = np.arange(0, 2_999, 31)
     assert_largest(scaled, bars, rng.uniform(0.5, 1, (bars.size, 3)) / level, [10, 500, 2_000])
 
@@ -98,7 +98,7 @@ def test_a_constant_series_is_found_at_once_and_padding_is_never_the_largest() -
     n = 5 * FAN + 3
     value = np.full((2, padded(n)), LOWEST)
     value[:, :n] = -7.0
-    field = field_of(np.array([0, 1, 2]), value, np.zeros(2), np.zeros((2, 0)), n)
+    field = build_field(np.array([0, 1, 2]), value, np.zeros(2), np.zeros((2, 0)), n)
     out = np.empty((n, 2))
     search_windows(field, np.arange(n), np.ones((n, 2)), np.array([1, 1_000]), out)
     assert (out[:-1] == -14.0).all()

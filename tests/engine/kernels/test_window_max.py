@@ -7,31 +7,31 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backtest.engine.adverse_series import Series, nested_windows
+from backtest.engine.adverse_series import ChunkSeries, nested_windows
 from backtest.engine.count_by_threshold import fill_line
 from backtest.engine.kernels import first_passage, window_max
-from backtest.engine.kernels.window_max import LOWEST, TILE, Entries, Runs
-from backtest.engine.thresholds import Lines
+from backtest.engine.kernels.window_max import LOWEST, TILE, EntryArrays, Runs
+from backtest.engine.thresholds import TierLines
 
 HORIZONS = [1, 2, 7, 63, 255, 256, 257, 300, 511, 512, 513, 1000, 1024, 1500]
 
 
-def series_of(seed: int, n: int, missing: float) -> Series:
+def series_of(seed: int, n: int, missing: float) -> ChunkSeries:
     rng = np.random.default_rng(seed)
     price = np.round(100 + np.cumsum(rng.normal(0, 0.1, n)), 1)
     price[rng.random(n) < missing] = np.nan
     paid = np.cumsum(rng.normal(0, 0.001, n))
     bar = np.arange(n)
     worth = np.abs(rng.normal(100, 5, n))
-    return Series(0, n, price, paid, Entries(bar, -paid, 1 / worth), worth, np.ones(n), bar + n, None, False)
+    return ChunkSeries(0, n, price, paid, EntryArrays(bar, -paid, 1 / worth), worth, np.ones(n), bar + n, None, False)
 
 
-def naive_adverse(series: Series, rate: float, side: float) -> np.ndarray:
+def naive_adverse(series: ChunkSeries, rate: float, side: float) -> np.ndarray:
     values = rate * series.adverse_price + side * series.paid
     return np.where(np.isnan(values), LOWEST, values)
 
 
-def naive_required(series: Series, lines: Lines, bar: np.ndarray, horizon: int, side: float) -> np.ndarray:
+def naive_required(series: ChunkSeries, lines: TierLines, bar: np.ndarray, horizon: int, side: float) -> np.ndarray:
     """max_k weight_k·(max Z_k − offset)·scale + shift_k, with every window written out."""
     out = np.full(bar.size, -np.inf)
     for k, (rate, weight, shift) in enumerate(zip(lines.rate, lines.weight, lines.shift, strict=True)):
@@ -54,11 +54,11 @@ def test_counts_equal_windows_written_out(stride, n_lines) -> None:
     # The second line is in force from bar 700 to 2,600 only, as the table of a dated history.
     first = tuple(700 if k == 1 else 0 for k in range(n_lines))
     stop = tuple(2_600 if k == 1 else 4_000 for k in range(n_lines))
-    lines = Lines(rates, weights, shifts, first, stop)
+    lines = TierLines(rates, weights, shifts, first, stop)
     bar = np.arange(0, 4_000, stride)
-    entries = Entries(bar, series.entries.offset[bar], series.entries.scale[bar])
+    entries = EntryArrays(bar, series.entries.offset[bar], series.entries.scale[bar])
     thresholds = np.unique(np.concatenate([1 / np.arange(1.0, 126.0), 1 / np.arange(1.0, 126.0) - 0.0005]))
-    levels = window_max.levels_of(thresholds)
+    levels = window_max.build_levels(thresholds)
     adverse = np.empty((n_lines, 4_000))
     for k in range(n_lines):
         fill_line(lines, k, series, -1.0, adverse[k])
@@ -91,7 +91,7 @@ def test_every_value_lands_in_its_bin(thresholds, data) -> None:
     n = data.draw(st.integers(1, TILE))
     x[:n] = data.draw(st.lists(near, min_size=n, max_size=n))
     counts = np.zeros((1, level.size + 1), np.int64)
-    window_max.count_tile(x, x.view(np.int64), np.empty(TILE, np.int64), n, window_max.levels_of(level), counts, 0)
+    window_max.count_tile(x, x.view(np.int64), np.empty(TILE, np.int64), n, window_max.build_levels(level), counts, 0)
     want = np.bincount(np.searchsorted(level, x[:n], side="right"), minlength=level.size + 1)
     assert counts[0].tolist() == want.tolist()
 
@@ -101,14 +101,14 @@ def test_first_crossings_equal_a_scan(stride) -> None:
     series = series_of(stride, 1_200, missing=0.05)
     adverse = naive_adverse(series, 0.99, 1.0)
     bar = np.arange(0, 1_199, stride)
-    entries = Entries(bar, series.entries.offset[bar], series.entries.scale[bar])
+    entries = EntryArrays(bar, series.entries.offset[bar], series.entries.scale[bar])
     threshold = np.sort(1 / np.arange(1.0, 60.0)) + 0.9
     limit = 300
     found = np.zeros((2, bar.size, threshold.size), np.int32)
     column = np.arange(threshold.size)
     first_passage.crossings_by_stack(adverse, entries, 1.0, 0.0, threshold, column, limit, found[0])
     first_passage.crossings_by_tree(
-        first_passage.tree_of(adverse), entries, 1.0, 0.0, threshold, column, limit, found[1]
+        first_passage.build_tree(adverse), entries, 1.0, 0.0, threshold, column, limit, found[1]
     )
     want = np.zeros_like(found[0])
     for j, b in enumerate(bar):
@@ -129,14 +129,14 @@ def test_largest_in_a_tree_is_the_largest_of_the_range(n, seed) -> None:
     start = rng.integers(0, n + 1, 50)
     stop = np.minimum(start + rng.integers(0, n + 1, 50), n)
     found = np.empty(50)
-    first_passage.largest_in_tree(first_passage.tree_of(values), start, stop, found)
+    first_passage.largest_in_tree(first_passage.build_tree(values), start, stop, found)
     assert found.tolist() == [values[a:b].max(initial=LOWEST) for a, b in zip(start, stop, strict=True)]
 
 
 def test_tree_of_one_bar_and_of_whole_levels() -> None:
     for n in (1, 15, 16, 17, 256, 257):
         values = np.arange(float(n))
-        tree = first_passage.tree_of(values)
+        tree = first_passage.build_tree(values)
         for start in (0, n // 2, n - 1):
             assert first_passage.first_in_tree(tree, start, n, 0.0, 1.0, 1.0, 0.0, n - 1.0) == n - 1
             assert first_passage.first_in_tree(tree, start, n, 0.0, 1.0, 1.0, 0.0, float(n)) == n
