@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from typing import Literal
+from typing import get_args
 
 import numpy as np
 
 from backtest.errors import ConfigError, RuleError, did_you_mean
 from backtest.margin.packaged_tiers import packaged_rules, packaged_tables
 from backtest.margin.position import ALLOWED, Position, check_choice
-from backtest.margin.rules import CONTRACTS, Contract, Rule, rule
+from backtest.margin.rules import AnyContract, Rule, rule
 from backtest.margin.spot import ALLOWED_IN_SPOT, SpotPosition
 from backtest.margin.tiers import CAP_SLACK, TierTable
 from backtest.units import number_text
@@ -20,7 +20,6 @@ from backtest.units import number_text
 SPOT_KEYS = tuple(field.name for field in fields(SpotPosition))
 SPOT_ONLY = tuple(key for key in ALLOWED_IN_SPOT if key not in ALLOWED)
 KEYS = ("rules", *(field.name for field in fields(Position)), "symbol", *SPOT_ONLY)
-ANY_CONTRACT: tuple[Contract | Literal["spot"], ...] = (*CONTRACTS, "spot")
 UNREAD = {
     "slope": "its maintenance rate does not slope with size",
     "taker_fee": "it adds no fee to close to the margin; a fee inside the maintenance margin is close_reserve",
@@ -60,7 +59,7 @@ def read_position(document: Mapping[str, object]) -> Position | SpotPosition:
     _require(given, "side", "entry_price", "quantity")
     numbers = {key: _number(key, given[key]) for key in (*ALLOWED, *SPOT_ONLY) if key in given}
     named = _named_rule(given, numbers)
-    contract = named.contract if named else check_choice("contract", given["contract"], ANY_CONTRACT)
+    contract = named.contract if named else check_choice("contract", given["contract"], get_args(AnyContract))
     if contract == "spot":
         return _spot_position(given, numbers)
     _refuse_unread(given, named)

@@ -13,6 +13,7 @@ from typing import Literal, get_args
 from backtest.errors import RuleError, did_you_mean
 
 Contract = Literal["linear", "inverse"]
+AnyContract = Literal[Contract, "spot"]
 Basis = Literal["mark", "entry"]
 FeeToClose = Literal["none", "maintenance", "posted"]
 CONTRACTS: tuple[Contract, ...] = get_args(Contract)

@@ -170,7 +170,7 @@ def _refuse_unopenable(config: Config, sources: Sequence[HistorySource]) -> None
         return  # the leverage is then each entry's own
     asked = config.sweep.leverage
     for rule in resolve_maintenance(config):
-        tables = [dated.table for source in sources for dated in rule.of_symbol(source.symbol).tables]
+        tables = [dated.table for source in sources for dated in rule.for_symbol(source.symbol).tables]
         limits = [float(table.max_leverage.max()) for table in tables]
         if rule.initial_rate:  # rates that slope with size have no tiers: a size of 0 may have most
             limits = [1 / rule.initial_rate]
