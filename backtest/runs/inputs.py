@@ -1,4 +1,4 @@
-"""From a configuration to the work of each symbol: which histories, which cut of them, which entries."""
+"""The histories of a run: which symbols there are, how each is read, and which are refused before any work."""
 
 from __future__ import annotations
 
@@ -14,14 +14,10 @@ import numpy as np
 from backtest.config.models import (
     Config,
     Data,
-    Entries,
-    Margin,
     RuleTiers,
-    Statistics,
-    Sweep,
-    load_config,
 )
 from backtest.config.portfolio_scenarios import PortfolioScenario
+from backtest.config.resolve import Histories, has_own_leverage
 from backtest.config.scenarios import Scenario, expand_scenarios, resolve_maintenance, scenarios_at
 from backtest.config.trades_file import read_trades
 from backtest.data.dataset import list_series, read_history
@@ -65,47 +61,7 @@ class HistorySource:
             return 1.0
 
 
-def resolve_config(
-    source: str | Path | PriceHistory | Sequence[PriceHistory],
-    sweep: Sweep | None = None,
-    data: Data | None = None,
-    entries: Entries | None = None,
-    margin: Margin | None = None,
-    statistics: Statistics | None = None,
-) -> Config:
-    """The configuration of a TOML file, or of a history or dataset with the tables given."""
-    parts = {"data": data, "entries": entries, "margin": margin, "statistics": statistics}
-    if isinstance(source, str | Path) and Path(source).suffix == ".toml":
-        given = [name for name, part in {"sweep": sweep, **parts}.items() if part is not None]
-        if given:
-            raise ConfigError(f"{source} is a whole configuration; put {given[0]} into the file")
-        return with_trades(load_config(source))
-    if sweep is None:
-        raise ConfigError("sweep must be given with a history: backtest.Sweep(leverage=…, horizon=…, maintenance=…)")
-    if isinstance(source, str | Path):
-        parts["data"] = (data or Data()).model_copy(update={"path": str(source)})
-    return with_trades(Config(sweep=sweep, **{k: v for k, v in parts.items() if v is not None}))
-
-
-def has_own_leverage(config: Config) -> bool:
-    """Whether the entries are trades with leverages of their own."""
-    return config.entries.file is not None and read_trades(config.entries.file).leverage is not None
-
-
-def with_trades(config: Config) -> Config:
-    """Sides and leverages of a file of trades take the place of those axes; having both is refused."""
-    if config.entries.file is None:
-        return config
-    file = read_trades(config.entries.file)
-    for key, own in (("side", file.sign), ("leverage", file.leverage)):
-        if own is not None and key in config.sweep.model_fields_set:
-            raise ConfigError(f"sweep.{key}: the trades of {file.path} have a column {key} of their own; leave one out")
-    if file.leverage is None:
-        return config
-    return config.model_copy(update={"sweep": config.sweep.model_copy(update={"leverage": (1.0,)})})
-
-
-def checked_sources(given: str | Path | PriceHistory | Sequence[PriceHistory], config: Config) -> list[HistorySource]:
+def checked_sources(given: Histories, config: Config) -> list[HistorySource]:
     """The symbols of a run, in order; each history on disk is read when its turn comes.
 
     Raises
@@ -122,7 +78,7 @@ def checked_sources(given: str | Path | PriceHistory | Sequence[PriceHistory], c
     return sources
 
 
-def list_sources(given: str | Path | PriceHistory | Sequence[PriceHistory], config: Config) -> list[HistorySource]:
+def list_sources(given: Histories, config: Config) -> list[HistorySource]:
     """The symbols of a run, in order, whether or not their histories will do."""
     sources = _found(given, config)
     return sources if config.sweep.portfolio else _entered(config, sources)
@@ -189,7 +145,7 @@ def _asks_of_histories(config: Config) -> bool:
     return any(x is not None for x in asked) or tiers or bool(sweep.weight or sweep.policy or _moved(sweep.funding))
 
 
-def _found(given: str | Path | PriceHistory | Sequence[PriceHistory], config: Config) -> list[HistorySource]:
+def _found(given: Histories, config: Config) -> list[HistorySource]:
     data = config.data
     if not isinstance(given, str | Path):
         return _histories(given, data)

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from backtest.config.models import Config, Data, Entries, Margin, Statistics, Sweep
 from backtest.config.portfolio_scenarios import PortfolioScenario
+from backtest.config.resolve import has_own_leverage, resolve_config
 from backtest.config.scenarios import Scenario, horizon_bars
 from backtest.data.history import PriceHistory
 from backtest.errors import ConfigError, DataError
@@ -24,7 +25,7 @@ from backtest.logs import tell
 from backtest.progress import run_progress
 from backtest.runs.checkpoint import FIT, RATES, JobFiles, Journal, Stamps
 from backtest.runs.executors import Executor, is_remote, make_executor, worker_count
-from backtest.runs.inputs import HistorySource, has_own_leverage, list_sources, refuse_unfit, resolve_config
+from backtest.runs.inputs import HistorySource, list_sources, refuse_unfit
 from backtest.runs.memory import TABLE_S_PER_ROW, Budget, make_budget, memory_allowed
 from backtest.runs.plan import differences, make_plan
 from backtest.runs.result import Result, load
