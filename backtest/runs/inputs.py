@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -148,48 +148,56 @@ def _asks_of_histories(config: Config) -> bool:
 def _found(given: Histories, config: Config) -> list[HistorySource]:
     data = config.data
     if not isinstance(given, str | Path):
-        return _histories(given, data)
+        return _in_memory(given, data)
     if data.path is None:
         raise ConfigError("data.path must name a dataset or a Parquet file")
-    path = data.path
-    if to_place(path).is_file():
-        return [_plain_file(path, data)]
-    found = series_files(existing(path))
+    if to_place(data.path).is_file():
+        return [_plain_file(data.path, data)]
+    found = series_files(existing(data.path))
+    interval = _only_interval(found, data)
+    present = sorted(name.symbol for name in found if name.interval == interval)
+    chosen = _chosen(present, data, f"not in {data.path} at {interval}; there are")
+    return [_in_dataset(data, SeriesName(interval, symbol), found) for symbol in chosen]
+
+
+def _only_interval(found: Mapping[SeriesName, object], data: Data) -> str:
+    """The interval of a dataset that is asked for, or the only one it has."""
     wanted = duration_ms(data.interval) if data.interval else None
-    intervals = sorted({s.interval for s in found if wanted in (None, duration_ms(s.interval))}, key=duration_ms)
+    there = sorted({name.interval for name in found}, key=duration_ms)
+    intervals = [interval for interval in there if wanted in (None, duration_ms(interval))]
     if len(intervals) != 1:
-        names = ", ".join(sorted({s.interval for s in found}, key=duration_ms))
         got = f"; got {data.interval!r}" if data.interval else ""
-        raise ConfigError(f"data.interval must name one of the intervals of {path}: {names}{got}")
-    interval = intervals[0]
-    present = sorted(s.symbol for s in found if s.interval == interval)
+        raise ConfigError(f"data.interval must name one of the intervals of {data.path}: {', '.join(there)}{got}")
+    return intervals[0]
+
+
+def _chosen(present: Sequence[str], data: Data, otherwise: str) -> Sequence[str]:
+    """The symbols that are asked for; by default all that are present."""
     for symbol in data.symbols or ():
         if symbol not in present:
-            raise ConfigError(
-                f"data.symbols: {symbol!r} is not in {path} at {interval}; there are {', '.join(present)}"
-            )
+            raise ConfigError(f"data.symbols: {symbol!r} is {otherwise} {', '.join(present)}")
+    return data.symbols or present
 
-    def source(symbol: str) -> HistorySource:
-        files = tuple(found[SeriesName(interval, symbol)])
 
-        def there(read: Callable[..., T], *asked: str | None) -> T:
-            try:
-                return read(path, symbol, interval, *asked)
-            except ConfigError:
-                for file in files:
-                    if not file.exists():
-                        raise DataError(f"{file}: is there no more, as it was at the beginning; put it back") from None
-                raise
+def _in_dataset(data: Data, name: SeriesName, found: Mapping[SeriesName, Sequence[Place]]) -> HistorySource:
+    path, files = str(data.path), tuple(found[name])
 
-        return HistorySource(
-            symbol,
-            duration_ms(interval),
-            lambda: there(read_history, data.start, data.end),
-            files,
-            lambda: unchanged(lambda: there(open_series)),
-        )
+    def there(read: Callable[..., T], *asked: str | None) -> T:
+        try:
+            return read(path, name.symbol, name.interval, *asked)
+        except ConfigError:
+            for file in files:
+                if not file.exists():
+                    raise DataError(f"{file}: was there when the run began and is gone; put it back") from None
+            raise
 
-    return [source(symbol) for symbol in data.symbols or present]
+    return HistorySource(
+        name.symbol,
+        duration_ms(name.interval),
+        lambda: there(read_history, data.start, data.end),
+        files,
+        lambda: unchanged(lambda: there(open_series)),
+    )
 
 
 def _plain_file(path: str, data: Data) -> HistorySource:
@@ -206,23 +214,21 @@ def _plain_file(path: str, data: Data) -> HistorySource:
     return HistorySource(symbol, duration_ms(interval), read, (to_place(path),), opened)
 
 
-def _histories(given: PriceHistory | Sequence[PriceHistory], data: Data) -> list[HistorySource]:
-    """Histories in memory as sources."""
+def _in_memory(given: PriceHistory | Sequence[PriceHistory], data: Data) -> list[HistorySource]:
     histories = [given] if isinstance(given, PriceHistory) else list(given)
-    if len({h.interval_ms for h in histories}) != 1 or len({h.symbol for h in histories}) != len(histories):
+    named = {history.symbol: history for history in histories}
+    if len({history.interval_ms for history in histories}) != 1 or len(named) != len(histories):
         raise ConfigError("histories of one run must have one interval and different symbols")
-    for symbol in data.symbols or ():
-        if symbol not in {h.symbol for h in histories}:
-            raise ConfigError(f"data.symbols: {symbol!r} is none of {', '.join(h.symbol for h in histories)}")
-
-    def holder(history: PriceHistory) -> Callable[[], PriceHistory]:
-        return lambda: history
-
+    chosen = set(_chosen(list(named), data, "none of"))
     return [
-        HistorySource(h.symbol, h.interval_ms, holder(h))
-        for h in histories
-        if data.symbols is None or h.symbol in data.symbols
+        HistorySource(symbol, history.interval_ms, partial(_same, history))
+        for symbol, history in named.items()
+        if symbol in chosen
     ]
+
+
+def _same(history: PriceHistory) -> PriceHistory:
+    return history
 
 
 def read_grid(config: Config, source: HistorySource, scenarios: Sequence[Scenario]) -> Grid:
@@ -256,7 +262,7 @@ def read_portfolio_grids(
     """
     there = {source.symbol: source for source in sources}
     data, grids = config.data, {}
-    start, end = (instant_ms(at) if at else None for at in (data.start, data.end))
+    start, end = open_time_range(data)
     for symbol in dict.fromkeys(symbol for s in scenarios for symbol in s.portfolio.symbols):
         if symbol not in there:
             raise ConfigError(f"sweep.portfolio: there is no {symbol!r}; there are {', '.join(there)}")

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from backtest.data.object_store import claimed
 from backtest.data.transaction import locked
 from backtest.errors import ConfigError
-from backtest.filesystem import Place, Remote, sync, writing
+from backtest.filesystem import Place, Remote, sync, to_place, writing
 from backtest.logs import LOG, tell
 from backtest.runs.checkpoint import RUN, Journal, begun
 
@@ -33,11 +34,35 @@ class Destination:
         The directory on this machine: `there`, or a temporary one.
     lasting : bool
         Whether the run outlasts this process.
+    keep : TemporaryDirectory, optional
+        Holds `target`, as long as the result lives.
     """
 
     there: Place
     target: Path
     lasting: bool = True
+    keep: TemporaryDirectory[str] | None = None
+
+    @classmethod
+    def at(cls, out: str | Path | None) -> Destination:
+        """A directory of this machine, a folder of an object store, or a temporary directory where none is named."""
+        place = None if out is None else to_place(out)
+        if isinstance(place, Path):
+            target = place if place.name else place.absolute()  # "." has no neighbours
+            return cls(target, target)
+        keep = TemporaryDirectory(prefix="backtest-")
+        target = Path(keep.name) / "run"
+        return cls(place or target, target, place is not None, keep)
+
+    @property
+    def remote(self) -> Remote | None:
+        """Where it is to lie, in an object store."""
+        return self.there if isinstance(self.there, Remote) else None
+
+    @property
+    def finished(self) -> bool:
+        """Whether a run lies there, and no parts of another one beside it."""
+        return self.there.exists() and not self.kept
 
     @property
     def partial(self) -> Path:

@@ -1,6 +1,6 @@
-"""A run as one stream of tasks: parts are read ahead of them, tables added up, groups of scenarios come out whole.
+"""All jobs of a run as one stream of tasks: parts are read ahead, tables are added up, groups come out whole.
 
-The workers never wait for a symbol to end: while the tables of one are written, the tasks of the next are under way.
+Workers never wait for a symbol to end: while the tables of one are written, they count the next.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Self, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from backtest.engine.regime_labels import RegimeLabels
 from backtest.progress import Progress
 from backtest.runs.executors import Executor
 from backtest.runs.tasks import Job, JobPart, Task
-from backtest.runs.worker_task import Counting, describe_data
+from backtest.runs.worker_task import TaskCounter, describe_data
 from backtest.stats.survival_table import SurvivalTable, Tables
 
 T = TypeVar("T")
@@ -106,6 +106,36 @@ class CountedGroup:
     cpu_seconds: float
 
 
+class Sent(NamedTuple):
+    """What a task that was sent belongs to; `group` None: no further task of the part."""
+
+    load: LoadedPart
+    group: int | None
+    chunk: slice
+
+
+class Clock:
+    """Seconds that passed while tasks of each group came in: on the clock, and of this process."""
+
+    def __init__(self) -> None:
+        self._spent: dict[int, tuple[float, float]] = {}
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def add(self, group: int) -> None:
+        """Give a group the time since the last call."""
+        wall, cpu = self._spent.get(group, (0.0, 0.0))
+        self._spent[group] = wall + time.perf_counter() - self._wall, cpu + time.process_time() - self._cpu
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def started(self) -> list[int]:
+        """Groups that were given time and not taken."""
+        return list(self._spent)
+
+    def taken(self, group: int) -> tuple[float, float]:
+        """The time of a group, which is whole."""
+        return self._spent.pop(group)
+
+
 class Sums:
     """Tables that are being added up, in memory that is used again."""
 
@@ -151,112 +181,103 @@ class Sums:
         return values
 
 
-def groups_counted(
-    jobs: Sequence[tuple[str, Callable[[], Job]]],
-    executor: Executor,
-    count: Counting,
-    left: Callable[[ActiveJob], Sequence[int]],
-    table_bytes: int,
-    progress: Progress,
-    *,
-    elsewhere: bool = False,
-) -> Iterator[CountedGroup | ActiveJob]:
-    """Count jobs: their groups as they become whole, and each job when all of it has been.
+@dataclass(frozen=True)
+class Scheduler:
+    """Counts jobs in one stream of tasks.
 
-    Parameters
+    Attributes
     ----------
-    jobs : sequence of (name, how it is begun)
-    count : Counting
+    executor : Executor
+    count : TaskCounter
     left : callable
-        Which groups of a job are to be counted; where it has one part, that has been seen.
+        Which groups of a job are to be counted. A job of one part has been read when it is called.
     table_bytes : int
         Of tables of a job that are added up at once, where its parts are read one after the other.
-    elsewhere : bool
-        Whether other processes count, which must have read the same.
+    progress : Progress
+    remote : bool
+        Whether other processes count, which must have read the same data.
     """
-    sent: deque[tuple[LoadedPart, int | None, slice]] = deque()
-    sums = Sums()
 
-    failed: list[Exception] = []
+    executor: Executor
+    count: TaskCounter
+    left: Callable[[ActiveJob], Sequence[int]]
+    table_bytes: int
+    progress: Progress
+    remote: bool = False
 
-    def tasks() -> Generator[Task, None, None]:
-        loads = _loads(jobs, executor, count, left, table_bytes, progress)
-        with closing(one_ahead(loads)) as ready:
-            while load := _next(ready, failed):
-                name, chunks = load.running.job.symbol, load.part.work.chunks()
-                count.parts[name, load.number] = load.part
-                seen = describe_data(load.part) if elsewhere else {}
+    def counted(self, jobs: Sequence[tuple[str, Callable[[], Job]]]) -> Iterator[CountedGroup | ActiveJob]:
+        """Each group of scenarios when its table is whole, and each job when all its groups are.
+
+        Where a part cannot be read, the tasks before it complete and their groups are yielded before the error is
+        raised.
+        """
+        sent: deque[Sent] = deque()
+        failed: list[Exception] = []
+        sums, clock = Sums(), Clock()
+        with closing(self._tasks(jobs, sent, failed)) as tasks:
+            for tables in self.executor.map(self.count, tasks):
+                load, group, chunk = sent.popleft()
+                job = load.running.job
+                if group is None:
+                    del self.count.parts[job.symbol, load.number]
+                    whole = clock.started() if load.last else []  # groups without entries in the last part
+                else:
+                    sums.add(group, job.extents, tables)
+                    clock.add(group)
+                    self.progress.advance(job.cost(group, chunk))
+                    whole = [group] if load.last and chunk.stop == load.part.work.bars.size else []
+                for one in whole:
+                    yield CountedGroup(load.running, one, *sums.taken(one), *clock.taken(one))
+                if group is None and load.final:
+                    yield load.running
+        if failed:
+            raise failed[0]
+
+    def _tasks(
+        self, jobs: Sequence[tuple[str, Callable[[], Job]]], sent: deque[Sent], failed: list[Exception]
+    ) -> Generator[Task, None, None]:
+        """The tasks of all jobs; what each belongs to is noted in `sent`, and why there are no more in `failed`."""
+        with closing(one_ahead(self._loads(jobs))) as loads:
+            while True:
+                try:
+                    load = next(loads, None)
+                except Exception as error:
+                    failed.append(error)
+                    return
+                if load is None:
+                    return
+                job, chunks = load.running.job, load.part.work.chunks()
+                self.count.parts[job.symbol, load.number] = load.part
+                read = describe_data(load.part) if self.remote else {}
                 for group in load.batch:
                     for chunk in chunks:
-                        sent.append((load, group, chunk))
-                        yield Task(name, load.number, tuple(load.running.job.groups[group]), chunk, seen)
-                sent.append((load, None, slice(0)))
-                yield Task(name, load.number, (), slice(0))
+                        sent.append(Sent(load, group, chunk))
+                        yield Task(job.symbol, load.number, tuple(job.groups[group]), chunk, read)
+                sent.append(Sent(load, None, slice(0)))
+                yield Task(job.symbol, load.number, (), slice(0))
 
-    spent: dict[int, tuple[float, float]] = {}
-    wall, cpu = time.perf_counter(), time.process_time()
-    with closing(tasks()) as stream:
-        for tables in executor.map(count, stream):
-            load, group, chunk = sent.popleft()
-            running = load.running
-            whole: Sequence[int] = ()
-            if group is None:
-                del count.parts[running.job.symbol, load.number]
-                if load.last:  # what had no entries in its last part
-                    whole = list(spent)
-            else:
-                sums.add(group, running.job.extents, tables)
-                progress.advance(running.job.cost(group, chunk))
-                before = spent.get(group, (0.0, 0.0))
-                spent[group] = before[0] + time.perf_counter() - wall, before[1] + time.process_time() - cpu
-                wall, cpu = time.perf_counter(), time.process_time()
-                if load.last and chunk.stop == load.part.work.bars.size:
-                    whole = [group]
-            for one in whole:
-                yield CountedGroup(running, one, *sums.taken(one), *spent.pop(one))
-            if group is None and load.final:
-                yield running
-    if failed:  # not before what was under way is counted, and kept
-        raise failed[0]
-
-
-def _next(loads: Iterator[LoadedPart], failed: list[Exception]) -> LoadedPart | None:
-    try:
-        return next(loads, None)
-    except Exception as error:
-        failed.append(error)
-        return None
-
-
-def _loads(
-    jobs: Sequence[tuple[str, Callable[[], Job]]],
-    executor: Executor,
-    count: Counting,
-    left: Callable[[ActiveJob], Sequence[int]],
-    table_bytes: int,
-    progress: Progress,
-) -> Iterator[LoadedPart]:
-    """The parts of each job in order, once for each batch of groups whose tables fit."""
-    for place, (name, begin) in enumerate(jobs):
-        label = f"{name} ({place + 1}/{len(jobs)})" if len(jobs) > 1 else name
-        executor.ahead(count.reading(name, 0))  # while it is read here
-        running = ActiveJob(begin(), DataSummary(), label)
-        job = running.job
-        if job.parts == 1:
-            running.seen.add(job.part(0))
-        running.left = left(running)
-        left_s = sum(job.weights[n] for n in running.left) * job.entries
-        progress.begin(name, f"sweeping {label}", sum(job.weights) * job.entries, left_s)
-        batches = _batches(job, running.left, table_bytes)
-        for turn, batch in enumerate(batches):
-            for number in range(job.parts):
-                if turn or number:
-                    executor.ahead(count.reading(name, number))
-                part, last = job.part(number), number + 1 == job.parts
-                if turn == 0 and job.parts > 1:
-                    running.seen.add(part)
-                yield LoadedPart(running, number, part, batch, last, last and turn + 1 == len(batches))
-                del part
+    def _loads(self, jobs: Sequence[tuple[str, Callable[[], Job]]]) -> Iterator[LoadedPart]:
+        """The parts of each job in order, once for each batch of groups whose tables fit."""
+        for place, (name, begin) in enumerate(jobs):
+            label = f"{name} ({place + 1}/{len(jobs)})" if len(jobs) > 1 else name
+            self.executor.ahead(self.count.reading(name, 0))  # while it is read here
+            running = ActiveJob(begin(), DataSummary(), label)
+            job = running.job
+            if job.parts == 1:
+                running.seen.add(job.part(0))
+            running.left = self.left(running)
+            left_s = sum(job.weights[n] for n in running.left) * job.entries
+            self.progress.begin(name, f"sweeping {label}", sum(job.weights) * job.entries, left_s)
+            batches = _batches(job, running.left, self.table_bytes)
+            for turn, batch in enumerate(batches):
+                for number in range(job.parts):
+                    if turn or number:
+                        self.executor.ahead(self.count.reading(name, number))
+                    part, last = job.part(number), number + 1 == job.parts
+                    if turn == 0 and job.parts > 1:
+                        running.seen.add(part)
+                    yield LoadedPart(running, number, part, batch, last, last and turn + 1 == len(batches))
+                    del part
 
 
 def _batches(job: Job, left: Sequence[int], table_bytes: int) -> list[Sequence[int]]:

@@ -23,7 +23,7 @@ from backtest.runs import tasks as jobs
 from backtest.runs.inputs import list_sources
 from backtest.runs.memory import Budget
 from backtest.runs.scheduler import summarise_data
-from backtest.runs.tasks import make_jobs, run_scenarios
+from backtest.runs.tasks import RunInputs
 from tests._support import histories
 from tests._support.histories import HOUR, history_of, random_rows
 from tests._support.kills import content
@@ -111,7 +111,7 @@ def test_stretches_give_the_bytes_of_the_whole(case: str, tmp_path: Path, monkey
         with monkeypatch.context() as patch:
             budgeted(patch, most, tables)
             config = load_config("sweep.toml")
-            made = make_jobs(config, run_scenarios(config), list_sources("data", config), most)
+            made = RunInputs.of("data", config).jobs(most)
             parts.append([begin().parts for _, begin in made])
             bt.run("sweep.toml", out=out)
     assert parts[0] == [1, 1] and min(parts[1]) > 6 and min(parts[2]) > 1.8 * min(parts[1])
@@ -161,7 +161,7 @@ def test_what_looks_back_or_over_all_is_read_whole(tmp_path: Path, monkeypatch) 
     ):
         Path("sweep.toml").write_text(SWEEP.format(sweep=sweep, data="", statistics=statistics) + rest)
         config = load_config("sweep.toml")
-        made = make_jobs(config, run_scenarios(config), list_sources("data", config), 1)
+        made = RunInputs.of("data", config).jobs(1)
         assert [begin().parts for _, begin in made] == [1] * len(made)
 
 
@@ -215,13 +215,7 @@ def test_the_data_of_a_streamed_run_have_the_fingerprint_of_the_whole(tmp_path: 
     monkeypatch.chdir(tmp_path)
     market(tmp_path)
     config = Config(sweep=bt.Sweep(leverage=[5], horizon=["2h"], maintenance=[0.01]), data=bt.Data(path="data"))
-    whole, parts = (
-        [
-            summarise_data(begin())
-            for _, begin in make_jobs(config, run_scenarios(config), list_sources("data", config), n)
-        ]
-        for n in (None, 64)
-    )
+    whole, parts = ([summarise_data(begin()) for _, begin in RunInputs.of("data", config).jobs(n)] for n in (None, 64))
     for one, two in zip(whole, parts, strict=True):
         assert (one.prints(), one.bars, one.present, one.longest_gap, one.charges, one.entries) == (
             *(two.prints(), two.bars, two.present, two.longest_gap, two.charges, two.entries),
