@@ -164,7 +164,8 @@ def _describe_run(plan: dict[str, Any], inputs: RunInputs) -> dict[str, Any]:
 
 def _table_seconds(files: RunFiles, workers: int) -> float:
     """About how long the tables take at the end, in seconds of all workers."""
-    return len(files.done) * len(files.inputs.scenarios) * files.axes.num_rows * TABLE_S_PER_ROW * workers
+    rows: int = len(files.done) * len(files.inputs.scenarios) * files.axes.num_rows
+    return rows * TABLE_S_PER_ROW * workers
 
 
 def _count_jobs(
