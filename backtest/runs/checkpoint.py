@@ -20,18 +20,11 @@ from typing import Any
 from backtest.errors import ConfigError, DataError
 from backtest.filesystem import Remote, _digest, sync, write_whole, writing
 from backtest.logs import LOG, tell
+from backtest.runs.count_files import file_stem, point_axes, present_span, regime_file, write_blocks, write_cells
 from backtest.runs.inputs import refuse_unfit
 from backtest.runs.plan import differences
 from backtest.runs.scheduler import ActiveJob, CountedGroup, DataSummary
-from backtest.runs.tables import (
-    file_stem,
-    point_axes,
-    present_span,
-    regime_file,
-    write_blocks,
-    write_cells,
-    write_rates,
-)
+from backtest.runs.tables import write_rates
 from backtest.runs.tasks import Job, RunInputs, no_entries
 from backtest.units import duration_ms, instant_text
 

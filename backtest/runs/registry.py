@@ -14,7 +14,7 @@ from backtest.data.transaction import lock_holder
 from backtest.errors import ConfigError
 from backtest.filesystem import Place, Remote, to_place
 from backtest.runs.checkpoint import ENTRIES, PLAN, SYMBOLS, TASKS
-from backtest.runs.tables import regime_file, regime_names
+from backtest.runs.count_files import regime_file, regime_names
 
 State = Literal["finished", "running", "unfinished", "damaged"]
 PARTIAL = ".partial"

@@ -19,6 +19,7 @@ from backtest.filesystem import writing
 from backtest.logs import tell
 from backtest.progress import Progress, run_progress
 from backtest.runs.checkpoint import RATES, RunFiles
+from backtest.runs.count_files import RunCounts
 from backtest.runs.executors import Executor, is_remote, make_executor, worker_count
 from backtest.runs.memory import TABLE_S_PER_ROW, Budget, make_budget, memory_allowed
 from backtest.runs.plan import differences, make_plan
@@ -207,10 +208,11 @@ def _write_run(files: RunFiles, spent: dict[str, float], progress: Progress) -> 
 def _write_tables(files: RunFiles, info: dict[str, Any]) -> None:
     """Write the tables that follow from the counts."""
     folder, labels = files.journal.run, files.inputs.scenarios[0].columns()
+    counts = RunCounts(folder, info)
     with pq.ParquetWriter(folder / "survival.parquet", survival_schema(labels), compression="zstd") as writer:
-        for rows in rate_rows(files.journal.folder / RATES, info):
+        for rows in rate_rows(counts, files.journal.folder / RATES):
             writer.write_table(rows)
     if wants_outcomes(files.config):
         with pq.ParquetWriter(folder / "outcomes.parquet", outcome_schema(labels), compression="zstd") as writer:
-            for batch in outcome_rows(folder, info):
+            for batch in outcome_rows(counts):
                 writer.write_batch(batch)
