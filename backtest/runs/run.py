@@ -72,7 +72,7 @@ def run(
         Address of a scheduler of dask.distributed, whose workers read the dataset themselves.
     memory : str, optional
         What this process may take, such as ``"2GiB"``; default: a quarter of the machine's. Longer histories are read
-        in stretches. Results do not depend on it.
+        in parts. Results do not depend on it.
     overwrite : bool
         Replace `out` where it exists, and what is kept of an unfinished run.
     resume : bool
