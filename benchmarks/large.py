@@ -22,10 +22,11 @@ if __name__ == "__main__":  # benchmarks are a package here
 
 from backtest.runs.executors.threads import map_ordered
 
+from backtest.config.resolve import resolve_config
 from backtest.config.scenarios import Scenario, expand_scenarios, group_scenarios, scenarios_at
 from backtest.engine.count_by_threshold import count_block
 from backtest.engine.prepare import prepare_entries
-from backtest.runs.inputs import list_sources, read_grid, resolve_config
+from backtest.runs.inputs import list_sources, read_grid
 from backtest.runs.memory import parse_memory
 from backtest.stats.survival_table import Tables
 from benchmarks.children import Measured, bytes_of, dataset, machine, measured, put, table
