@@ -1,5 +1,6 @@
 """Configuration: every key and its rule, and the scenarios that its axes span.
 
-In: a TOML file or the models `Sweep`, `Data`, `Entries`, `Margin`, `Statistics`. Out: a checked `Config`, its
-`Scenario` grid (`scenarios`, `portfolio_scenarios`) and the user's own trades as the file holds them (`trades_file`).
+In: a TOML file or the models `Sweep`, `Data`, `Entries`, `Margin`, `Statistics` (`models`). Out: a checked `Config`,
+its scenario grid (`scenarios`, `portfolio_scenarios`) with the labels of results (`labels`), and the user's own trades
+(`trades_file`).
 """

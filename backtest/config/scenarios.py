@@ -251,8 +251,7 @@ def _maintenance(item: float | str | RuleTiers, margin: Margin, sized: bool) -> 
 
 def _under_rule(bound: Rule, margin: Margin) -> Maintenance:
     """The terms that a named rule fixes; its own taker fee unless another one is given."""
-    taker = bound.taker_fee if margin.taker_fee is None else margin.taker_fee
-    reserve = (taker or 0.0) if bound.fee_to_close == "maintenance" else bound.close_reserve
+    reserve, added = bound.fees(margin.taker_fee)
     fixed: dict[str, str | float] = {"contract": bound.contract, "basis": bound.basis, "close_reserve": reserve}
     for key in sorted(margin.model_fields_set & set(fixed)):
         if getattr(margin, key) != fixed[key]:
@@ -266,8 +265,8 @@ def _under_rule(bound: Rule, margin: Margin) -> Maintenance:
         reserve,
         slope=bound.slope or 0.0,
         initial_rate=None if bound.slope is None else bound.initial_rate,
-        posted_fee=(taker or 0.0) if bound.fee_to_close == "posted" else 0.0,
-        taker_fee=taker,
+        posted_fee=added,
+        taker_fee=bound.taker_fee if margin.taker_fee is None else margin.taker_fee,
     )
 
 

@@ -1,5 +1,7 @@
-"""Margin rules: tier tables, the named rule files, and the liquidation price of one position (docs/semantics.md §2, §5,
-§6).
+"""Margin rules: tier tables, named exchange rules, and the margins and prices of one position (docs/semantics.md §2–6).
 
-A rule file (``*.toml``) is data, never code: adding an exchange whose formula is known adds one file.
+In: the keys of a position (`position_input`) or a `Position`; a rule name (`rules`); tables of tiers (`tiers`,
+`packaged_tiers`). Out: maintenance margin, liquidation price and bankruptcy price (`liquidation.price`; for arrays
+`liquidation.liquidation_prices`, of spot margin `spot`). A rule file in ``exchanges/`` is data, never code: adding an
+exchange whose formula is known adds one file.
 """

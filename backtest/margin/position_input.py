@@ -107,10 +107,8 @@ def _refuse_unread(given: Mapping[str, object], named: Rule | None) -> None:
 
 def _with_defaults(named: Rule, given: Mapping[str, float], tiered: bool) -> dict[str, float]:
     """The numbers given, and the rule's defaults for the others."""
-    numbers = {"close_reserve": named.close_reserve, **given}
-    fee = numbers.pop("taker_fee", named.taker_fee)
-    if fee is not None:
-        numbers["taker_fee" if named.fee_to_close == "posted" else "close_reserve"] = fee
+    reserve, added = named.fees(given.get("taker_fee"))
+    numbers = {**given, "close_reserve": reserve, "taker_fee": added}
     for key, value in (("slope", named.slope), ("initial_rate", named.initial_rate)):
         if value is not None:
             numbers.setdefault(key, value)
@@ -140,12 +138,8 @@ def _named_rule(given: Mapping[str, object], numbers: Mapping[str, float]) -> Ru
     if not isinstance(name, str):
         raise ConfigError(f"rules must be the name of a rule; got {name!r}")
     named = rule(name)
-    reserve = numbers.get("taker_fee") if named.fee_to_close == "maintenance" else None
-    fixed = {
-        "contract": named.contract,
-        "basis": named.basis,
-        "close_reserve": named.close_reserve if reserve is None else reserve,
-    }
+    reserve, _ = named.fees(numbers.get("taker_fee"))
+    fixed = {"contract": named.contract, "basis": named.basis, "close_reserve": reserve}
     for key, value in fixed.items():
         if key in given and numbers.get(key, given[key]) != value:
             raise RuleError(f"{key} is {value!r} under {named.name}; got {given[key]!r}: leave it out, or rules")

@@ -79,6 +79,23 @@ class Rule:
     formula: str
     unsure: str | None
 
+    def fees(self, taker_fee: float | None = None) -> tuple[float, float]:
+        """Close reserve, and fee to close that is also added to the margin: fractions of the notional.
+
+        Parameters
+        ----------
+        taker_fee : float, optional
+            The account's own; default: the rule's.
+
+        Examples
+        --------
+        >>> rule("okx-linear").fees(), rule("bybit-linear").fees(0.001)
+        ((0.0005, 0.0), (0.0, 0.001))
+        """
+        fee = (self.taker_fee if taker_fee is None else taker_fee) or 0.0
+        reserve = fee if self.fee_to_close == "maintenance" else self.close_reserve
+        return reserve, fee if self.fee_to_close == "posted" else 0.0
+
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip())

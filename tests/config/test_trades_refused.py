@@ -31,7 +31,7 @@ FILES = {
     "no column of it": ("side,leverage\nlong,3\n", "trades.csv: column entry_time is missing; trades have entry_time"),
     "no trade": (HEAD, "trades.csv: holds no trade"),
     "an unknown column": (f"entry_time,stop\n{ROW},90\n", "trades.csv: unknown column 'stop'; trades have entry_time"),
-    "a column twice": (f"entry_time,side,side\n{ROW},long,long\n", "trades.csv: column 'side' stands there twice"),
+    "a column twice": (f"entry_time,side,side\n{ROW},long,long\n", "trades.csv: column 'side' appears twice"),
     "numbers for times": ("entry_time\n1577854800000\n", "trades.csv: entry_time must hold time stamps, such as "),
     "words for times": (f"entry_time\n{ROW}\nsoon\n", "trades.csv: entry_time must hold time stamps, such as "),
     "a time left blank": (f"entry_time,leverage\n{ROW},2\n,3\n", "trades.csv: row 1: entry_time is missing"),
@@ -57,7 +57,9 @@ def test_files_that_are_no_trades(place: Path, refused: Refused, name: str) -> N
 def test_a_file_that_is_not_there(place: Path, refused: Refused) -> None:
     assert refused(2, toml()) == "entries.file: trades.csv cannot be read (No such file or directory)"
     Path("trades.parquet").write_text("entry_time")
-    assert refused(2, toml("trades.parquet")).startswith("trades.parquet: is no table of trades, Parquet or CSV (")
+    assert refused(2, toml("trades.parquet")).startswith(
+        "trades.parquet: cannot be read as a table of trades, Parquet or CSV ("
+    )
 
 
 @pytest.mark.parametrize(
