@@ -1,4 +1,4 @@
-"""What an unfinished run has finished, and how it becomes a run directory.
+"""Checkpoints: the finished parts of a run that is being written.
 
 Beside the run directory ``NAME`` that is to be lies ``.NAME.partial`` with ``plan.json``, what every part depends on,
 ``run``, the directory as far as it is, ``rates``, the rows of its table, and ``journal``, an entry per finished part.
@@ -30,9 +30,9 @@ from backtest.units import duration_ms, instant_text
 
 PLAN, RUN, ENTRIES = "plan.json", "run", "journal"
 RATES = "rates"
-"""Folder beside the run's of the rows of ``survival.parquet``, as far as they are known."""
+"""Folder with the rows of ``survival.parquet`` that are known so far."""
 TASKS, SYMBOLS, FIT = "tasks", "symbols", "fit"
-"""Entries of each task and of each symbol or portfolio, and the one that says that all histories were found to fit."""
+"""Entries per task, per symbol or portfolio, and the one that says that all histories fit."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Journal:
 
     @property
     def run(self) -> Path:
-        """The run directory, as far as it is."""
+        """The run directory while it is written."""
         return self.folder / RUN
 
     @property
@@ -67,7 +67,7 @@ class Journal:
         return len(list((self.folder / ENTRIES / TASKS).glob("*.json")))
 
     def before(self, name: str) -> dict[str, Any]:
-        """What was kept under a name, whole or not, and whatever it depended on; nothing where nothing was."""
+        """The entry of a name without any check; empty if there is none."""
         try:
             read = json.loads((self.folder / ENTRIES / f"{name}.json").read_text())
         except (OSError, ValueError):
@@ -75,7 +75,7 @@ class Journal:
         return read if isinstance(read, dict) else {}
 
     def kept(self, name: str, depends: object) -> dict[str, Any] | None:
-        """What a finished part added to the run; None if it is not whole, or depended on something else."""
+        """What a finished part adds to the run; None if its files are damaged or it depended on something else."""
         entry = self.before(name)
         try:
             if entry["key"] != self._key(depends):
@@ -102,12 +102,12 @@ class Journal:
         return [self.folder / file for file in self.before(name)["files"]]
 
     def upload(self, file: Path) -> None:
-        """Copy a file to the object store, if the run is to lie in one."""
+        """Copy a file to the object store of the run, if it has one."""
         if self.store is not None:
             (self.store / file.relative_to(self.folder).as_posix()).upload(file)
 
     def drop_others(self) -> None:
-        """Remove files that no finished symbol names: what an earlier state of the data left."""
+        """Remove files that no finished symbol names: leftovers of an earlier state of the data."""
         entries = (self.folder / ENTRIES / SYMBOLS).glob("*.json")
         named = {name for entry in entries for name in json.loads(entry.read_text())["files"]}
         for file in list(self.run.rglob("*")):
@@ -119,7 +119,7 @@ class Journal:
 
 
 def begun(folder: Path, plan: dict[str, Any], *, durable: bool = True, store: Remote | None = None) -> Journal:
-    """The journal of a run, begun or taken up again.
+    """Begin the journal of a run, or continue it.
 
     Parameters
     ----------
@@ -139,7 +139,7 @@ def begun(folder: Path, plan: dict[str, Any], *, durable: bool = True, store: Re
     file = folder / PLAN
     if Journal(folder).finished:
         before = plan
-        with suppress(OSError, ValueError):  # where it cannot be read, the keys of the parts tell all the same
+        with suppress(OSError, ValueError):  # a damaged plan: the keys of the parts still decide
             before = json.loads(file.read_text())
         if found := differences(before, plan):
             raise ConfigError(
@@ -158,7 +158,7 @@ def begun(folder: Path, plan: dict[str, Any], *, durable: bool = True, store: Re
 
 @dataclass
 class JobProgress:
-    """Of a job that is being counted: what was finished before, and what it depends on."""
+    """Of a job that is being counted: what was finished before, and what each group depends on."""
 
     depends: list[dict[str, object]]
     done: list[dict[str, Any] | None]
@@ -166,7 +166,7 @@ class JobProgress:
 
 
 class RunFiles:
-    """The files of a run: what was finished is found, what is counted is written and kept.
+    """The files of a run: finds what is finished, writes and keeps what is counted.
 
     Parameters
     ----------
@@ -196,7 +196,7 @@ class RunFiles:
         return None if None in stamps.values() else self.journal.kept(_entry(name), stamps)
 
     def expected(self) -> dict[str, float]:
-        """About how long the histories of each job that is left are, beside others."""
+        """Length of the histories of each job that is left, to compare jobs by."""
         lengths = {source.symbol: source.size() for source in self.inputs.sources}
         return {name: sum(lengths.get(symbol, 1.0) for symbol in self._stamps[name]) for name in sorted(self._fresh)}
 
@@ -209,9 +209,9 @@ class RunFiles:
                 self.journal.keep(FIT, self._stamps, [], {})
 
     def left(self, running: ActiveJob) -> Sequence[int]:
-        """Groups of a job that are not kept.
+        """Groups of a job that are still to be counted.
 
-        What is read at once is told by its fingerprint, a history that is read in stretches by the stamps of its files.
+        What is read at once is told by its fingerprint, a history that is read in parts by the stamps of its files.
         """
         job, seen = running.job, running.seen
         data: dict[str, Any] = {"data": seen.prints()} if job.parts == 1 else {"stamps": self._stamps[job.symbol]}
@@ -305,7 +305,7 @@ class RunFiles:
         return self.info | out
 
     def _changed(self, names: Sequence[str], data: dict[str, Any]) -> list[str]:
-        """Symbols whose data are not those that tasks of these names were finished with."""
+        """Symbols whose data changed since these tasks were finished."""
         ((kind, now),) = data.items()
         before = [self.journal.before(f"{TASKS}/{name}").get("adds", {}).get(kind, {}) for name in names]
         return [symbol for symbol, digest in now.items() if any(one.get(symbol, digest) != digest for one in before)]
@@ -345,12 +345,12 @@ class RunFiles:
 
 
 def _entry(name: str) -> str:
-    """Of a finished job in the journal."""
+    """Name of a job's entry in the journal."""
     return f"{SYMBOLS}/{file_stem(name)}"
 
 
 def _names(job: Job) -> list[str]:
-    """Of the files of a job's groups."""
+    """File names of the groups of a job."""
     return [f"{file_stem(job.symbol)}-{n:05d}" for n in range(len(job.groups))]
 
 

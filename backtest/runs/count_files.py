@@ -22,12 +22,12 @@ from backtest.stats.survival_table import COUNTS, OUTCOMES, Span, SurvivalTable
 from backtest.units import MS_PER_UNIT, duration_ms
 
 MOST_LETTERS = 100
-"""Of a symbol in the name of a file: portfolios may be long, and file systems end at 255 bytes."""
+"""Most letters of a symbol in a file name: portfolios may be long, and file systems allow 255 bytes."""
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """Where the counts of a scenario per calendar block lie: a row group of a file under ``blocks/``."""
+    """Where the counts of a scenario are: a row group of a file under ``blocks/``."""
 
     symbol: str
     scenario: dict[str, str | float | None]
@@ -97,14 +97,14 @@ class RunCounts:
             yield where, self.read(replace(where, file=regime_file(where.file, regime))), cells
 
     def span(self, symbol: str) -> Span:
-        """What the statistics need to know of the bars of a symbol."""
+        """Horizons, block and present bars of a symbol, as the statistics need them."""
         present = {entry["symbol"]: int(entry["present_bars"]) for entry in self.info["coverage"]}
         config = self.info["config"]
         block = config["statistics"]["block"]
         return present_span(config["sweep"]["horizon"], block, int(self.info["interval_ms"]), present[symbol])
 
     def regime(self, by: str | None) -> str:
-        """The regime that is meant; ConfigError with those of the run."""
+        """The requested regime, or the only one; ConfigError if the run has no such one."""
         names = regime_names(self.info)
         if not names:
             raise ConfigError(
@@ -117,7 +117,7 @@ class RunCounts:
         return by
 
     def _read_cells(self, symbol: str, regime: str) -> RegimeLabels:
-        """One regime of a symbol, without the places of the entries."""
+        """One regime of a symbol, without the labels of single entries."""
         file = self.folder / "blocks" / _cells_file(symbol)
         try:
             read = json.loads(file.read_text())[regime]
@@ -169,7 +169,7 @@ def write_blocks(
 
 
 def write_cells(folder: Path, symbol: str, regimes: Sequence[RegimeLabels]) -> Path:
-    """Write which block and label each cell of a symbol's regimes is; return the file."""
+    """Write the block and label of each cell of the regimes of a symbol; return the file."""
     document = {
         cells.regime: {
             "labels": list(cells.labels),
@@ -197,7 +197,7 @@ def point_axes(info: dict[str, Any]) -> pa.Table:
 
 
 def present_span(horizon: Sequence[str], block: str, interval_ms: int, present_bars: int) -> Span:
-    """What the statistics need to know of a grid."""
+    """Horizons, block and present bars in the units that the statistics need."""
     horizons = tuple(duration_ms(text) // interval_ms for text in horizon)
     return Span(horizons, duration_ms(block) // interval_ms, present_bars, MS_PER_UNIT["d"] / interval_ms)
 
@@ -208,7 +208,7 @@ def regime_names(info: dict[str, Any]) -> list[str]:
 
 
 def file_stem(symbol: str) -> str:
-    """What the files of a symbol or portfolio are called: its name where a file may have it.
+    """File name of a symbol or portfolio: its name, escaped and cut where a file needs it.
 
     Examples
     --------

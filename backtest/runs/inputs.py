@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class HistorySource:
-    """A symbol, and how to get its history when its turn comes: whole, or its files opened to be read in stretches."""
+    """A symbol and how to read its history: whole, or from its opened files in parts."""
 
     symbol: str
     interval_ms: int
@@ -46,7 +46,7 @@ class HistorySource:
     opened: Callable[[], SeriesFiles] | None = field(default=None, repr=False)
 
     def stamp(self) -> str | None:
-        """Names, sizes and times of its files: while they stand, its data do. None where there are no such files."""
+        """Digest of names, sizes and times of its files; None if it has none. The same stamp means the same data."""
         try:
             parts = [(str(file), *file_stamp(file)) for file in self.files]
         except OSError:
@@ -54,7 +54,7 @@ class HistorySource:
         return hashlib.sha256(repr(parts).encode()).hexdigest() if parts else None
 
     def size(self) -> float:
-        """About how long its history is, beside others: bytes of its files; 1 where there are none."""
+        """Bytes of its files, to compare histories by length; 1 if it has none."""
         try:
             return float(sum(file_stamp(file)[0] for file in self.files)) or 1.0
         except OSError:
@@ -62,12 +62,12 @@ class HistorySource:
 
 
 def checked_sources(given: Histories, config: Config) -> list[HistorySource]:
-    """The symbols of a run, in order; each history on disk is read when its turn comes.
+    """The symbols of a run, in order, after a check that each history can serve.
 
     Raises
     ------
     ConfigError, RuleError, DataError
-        Also where a symbol lacks what the configuration needs of each, so that no work is done in vain.
+        If a symbol lacks something that the configuration needs.
     """
     sources, scenarios = list_sources(given, config), expand_scenarios(config)
 
@@ -79,7 +79,7 @@ def checked_sources(given: Histories, config: Config) -> list[HistorySource]:
 
 
 def list_sources(given: Histories, config: Config) -> list[HistorySource]:
-    """The symbols of a run, in order, whether or not their histories will do."""
+    """The symbols of a run, in order; their histories are not checked."""
     sources = _found(given, config)
     return sources if config.sweep.portfolio else _entered(config, sources)
 
@@ -87,9 +87,9 @@ def list_sources(given: Histories, config: Config) -> list[HistorySource]:
 def refuse_unfit(
     config: Config, sources: Sequence[HistorySource], jobs: Sequence[tuple[str, Callable[[], object]]] = ()
 ) -> None:
-    """Refuse symbols that lack what the configuration needs of each, so that no work is done in vain.
+    """Refuse symbols that lack something that the configuration needs, before any work.
 
-    jobs : names, and what refuses each, of those of which it is not known
+    jobs : names of the symbols to check, with a function that raises for an unfit one
     """
     if config.sweep.portfolio:
         return
@@ -100,7 +100,7 @@ def refuse_unfit(
 
 
 def _entered(config: Config, sources: list[HistorySource]) -> list[HistorySource]:
-    """The symbols that trades name, where they name any."""
+    """The symbols that the trades name; all where they name none."""
     if config.entries.file is None:
         return sources
     file, there = read_trades(config.entries.file), [source.symbol for source in sources]
@@ -121,14 +121,14 @@ def _entered(config: Config, sources: list[HistorySource]) -> list[HistorySource
 
 
 def _refuse_unopenable(config: Config, sources: Sequence[HistorySource]) -> None:
-    """An axis of leverages that are all above every tier's maximum would be rejected throughout, at any size."""
+    """Refuse an axis of leverages that no tier allows: every position would be rejected."""
     if any(weight.target is not None for weight in config.sweep.weight) or has_own_leverage(config):
-        return  # the leverage is then each entry's own
+        return  # each entry has its own leverage
     asked = config.sweep.leverage
     for rule in resolve_maintenance(config):
         tables = [dated.table for source in sources for dated in rule.of_symbol(source.symbol).tables]
         limits = [float(table.max_leverage.max()) for table in tables]
-        if rule.initial_rate:  # rates that slope with size have no tiers: a size of 0 may have most
+        if rule.initial_rate:  # a rate that rises with size allows most at size 0
             limits = [1 / rule.initial_rate]
         if limits and min(asked) > max(limits) * (1 + 1e-9):
             raise ConfigError(
@@ -138,7 +138,7 @@ def _refuse_unopenable(config: Config, sources: Sequence[HistorySource]) -> None
 
 
 def _asks_of_histories(config: Config) -> bool:
-    """Whether some histories may be refused that are sound: each is then looked at before the first is swept."""
+    """Whether a sound history may still be unfit, so that all are checked before the first is swept."""
     sweep, margin = config.sweep, config.margin
     asked = (config.entries.file, config.data.trigger, margin.expiry, margin.maintenance_scale)
     tiers = any(isinstance(item, str | RuleTiers) for item in sweep.maintenance)
@@ -161,7 +161,7 @@ def _found(given: Histories, config: Config) -> list[HistorySource]:
 
 
 def _only_interval(found: Mapping[SeriesName, object], data: Data) -> str:
-    """The interval of a dataset that is asked for, or the only one it has."""
+    """The requested interval of a dataset, or its only one."""
     wanted = duration_ms(data.interval) if data.interval else None
     there = sorted({name.interval for name in found}, key=duration_ms)
     intervals = [interval for interval in there if wanted in (None, duration_ms(interval))]
@@ -172,7 +172,7 @@ def _only_interval(found: Mapping[SeriesName, object], data: Data) -> str:
 
 
 def _chosen(present: Sequence[str], data: Data, otherwise: str) -> Sequence[str]:
-    """The symbols that are asked for; by default all that are present."""
+    """The requested symbols; by default all that are present."""
     for symbol in data.symbols or ():
         if symbol not in present:
             raise ConfigError(f"data.symbols: {symbol!r} is {otherwise} {', '.join(present)}")
@@ -201,7 +201,7 @@ def _in_dataset(data: Data, name: SeriesName, found: Mapping[SeriesName, Sequenc
 
 
 def _plain_file(path: str, data: Data) -> HistorySource:
-    """A Parquet file: one symbol, named by the configuration or the file; its rows only suggest an interval."""
+    """A plain Parquet file: one symbol, named by the configuration or by the file."""
     if data.symbols is not None and len(data.symbols) > 1:
         raise ConfigError(f"data.symbols: {path} is one Parquet file and holds one symbol; got {len(data.symbols)}")
     symbol = data.symbols[0] if data.symbols else to_place(path).stem
@@ -232,7 +232,7 @@ def _same(history: PriceHistory) -> PriceHistory:
 
 
 def read_grid(config: Config, source: HistorySource, scenarios: Sequence[Scenario]) -> Grid:
-    """Read a symbol's history and cut it; tier tables must be in force from its first bar on."""
+    """Read a history and lay it on the grid; tier tables must be in force from its first bar on."""
     data, margin = config.data, config.margin
     start, end = open_time_range(data)
     if margin.expiry is not None:
@@ -261,12 +261,8 @@ def read_portfolio_grids(
         If a symbol is not among the sources.
     """
     there = {source.symbol: source for source in sources}
-    data, grids = config.data, {}
-    start, end = open_time_range(data)
-    for symbol in dict.fromkeys(symbol for s in scenarios for symbol in s.portfolio.symbols):
+    symbols = dict.fromkeys(symbol for scenario in scenarios for symbol in scenario.portfolio.symbols)
+    for symbol in symbols:
         if symbol not in there:
             raise ConfigError(f"sweep.portfolio: there is no {symbol!r}; there are {', '.join(there)}")
-        history = there[symbol].read()
-        refuse_lacking(config, history)
-        grids[symbol] = build_grid(history, data.trigger, start, end)
-    return grids
+    return {symbol: read_grid(config, there[symbol], ()) for symbol in symbols}

@@ -72,7 +72,7 @@ def run(
         Address of a scheduler of dask.distributed, whose workers read the dataset themselves.
     memory : str, optional
         What this process may take, such as ``"2GiB"``; default: a quarter of the machine's. Longer histories are read
-        in stretches. Results do not depend on it.
+        in parts. Results do not depend on it.
     overwrite : bool
         Replace `out` where it exists, and what is kept of an unfinished run.
     resume : bool
@@ -109,15 +109,15 @@ def run(
         inputs = RunInputs.of(source, config)
         plan = make_plan(config, list(inputs.symbols_read))
         if resume and destination.finished:
-            return _same_run(load(destination.there), plan, inputs, budget)
+            return confirm_same_run(load(destination.there), plan, inputs, budget)
         journal = destination.begin(plan, resume=resume, overwrite=overwrite)
         with destination.filled(journal), workforce as executor:
             if remote:
                 executor.require(worker_check(config))
-            files = RunFiles(journal, inputs, _describe_run(plan, inputs))
+            files = RunFiles(journal, inputs, describe_run(plan, inputs))
             with run_progress(files.expected(), {TABLES: _table_seconds(files, executor.workers)}) as progress:
-                spent = _count_jobs(files, executor, budget, progress, remote=remote)
-                info = _write_run(files, spent, progress)
+                spent = count_jobs(files, executor, budget, progress, remote=remote)
+                info = write_run(files, spent, progress)
     return Result(destination.target, info, destination.keep, destination.remote)
 
 
@@ -134,7 +134,7 @@ def _refuse_request(config: Config, destination: Destination, *, remote: bool, r
         refuse_existing(destination.there, overwrite)
 
 
-def _same_run(done: Result, plan: dict[str, Any], inputs: RunInputs, budget: Budget) -> Result:
+def confirm_same_run(done: Result, plan: dict[str, Any], inputs: RunInputs, budget: Budget) -> Result:
     """A finished run that is resumed: itself, if configuration, code and data are the same."""
     found = differences({key: done.info.get(key, value) for key, value in plan.items()}, plan)
     known = done.info.get("stamps", {})
@@ -152,7 +152,7 @@ def _same_run(done: Result, plan: dict[str, Any], inputs: RunInputs, budget: Bud
     return done
 
 
-def _describe_run(plan: dict[str, Any], inputs: RunInputs) -> dict[str, Any]:
+def describe_run(plan: dict[str, Any], inputs: RunInputs) -> dict[str, Any]:
     """What run.json says of a run before anything is counted."""
     names = ("liquidation-backtest", "numpy", "numba", "pyarrow", "scipy")
     return {
@@ -169,7 +169,7 @@ def _table_seconds(files: RunFiles, workers: int) -> float:
     return rows * TABLE_S_PER_ROW * workers
 
 
-def _count_jobs(
+def count_jobs(
     files: RunFiles, executor: Executor, budget: Budget, progress: Progress, *, remote: bool
 ) -> dict[str, float]:
     """Count the jobs that are not kept, and keep their survival tables; return when this began, and the workers."""
@@ -189,12 +189,12 @@ def _count_jobs(
     return spent
 
 
-def _write_run(files: RunFiles, spent: dict[str, float], progress: Progress) -> dict[str, Any]:
+def write_run(files: RunFiles, spent: dict[str, float], progress: Progress) -> dict[str, Any]:
     """Write the tables that follow from the counts, and run.json; return it."""
     progress.begin(TABLES, TABLES, _table_seconds(files, int(spent["workers"])))
     with writing(files.journal.folder):
         info = files.joined()
-        _write_tables(files, info)
+        write_tables(files, info)
         kept = [task for task in info["tasks"] if task["kept"]]
         wall = time.perf_counter() - spent["wall"] + sum(task["seconds"] for task in kept)
         cpu = time.process_time() - spent["cpu"] + sum(task["cpu_seconds"] for task in kept)
@@ -205,7 +205,7 @@ def _write_run(files: RunFiles, spent: dict[str, float], progress: Progress) -> 
     return info
 
 
-def _write_tables(files: RunFiles, info: dict[str, Any]) -> None:
+def write_tables(files: RunFiles, info: dict[str, Any]) -> None:
     """Write the tables that follow from the counts."""
     folder, labels = files.journal.run, files.inputs.scenarios[0].columns()
     counts = RunCounts(folder, info)

@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 class DataSummary:
-    """What there is to know of the data of a job, part by part."""
+    """What run.json says of the data of a job, collected part by part."""
 
     def __init__(self) -> None:
         self.bars = self.present = self.charges = self.entries = self.longest_gap = self.start_ms = self.interval_ms = 0
@@ -41,7 +41,7 @@ class DataSummary:
         self._latest: int | None = None
 
     def add(self, part: JobPart) -> None:
-        """Take the part that follows those that were taken."""
+        """Add the next part."""
         grid = part.work.grid
         if not self.bars:
             self.start_ms, self.interval_ms, self.trigger = grid.start_ms, grid.interval_ms, grid.trigger
@@ -65,7 +65,7 @@ class DataSummary:
 
 
 def summarise_data(job: Job) -> DataSummary:
-    """All parts of a job, read for what they are alone."""
+    """Read all parts of a job for their summary; nothing is counted."""
     seen = DataSummary()
     for number in range(job.parts):
         seen.add(job.part(number))
@@ -74,7 +74,7 @@ def summarise_data(job: Job) -> DataSummary:
 
 @dataclass
 class ActiveJob:
-    """A job under way: which of its groups are to be counted, and what was seen of its data."""
+    """A job that is being counted: the groups that are left, and the summary of its data so far."""
 
     job: Job
     seen: DataSummary
@@ -96,7 +96,7 @@ class LoadedPart:
 
 @dataclass(frozen=True)
 class CountedGroup:
-    """The tables of a group of scenarios, whole; who has done with them lets go of their memory."""
+    """The complete tables of a group of scenarios. Call `let_go` when they are written: their memory is used again."""
 
     running: ActiveJob
     number: int
@@ -107,7 +107,7 @@ class CountedGroup:
 
 
 class Sent(NamedTuple):
-    """What a task that was sent belongs to; `group` None: no further task of the part."""
+    """Where a sent task belongs; `group` None marks the end of a part."""
 
     load: LoadedPart
     group: int | None
@@ -115,29 +115,29 @@ class Sent(NamedTuple):
 
 
 class Clock:
-    """Seconds that passed while tasks of each group came in: on the clock, and of this process."""
+    """Wall and CPU seconds spent on each group."""
 
     def __init__(self) -> None:
         self._spent: dict[int, tuple[float, float]] = {}
         self._wall, self._cpu = time.perf_counter(), time.process_time()
 
     def add(self, group: int) -> None:
-        """Give a group the time since the last call."""
+        """Charge the time since the last call to a group."""
         wall, cpu = self._spent.get(group, (0.0, 0.0))
         self._spent[group] = wall + time.perf_counter() - self._wall, cpu + time.process_time() - self._cpu
         self._wall, self._cpu = time.perf_counter(), time.process_time()
 
     def started(self) -> list[int]:
-        """Groups that were given time and not taken."""
+        """Groups with time charged that are not taken."""
         return list(self._spent)
 
     def taken(self, group: int) -> tuple[float, float]:
-        """The time of a group, which is whole."""
+        """The seconds of a group that is complete."""
         return self._spent.pop(group)
 
 
 class Sums:
-    """Tables that are being added up, in memory that is used again."""
+    """Running sums of tables; their memory is used again."""
 
     def __init__(self) -> None:
         self._free: dict[int, list[Int]] = {}
@@ -154,7 +154,7 @@ class Sums:
             seen += [table.first_block, table.last_block]
 
     def taken(self, group: int) -> tuple[Tables, Callable[[], None]]:
-        """The sum, over the columns that anything was added to, and how its memory is let go of."""
+        """The sum of a group, cut to the columns that were added to, and a function that frees its memory."""
         made = self._under_way.pop(group)
         return tuple(total.cut(min(seen), max(seen)) for total, seen in made), partial(self._let_go, made)
 
@@ -171,10 +171,10 @@ class Sums:
         return SurvivalTable(counts, first, self._cleared((*like.outcomes.shape[:-1], size)).view(np.float64))
 
     def _cleared(self, shape: tuple[int, ...]) -> Int:
-        """Zeros, which are those of float64 too."""
+        """Zeros; their bits are zeros of float64 too."""
         free = self._free.get(int(np.prod(shape)))
         if not free:
-            self._free.clear()  # of a history of another length
+            self._free.clear()  # sizes of an earlier history
             return np.zeros(shape, np.int64)
         values = free.pop().reshape(shape)
         values.fill(0)
@@ -236,7 +236,7 @@ class Scheduler:
     def _tasks(
         self, jobs: Sequence[tuple[str, Callable[[], Job]]], sent: deque[Sent], failed: list[Exception]
     ) -> Generator[Task, None, None]:
-        """The tasks of all jobs; what each belongs to is noted in `sent`, and why there are no more in `failed`."""
+        """The tasks of all jobs; notes where each belongs in `sent`, and an error of reading in `failed`."""
         with closing(one_ahead(self._loads(jobs))) as loads:
             while True:
                 try:
@@ -281,7 +281,7 @@ class Scheduler:
 
 
 def _batches(job: Job, left: Sequence[int], table_bytes: int) -> list[Sequence[int]]:
-    """Groups that are counted in one reading of a job's parts: all, where they are read once for all."""
+    """Split the groups of a job so that the tables of each batch fit; each batch reads the parts once more."""
     if job.parts == 1 or not left:
         return [left]
     turns = -(-len(left) // groups_at_once(job, table_bytes))
@@ -290,12 +290,12 @@ def _batches(job: Job, left: Sequence[int], table_bytes: int) -> list[Sequence[i
 
 
 def groups_at_once(job: Job, table_bytes: int) -> int:
-    """Groups that are added up while as many are written."""
+    """How many groups are summed at once, while as many are being written."""
     return max(1, table_bytes // (2 * 8 * job.cells * max(map(len, job.groups))))
 
 
 class Background:
-    """A thread that does what is given to it, one after the other; what it raises is raised to who comes next."""
+    """A thread that runs actions in order; an error in one is raised at the next call."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1)
@@ -308,7 +308,7 @@ class Background:
         self._pool.shutdown(wait=True, cancel_futures=kind is not None)
 
     def do(self, action: Callable[[], None], most: int) -> None:
-        """Give it something to do, and wait until no more than `most` are left to do; 0: do it here."""
+        """Queue an action, and wait until at most `most` are queued; with 0 run it in this thread."""
         if not most:
             action()
             return
@@ -317,13 +317,13 @@ class Background:
             self._waiting.popleft().result()
 
     def finish(self) -> None:
-        """Wait until all is done."""
+        """Wait until all actions are done."""
         while self._waiting:
             self._waiting.popleft().result()
 
 
 def one_ahead(items: Iterator[T]) -> Generator[T, None, None]:
-    """The items, the next one being made by another thread while one is in use."""
+    """The items in order; another thread makes the next one while one is in use."""
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(lambda: list(islice(items, 1)))
         while item := coming.result():

@@ -47,7 +47,7 @@ def write_rates(
     span: Span,
     confidence: float,
 ) -> None:
-    """Write the rows of ``survival.parquet`` of counts that are at hand, a row group per scenario.
+    """Write the rows of ``survival.parquet`` that follow from counts in memory, a row group per scenario.
 
     scenarios : their columns, the symbol first
     """
@@ -85,7 +85,7 @@ def _but_policy(where: Blocks) -> tuple[object, ...]:
 
 
 def _mean_return(table: SurvivalTable) -> np.ndarray:
-    """(n_horizons · n_leverages,) mean of what was left, less what was put in, over the initial margin."""
+    """(n_horizons · n_leverages,) mean return: final equity less added margin, over the initial margin, less 1."""
     assert table.outcomes is not None
     total = dict(zip(OUTCOMES, table.outcomes.sum(axis=-1)[:, 0], strict=True))
     entries = table["entries"].sum(axis=-1)[0]
@@ -126,7 +126,7 @@ def _batch(labels: dict[str, str | float | None], axes: pa.Table, found: Estimat
 
 @dataclass(frozen=True)
 class RegimeLabel:
-    """What became of the entries of one label, arrays of (1, n_horizons, n_leverages)."""
+    """Estimates of the entries of one label, arrays of (1, n_horizons, n_leverages)."""
 
     name: str
     found: Estimates

@@ -31,7 +31,7 @@ from backtest.stats.survival_table import COUNTS, OUTCOMES, Tables
 from backtest.units import MS_PER_UNIT, duration_ms
 
 CELLS_PER_TASK = 4_000_000
-"""Scenarios × horizons × leverages × blocks that are merged in memory at once; more scenarios make more tasks."""
+"""Most scenarios × horizons × leverages × blocks of a task; a larger group becomes several tasks."""
 
 Labels = dict[str, str | float | None]
 
@@ -63,7 +63,7 @@ class Task:
 
 @dataclass(frozen=True)
 class JobPart:
-    """A stretch of a job's entries, or all of them, with the bars that their windows reach.
+    """All entries of a job or a part of them, with the bars that their windows reach.
 
     Attributes
     ----------
@@ -123,12 +123,12 @@ class Job:
     weights: list[float]
 
     def cost(self, group: int, chunk: slice) -> float:
-        """About how long a chunk of entries takes, seconds of a core."""
+        """Expected seconds of one core for a chunk of entries."""
         return self.weights[group] * int(chunk.stop - chunk.start)
 
 
 def wants_outcomes(config: Config) -> bool:
-    """Whether positions are followed to what became of them in money."""
+    """Whether outcomes in money are counted too."""
     return config.statistics.outcomes or bool(config.sweep.policy)
 
 
@@ -160,20 +160,20 @@ class RunInputs:
 
     @cached_property
     def symbols_read(self) -> dict[str, tuple[str, ...]]:
-        """By the name of each job, the symbols that it reads: itself, or the legs of a portfolio."""
+        """The symbols that each job reads, by its name: its own, or the legs of a portfolio."""
         legs = {s.portfolio.label: s.portfolio.symbols for s in self.scenarios if isinstance(s, PortfolioScenario)}
         return legs or {source.symbol: (source.symbol,) for source in self.sources}
 
     def stamps(self, job: str) -> dict[str, str | None]:
-        """Of the symbols of a job, the stamps of the files that they are read from."""
+        """The stamps of the files of each symbol of a job."""
         symbols = self.symbols_read[job]
         found = {source.symbol: source.stamp() for source in self.sources if source.symbol in symbols}
         return {symbol: found.get(symbol) for symbol in symbols}
 
     def jobs(self, most_bars: int | None = None) -> list[tuple[str, Callable[[], Job]]]:
-        """Name of each job and how to begin it; histories are read when their turn comes, and held no longer.
+        """Name of each job and a function that begins it; its history is read then, and released after it.
 
-        most_bars : of a history that are held at once; None: all of them
+        most_bars : most bars of a history in memory at once; None: all
         """
         portfolios = [s for s in self.scenarios if isinstance(s, PortfolioScenario)]
         if portfolios:
@@ -184,7 +184,7 @@ class RunInputs:
 
 
 def run_scenarios(config: Config) -> Sequence[Scenario | PortfolioScenario]:
-    """The scenarios of a configuration, of symbols or of portfolios; impossible ones are refused."""
+    """The scenarios of a configuration, of single symbols or of portfolios."""
     return expand_portfolios(config) if config.sweep.portfolio else expand_scenarios(config)
 
 
@@ -203,7 +203,7 @@ def _of_symbol(config: Config, source: HistorySource, scenarios: list[Scenario],
     if chunked is None:
         grid = read_grid(config, source, own)
         return _job(config, source.symbol, own, groups, _whole(config, source.symbol, _part(config, own, grid)))
-    chunks, read_chunk = chunked.stretches, chunked.grid
+    chunks, read_chunk = chunked.parts, chunked.grid
 
     def read(number: int) -> JobPart:
         own_bars = (chunks[number].end_ms - chunks[number].start_ms) // source.interval_ms
@@ -218,7 +218,7 @@ def _of_symbol(config: Config, source: HistorySource, scenarios: list[Scenario],
 
 
 def _part(config: Config, own: Sequence[Scenario], grid: Grid, own_bars: int | None = None) -> JobPart:
-    """The entries of the first `own_bars` bars of a grid (None: of all), and how a chunk of them is counted."""
+    """The entries of the first `own_bars` bars of a grid (None: of all), and the function that counts a chunk."""
     work, outcomes = prepare_entries(config, grid), wants_outcomes(config)
     own_bars = grid.n_bars if own_bars is None else own_bars
     work = _with_regimes(config, replace(work, bars=work.bars[: np.searchsorted(work.bars, own_bars)]))
@@ -261,7 +261,7 @@ def _job(
     groups: list[list[int]],
     parts: Parts,
 ) -> Job:
-    """A job, its groups cut so that the tables of each fit `CELLS_PER_TASK`."""
+    """A job whose groups are cut so that the tables of each fit `CELLS_PER_TASK`."""
     horizons, leverages = len(config.sweep.horizon), len(config.sweep.leverage)
     followed, labels = wants_outcomes(config), len(parts.extents)
     cells = horizons * leverages * cells_per_leverage([n for _, n in parts.extents], followed=followed)
@@ -275,16 +275,16 @@ def _job(
 
 
 def cells_per_leverage(columns: Sequence[int], *, followed: bool) -> int:
-    """Numbers that the tables of a scenario hold per horizon and leverage.
+    """Count of numbers in the tables of a scenario, per horizon and leverage.
 
     columns : of the calendar, then of each regime
-    followed : whether positions are, to what became of them
+    followed : whether outcomes in money are counted
     """
     return sum(columns) * len(COUNTS) + columns[0] * len(OUTCOMES) * followed
 
 
 def no_entries(config: Config, name: str) -> DataError:
-    """What is said where nothing can be entered."""
+    """The error of a job without entries."""
     if config.sweep.portfolio:
         return DataError(f"{name}: no bar is an entry in all of its symbols")
     which = config.entries.file or f"entries.every is {config.entries.every}"
@@ -292,7 +292,7 @@ def no_entries(config: Config, name: str) -> DataError:
 
 
 def _with_regimes(config: Config, work: Work) -> Work:
-    """The work, its entries labelled."""
+    """The same with regime labels on its entries."""
     regimes = config.statistics.regimes
     if not regimes or not work.bars.size:
         return work

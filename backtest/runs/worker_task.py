@@ -20,7 +20,7 @@ from backtest.stats.survival_table import Tables
 from backtest.units import instant_text
 
 HELD, MOST_HELD = 3, 8
-"""Parts that a process holds: the one before, of which tasks are under way, this one, and the next; more if short."""
+"""Parts that a process holds: the last one, whose tasks may still run, this one and the next; more short ones."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ class TaskCounter:
         return part.count(task.members, task.chunk)
 
     def reading(self, job: str, number: int) -> Callable[[], object]:
-        """What another process may do ahead: read a part, and hold it."""
+        """A function with which another process reads a part ahead."""
         return partial(hold_part, self.run, job, number)
 
     def _again(self, task: Task) -> JobPart:
-        """The part in another process; where what it holds differs, the data are read once more."""
+        """The part as another process holds it; if the data differ, it reads them once more."""
         for anew in (False, True):
             part, read = HELD_PARTS.get(self.run, task.job, task.part, anew)
             differing = differing_in(read, self.files | task.seen)
@@ -69,7 +69,7 @@ def make_counter(config: Config, most_bars: int | None = None) -> TaskCounter:
 
 
 def describe_data(part: JobPart) -> dict[str, str]:
-    """What was read of each symbol, in words."""
+    """Description of the data read of each symbol, to compare and to show."""
     return {grid.symbol: _told(grid) for grid in part.grids}
 
 
@@ -82,7 +82,7 @@ def _told(grid: Grid) -> str:
 
 @dataclass(frozen=True)
 class RemoteRun:
-    """A run as another process begins it.
+    """What another process needs to begin the jobs of a run.
 
     Attributes
     ----------
@@ -99,7 +99,7 @@ class RemoteRun:
     most_bars: int | None
 
     def begin(self, job: str) -> Job:
-        """One of its jobs."""
+        """Begin one of its jobs."""
         return dict(_inputs(self.config).jobs(self.most_bars))[job]()
 
 
@@ -110,21 +110,21 @@ def _inputs(pickled: bytes) -> RunInputs:
 
 
 class HeldParts:
-    """The parts that a worker's process holds, with what was read for each, and the job they are of."""
+    """The parts that a worker process holds, each with the description of its data, and its current job."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         self.clear()
 
     def clear(self) -> None:
-        """Let go of everything that was read."""
+        """Release everything that was read."""
         _inputs.cache_clear()
         self._job: tuple[RemoteRun, str] | None = None
         self._begun: Job | None = None
         self._parts: dict[tuple[RemoteRun, str, int], tuple[JobPart, dict[str, str]]] = {}
 
     def get(self, run: RemoteRun, job: str, number: int, anew: bool = False) -> tuple[JobPart, dict[str, str]]:
-        """A part and what was read for it; it is read where it is not held, or `anew`."""
+        """A part and the description of its data; reads it if it is not held, or `anew`."""
         if (there := code_version()) != run.code:
             raise ConfigError(f"a worker has code {there}; expected {run.code}; install the same versions everywhere")
         key = run, job, number
@@ -143,14 +143,14 @@ class HeldParts:
             return self._parts[key]
 
     def _is_full(self, most_bars: int | None) -> bool:
-        """Whether one more part would take more room than `HELD` of the longest do."""
+        """Whether one more part would take more memory than `HELD` parts of the longest."""
         bars = sum(grid.n_bars for part, _ in list(self._parts.values()) for grid in part.grids)
         fits = most_bars is not None and bars <= (HELD - 1) * most_bars
         return len(self._parts) >= (MOST_HELD if fits else HELD)
 
 
 HELD_PARTS = HeldParts()
-"""Of this process: pickled functions find it where they are called."""
+"""The parts of this process."""
 
 
 def hold_part(run: RemoteRun, job: str, number: int) -> None:
@@ -160,7 +160,7 @@ def hold_part(run: RemoteRun, job: str, number: int) -> None:
 
 @dataclass(frozen=True)
 class WorkerCheck:
-    """Calling it refuses a process that does not find what a run reads.
+    """Call it in a worker: it refuses a process that does not see the data of the run.
 
     Attributes
     ----------
@@ -190,7 +190,7 @@ class WorkerCheck:
 
 
 def worker_check(config: Config) -> WorkerCheck:
-    """What other processes must find before a run begins there."""
+    """The check that each worker must pass before a run begins."""
     return WorkerCheck(_pickled(config), list_series(config.data.path or ""), _files(with_base(config, Path.cwd())))
 
 
@@ -200,7 +200,7 @@ def _pickled(config: Config) -> bytes:
 
 
 def _files(config: Config) -> dict[str, str]:
-    """Files that a configuration names beside its dataset, and what is in them."""
+    """Files that a configuration names beside its dataset, with the digest of each."""
     return {file: f"contents of digest {digest[:32]}" for file, digest in files_named(config).items()}
 
 

@@ -1,4 +1,4 @@
-"""A history that is read in stretches gives the bytes of one that is read whole."""
+"""A history that is read in parts gives the bytes of one that is read whole."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def market(folder: Path, n: int = 900) -> None:
-    """Gaps of a few bars, one of 100, longer than a stretch, and nulls at both ends."""
+    """Gaps of a few bars, one of 100, longer than a part, and nulls at both ends."""
     for seed, symbol in enumerate(("AAA", "BBB")):
         whole = history_of(random_rows(seed, n), symbol)
         columns = {name: values.copy() for name, values in whole.columns.items()}
@@ -100,8 +100,8 @@ def told(folder: Path) -> dict:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_stretches_give_the_bytes_of_the_whole(case: str, tmp_path: Path, monkeypatch) -> None:
-    """Of 900 bars: the whole at once, 15 stretches of 64 with the next 90 hours, and 29 of 32, 3 groups at a time."""
+def test_parts_give_the_bytes_of_the_whole(case: str, tmp_path: Path, monkeypatch) -> None:
+    """Of 900 bars: the whole at once, 15 parts of 64 with the next 90 hours, and 29 of 32, 3 groups at a time."""
     monkeypatch.chdir(tmp_path)
     market(tmp_path)
     sweep, data, statistics, rest = CASES[case]
@@ -123,7 +123,7 @@ def test_stretches_give_the_bytes_of_the_whole(case: str, tmp_path: Path, monkey
 
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(histories.rows(max_bars=60), st.sampled_from([None, "mark", "last"]), st.integers(1, 12))
-def test_any_history_in_stretches_is_the_history(tmp_path_factory, rows, trigger, chunk) -> None:
+def test_any_history_in_parts_is_the_history(tmp_path_factory, rows, trigger, chunk) -> None:
     """Nulls anywhere, one price alone missing, no bar at all that can be entered: the same tables or the same error."""
     folder = tmp_path_factory.mktemp("any")
     try:
@@ -165,7 +165,7 @@ def test_what_looks_back_or_over_all_is_read_whole(tmp_path: Path, monkeypatch) 
         assert [begin().parts for _, begin in made] == [1] * len(made)
 
 
-def test_a_run_in_stretches_that_was_interrupted_goes_on(tmp_path: Path, monkeypatch) -> None:
+def test_a_run_in_parts_that_was_interrupted_goes_on(tmp_path: Path, monkeypatch) -> None:
     """Whatever memory the second attempt has: what the first had finished is of the same files."""
     monkeypatch.chdir(tmp_path)
     market(tmp_path)
