@@ -1,15 +1,20 @@
-"""Documents: the picture of the rooms is current, files that they name exist, cited sections exist, the glossary."""
+"""Documents: the picture of the rooms is current, files and sections that they name exist, examples are accepted."""
 
 from __future__ import annotations
 
 import importlib.util
 import re
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import backtest
+
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")])
+KINDS = {"data": backtest.Data, "margin": backtest.Margin, "statistics": backtest.Statistics}
 SECTIONS = re.findall(r"^## (\d+)\. ", (ROOT / "docs/semantics.md").read_text(), re.MULTILINE)
 
 
@@ -52,3 +57,30 @@ def test_glossary_is_alphabetical_and_says_each_term_once() -> None:
     assert len(terms) > 50
     assert terms == sorted(set(terms))
     assert {row[3] for row in rows} <= set(SECTIONS)
+
+
+def toml_examples() -> list[tuple[str, dict[str, Any]]]:
+    """Configurations in README, rules and choosing: blocks, and keys in code marks."""
+    found = []
+    for name in ("README.md", "docs/rules.md", "docs/choosing.md"):
+        text = (ROOT / name).read_text()
+        blocks = re.findall(r"```toml\n(.*?)```", text, re.DOTALL) + re.findall(r"<<'TOML'\n(.*?)TOML", text, re.DOTALL)
+        keys = re.findall(r"`((?:sweep|margin|statistics)\.\w+ = [^`]+)`", text)
+        found += [
+            (f"{name}: {one.split(chr(10))[0]}", tomllib.loads(one)) for one in [*blocks, *keys] if "…" not in one
+        ]
+    policies = re.findall(r"^\| `(\w+ = [^`]+)` \|", (ROOT / "docs/rules.md").read_text(), re.MULTILINE)
+    return found + [(one, {"sweep": {"policy": [tomllib.loads(one)]}}) for one in policies]
+
+
+EXAMPLES = toml_examples()
+
+
+@pytest.mark.parametrize("document", [one for _, one in EXAMPLES], ids=[name for name, _ in EXAMPLES])
+def test_examples_of_configurations_are_accepted(document: dict[str, Any]) -> None:
+    margin, sweep = document.get("margin", {}), document.get("sweep", {})
+    if margin.get("contract") == "spot":
+        document = {**document, "margin": {"liquidation_ltv": 0.9, "margin_call_ltv": 0.8, **margin}}
+    least = {"horizon": ["1d"], "maintenance": [] if margin.get("contract") == "spot" else [0.004]}
+    parts = {table: KINDS[table](**keys) for table, keys in document.items() if table != "sweep"}
+    assert backtest.Config(sweep=backtest.Sweep(**{**least, **sweep}), **parts)
