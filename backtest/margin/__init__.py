@@ -1,7 +1,5 @@
-"""Margin rules: tier tables, named exchange rules, and the margins and prices of one position (docs/semantics.md §2–6).
+"""Margin rules: tier tables, named rules of exchanges, liquidation price of one position.
 
-In: the keys of a position (`position_input`) or a `Position`; a rule name (`rules`); tables of tiers (`tiers`,
-`packaged_tiers`). Out: maintenance margin, liquidation price and bankruptcy price (`liquidation.price`; for arrays
-`liquidation.liquidation_prices`, of spot margin `spot`). A rule file in ``exchanges/`` is data, never code: adding an
-exchange whose formula is known adds one file.
+In: a rule name, a tier table or a position. Out: maintenance margin, liquidation price, bankruptcy price
+(docs/semantics.md §2, §5, §6). A rule is a data file in `exchanges/`, not code: a known formula needs one new file.
 """
