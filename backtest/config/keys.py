@@ -18,7 +18,9 @@ Fee = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-0.01, lt=1)]
 Positive = Annotated[float, Field(strict=True, allow_inf_nan=False, gt=0)]
 NotNegative = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0)]
 Share = Annotated[float, Field(strict=True, allow_inf_nan=False, gt=0, lt=1)]
+Portion = Annotated[float, Field(strict=True, allow_inf_nan=False, gt=0, le=1)]
 Count = Annotated[int, Field(strict=True, ge=1)]
+Whole = Annotated[int, Field(strict=True, ge=0)]
 Leverage = Annotated[float, Field(strict=True, allow_inf_nan=False, gt=0, le=1000)]
 
 

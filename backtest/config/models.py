@@ -30,8 +30,11 @@ from backtest.config.keys import (
     NotNegative,
     Number,
     PathText,
+    Portion,
     Positive,
     Rate,
+    Share,
+    Whole,
     explain,
 )
 from backtest.config.labels import write_label
@@ -153,9 +156,8 @@ def _leverages(value: object) -> object:
         span = LeverageRange(**value)
         count = int((span.stop - span.start) / span.step * (1 + 1e-12)) + 1
         if not 1 <= count <= MAX_POINTS:
-            raise ValueError(
-                f"from {span.start:g} to {span.stop:g} by {span.step:g} is not 1 to {MAX_POINTS} leverages"
-            )
+            span_text = f"from {span.start:g} to {span.stop:g} by {span.step:g}"
+            raise ValueError(f"{span_text} is not 1 to {MAX_POINTS} leverages")
         return tuple(span.start + i * span.step for i in range(count))
     return tuple(value) if isinstance(value, range) else value
 
@@ -230,18 +232,17 @@ class Sweep(Model):
         return values
 
 
-LoanToValue = Annotated[Number, Field(gt=0, le=1)]
-
-
 class Margin(Model):
     """Terms of margin where a named rule does not fix them."""
 
     contract: AnyContract = Field("linear", description="Inverse: margin, tiers and sizes by margin are in coin.")
-    expiry: Instant | None = Field(None, description="Dated futures: no funding, settled at the last close before it.")
+    expiry: Instant | None = Field(
+        None, description="Dated futures: no funding; positions are closed at the last close before it."
+    )
     basis: Basis = Field("mark", description="Whether maintenance is of the notional at the mark price or at entry.")
     close_reserve: Rate = Field(0.0, description="Closing fee that is part of the maintenance margin.")
     fees_from_margin: Annotated[bool, Field(strict=True)] = True
-    margin_call_ratio: Annotated[Number, Field(gt=0, le=1)] = 0.8
+    margin_call_ratio: Portion = 0.8
     liquidation_slippage: Rate = Field(0.0, description="Of the fill price, against the position. Events only.")
     liquidation_fee: Rate = Field(0.0, description="Fraction of the notional at the fill. Events only.")
     surplus: Literal["trader", "fund"] = Field("trader", description="Who keeps the margin left after a liquidation.")
@@ -249,8 +250,8 @@ class Margin(Model):
         None, description="For rules and policies that need it; default: the rule's, else open_fee."
     )
     maintenance_scale: VolatilityScale | None = Field(None, description="Maintenance that rises with volatility.")
-    liquidation_ltv: LoanToValue | None = Field(None, description="Spot margin: debt over assets at liquidation.")
-    margin_call_ltv: LoanToValue | None = Field(None, description="Spot margin: debt over assets at the margin call.")
+    liquidation_ltv: Portion | None = Field(None, description="Spot margin: debt over assets at liquidation.")
+    margin_call_ltv: Portion | None = Field(None, description="Spot margin: debt over assets at the margin call.")
     borrow_rate: Rate = Field(0.0, description="Spot margin: interest per hour begun, compounding.")
 
     @model_validator(mode="after")
@@ -274,17 +275,17 @@ class Margin(Model):
 class Statistics(Model):
     """Confidence intervals, and the groups by which entries are counted."""
 
-    confidence: Annotated[Number, Field(gt=0, lt=1)] = 0.95
+    confidence: Share = 0.95
     block: Duration = Field("7d", description="Length of the calendar blocks by which entries are counted.")
     replications: Annotated[int, Field(strict=True, ge=100)] = Field(
         1000, description="Bootstrap replications, for intervals without closed form."
     )
-    seed: Annotated[int, Field(strict=True, ge=0)] = 0
+    seed: Whole = 0
     regimes: Regimes = Field((), description="Labels of entries by which counts are grouped too: 'year', 'hour' …")
     outcomes: Annotated[bool, Field(strict=True)] = Field(
         False, description="Also count outcomes of positions in money; always with policies."
     )
-    bankroll_fraction: Annotated[Number, Field(gt=0, le=1)] = Field(
+    bankroll_fraction: Portion = Field(
         0.1, description="Share of a bankroll used as margin: for the log growth among the outcomes."
     )
 
@@ -313,9 +314,9 @@ class Config(Model):
             )
         for policy in sweep.policy:
             if policy.top_up and policy.top_up.target_ratio >= margin.margin_call_ratio:
+                most, found = margin.margin_call_ratio, policy.top_up.target_ratio
                 raise ValueError(
-                    f"sweep.policy: top_up.target_ratio must lie below margin.margin_call_ratio "
-                    f"{margin.margin_call_ratio:g}, or the call stands; got {policy.top_up.target_ratio:g}"
+                    f"sweep.policy: top_up.target_ratio must lie below margin.margin_call_ratio {most:g}; got {found:g}"
                 )
         if margin.expiry is not None:
             self._check_expiry(margin.expiry)
@@ -395,8 +396,7 @@ def with_base(config: Config, base: Path) -> Config:
 
     sweep = config.sweep.model_copy(update={"maintenance": tuple(resolve(m) for m in config.sweep.maintenance)})
     data = config.data.model_copy(update={"path": resolved(base, config.data.path or "")})
-    file = config.entries.file
-    entries = config.entries.model_copy(update={"file": None if file is None else str(base / file)})
-    regimes = tuple(regime.at(base) for regime in config.statistics.regimes)
-    statistics = config.statistics.model_copy(update={"regimes": regimes})
+    entries = config.entries.model_copy(update={"file": config.entries.file and str(base / config.entries.file)})
+    regimes = [regime.at(base) for regime in config.statistics.regimes]
+    statistics = config.statistics.model_copy(update={"regimes": tuple(regimes)})
     return config.model_copy(update={"sweep": sweep, "data": data, "entries": entries, "statistics": statistics})

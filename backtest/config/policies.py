@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from backtest.config.keys import Count, Duration, Model, NotNegative, Positive, Rate, Share
+from backtest.config.keys import Count, Duration, Model, NotNegative, Positive, Rate, Share, Whole
 from backtest.config.labels import Value, write_label
 
 
@@ -37,7 +37,7 @@ class TopUp(Model):
     target_ratio: Share = Field(description="Margin ratio that the added margin restores.")
     reserve: Positive = Field(description="Total of all top-ups, as a multiple of the initial margin.")
     max_times: Count = 1
-    delay_bars: Annotated[int, Field(strict=True, ge=0)] = 0
+    delay_bars: Whole = 0
 
 
 class Deleverage(Model):
@@ -45,7 +45,7 @@ class Deleverage(Model):
 
     fraction: Share
     max_times: Count = 1
-    delay_bars: Annotated[int, Field(strict=True, ge=0)] = 0
+    delay_bars: Whole = 0
 
 
 class Exit(Model):
@@ -75,7 +75,7 @@ class ScaleIn(Model):
 class Policy(Model):
     """Rules for an open position; ``{}`` holds it until the horizon or the liquidation."""
 
-    confirm_bars: Annotated[int, Field(strict=True, ge=0)] = Field(
+    confirm_bars: Whole = Field(
         0,
         description="Liquidation needs this many closes in a row beyond the level; 0: the bar's extreme suffices.",
     )

@@ -44,7 +44,7 @@ class PortfolioScenario:
     verdict: Verdict
 
     def columns(self) -> dict[str, str | float | None]:
-        """The scenario columns of the results, in their order; the portfolio stands for the symbol."""
+        """The scenario columns of the results, in their order; the symbol is the portfolio's label."""
         columns = scenario_columns(None, self.maintenance[0], self.open_fee, self.funding, self.size)
         return {**columns, "verdict": self.verdict}
 

@@ -82,10 +82,10 @@ def chunk_series(work: Work, chunk: slice, scenario: Scenario) -> ChunkSeries:
     return ChunkSeries(
         start,
         stop,
-        scenario.worth(worst),
+        scenario.unit_value(worst),
         paid,
         entries,
-        scenario.worth(price),
+        scenario.unit_value(price),
         work.weights(scenario.weight, chunk, sign),
         work.until(chunk) - start,
         None if grid.scale is None else _padded(grid.scale[start:stop], stop - start),

@@ -141,7 +141,7 @@ def positions_of(work: Work, scenario: Scenario, entries: Openings, stage: Stage
         ("paid", stage.course.bars["paid"][bar]),
         ("price", entries.price),
         ("leverage", entries.leverage),
-        ("entry", scenario.worth(entries.price)),
+        ("entry", scenario.unit_value(entries.price)),
         ("value", notional),
         ("initial", margin),
         ("margin", margin),

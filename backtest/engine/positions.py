@@ -32,7 +32,7 @@ class Positions:
 
     def growth(self, price: Float) -> Float:
         """Notional at a price over that at entry."""
-        return self.scenario.worth(price) / self.scenario.worth(self.entry_price)
+        return self.scenario.unit_value(price) / self.scenario.unit_value(self.entry_price)
 
     @property
     def notional(self) -> Float:
@@ -47,8 +47,8 @@ class Positions:
 
     def equity(self, price: Float, cost: Float) -> Float:
         """Margin balance at a price; `cost` is the funding paid since entry, in the unit of worth."""
-        entry = self.scenario.worth(self.entry_price)
-        gain = self.scenario.lean * (self.scenario.worth(price) - entry) - self.scenario.sign * cost
+        entry = self.scenario.unit_value(self.entry_price)
+        gain = self.scenario.lean * (self.scenario.unit_value(price) - entry) - self.scenario.sign * cost
         return self.margin - self.fee + gain / entry
 
     def liquidation_price(self, cost: Float, when_ms: Int, scale: Float) -> Float:
@@ -66,7 +66,7 @@ class Positions:
         rule = self.scenario.maintenance
         dates = [-np.inf if dated.effective_from_ms is None else dated.effective_from_ms for dated in rule.tables]
         place = np.maximum(0, np.searchsorted(dates, when_ms, side="right") - 1) if dates else np.zeros(cost.size, int)
-        entry, notional = self.scenario.worth(self.entry_price), self.notional
+        entry, notional = self.scenario.unit_value(self.entry_price), self.notional
         price = np.empty(cost.size)
         for k in np.unique(place):
             who = place == k
@@ -91,13 +91,15 @@ class Positions:
         level = np.isfinite(price) & (price > 0)
         with np.errstate(divide="ignore", invalid="ignore"):
             # Rounding leaves a worth of 1e-17 of that at entry where there is none.
-            level &= self.scenario.worth(price) > 1e-12 * entry
+            level &= self.scenario.unit_value(price) > 1e-12 * entry
         return np.where(level, price, -1.0)
 
     def bankruptcy_price(self) -> Float:
         """Price at which the margin is gone, fees and funding aside; not within (0, ∞) where there is none."""
         with np.errstate(divide="ignore"):
-            return self.scenario.worth(self.scenario.worth(self.entry_price) * (1 - self.scenario.lean * self.margin))
+            return self.scenario.unit_value(
+                self.scenario.unit_value(self.entry_price) * (1 - self.scenario.lean * self.margin)
+            )
 
 
 @dataclass(frozen=True)

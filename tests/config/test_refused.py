@@ -158,7 +158,7 @@ POLICY = {
     ),
     "a top-up that leaves the call standing": (
         "{ top_up = { target_ratio = 0.8, reserve = 1.0 } }",
-        "sweep.policy: top_up.target_ratio must lie below margin.margin_call_ratio 0.8, or the call stands; got 0.8",
+        "sweep.policy: top_up.target_ratio must lie below margin.margin_call_ratio 0.8; got 0.8",
     ),
     "an addition beyond the stop": (
         "{ scale_in = { distance = [0.05], multiple = [1.0] }, stop_loss = { distance = 0.05 } }",

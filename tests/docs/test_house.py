@@ -48,7 +48,6 @@ KNOWN_NAMES = {
     "engine/policy_simulation.py: positions_of",
     "engine/policy_simulation.py: rejected_of",
     "engine/positions.py: positions_of",
-    "margin/tiers.py: tier_of",
 }
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

@@ -32,7 +32,7 @@ POSITIONS = st.fixed_dictionaries(
 
 
 def drawn(shape: Mapping[str, object]) -> Position:
-    """A position with a table of the drawn widths and rises; funding is a share of the posted margin."""
+    """A position with a table of the drawn widths and rises; funding is a share of the initial margin."""
     number = {key: float(value) for key, value in shape.items() if isinstance(value, float)}
     steps = shape["steps"]
     assert isinstance(steps, list)
@@ -54,7 +54,7 @@ def drawn(shape: Mapping[str, object]) -> Position:
     )
 
 
-def spare(position: Position, at: float) -> float:
+def excess_margin(position: Position, at: float) -> float:
     """E − MM at a price, written out from the definition (docs/semantics.md §2, §4)."""
     assert position.tiers is not None
     assert position.leverage is not None
@@ -72,21 +72,21 @@ def test_the_liquidation_price_is_where_the_margin_balance_equals_maintenance(sh
     position = drawn(shape)
     level = price(position)["liquidation_price"]
     inverse = position.contract == "inverse"
-    entry = 1 / position.entry_price if inverse else position.entry_price  # and so on: worth of a unit of quantity
+    entry = 1 / position.entry_price if inverse else position.entry_price  # and so on: value of a unit of quantity
     if level is None:
         assert (position.side == "short") == inverse
         near_0 = 1e-9 * entry
-        assert spare(position, 1 / near_0 if inverse else near_0) > -1e-8 * position.notional
+        assert excess_margin(position, 1 / near_0 if inverse else near_0) > -1e-8 * position.notional
         return
-    worth = 1 / level if inverse else level
+    value = 1 / level if inverse else level
     # E − MM adds amounts of this size, each with a few roundings of 1e-16; the deductions stay below the notional
-    scale = position.initial_balance + position.notional + position.quantity * worth
-    assert spare(position, level) == pytest.approx(0, abs=1e-14 * scale)
+    scale = position.initial_balance + position.notional + position.quantity * value
+    assert excess_margin(position, level) == pytest.approx(0, abs=1e-14 * scale)
     # and it is the first: safe on the way there, not beyond it
     step = 1e-6 * entry * (1 if (position.side == "long") != inverse else -1)
-    safe, spent = worth + step, worth - step
-    assert spare(position, 1 / safe if inverse else safe) > 0
-    assert spare(position, 1 / spent if inverse else spent) < 0
+    safe, spent = value + step, value - step
+    assert excess_margin(position, 1 / safe if inverse else safe) > 0
+    assert excess_margin(position, 1 / spent if inverse else spent) < 0
 
 
 @given(
@@ -130,7 +130,7 @@ def test_every_rule_s_liquidation_price_solves_its_own_balance(
 def test_extra_margin_moves_the_fee_to_close_with_the_bankruptcy_price(
     side: str, contract: str, leverage: float, extra: float, fee: float
 ) -> None:
-    # What is posted: N/L, the fee at the bankruptcy price of the leverage, and the extra margin. What is kept besides
+    # Paid in: N/L, the fee at the bankruptcy price of the leverage, and the extra margin. Kept besides
     # maintenance: the fee at the bankruptcy price that the extra margin moves. Both are the fee rate of a value.
     inverse, sign = contract == "inverse", 1 if side == "long" else -1
     document = {"rules": f"bybit-{contract}", "side": side, "entry_price": 50.0, "quantity": 50.0 if inverse else 0.02}

@@ -242,8 +242,8 @@ def test_every_rule_file_is_read_whole(name: str) -> None:
     assert found.contract == ("inverse" if name.endswith(("inverse", "coinm")) else "linear")
     assert found.basis == ("entry" if name == "bybit-classic" else "mark")
     assert found.deductions == name.startswith(("binance", "bybit", "hyperliquid"))
-    posted, inside = name in ("bybit-linear", "bybit-inverse"), name.startswith(("okx", "gate", "bitmex"))
-    assert found.fee_to_close == ("posted" if posted else "maintenance" if inside else "none")
+    in_advance, inside = name in ("bybit-linear", "bybit-inverse"), name.startswith(("okx", "gate", "bitmex"))
+    assert found.fee_to_close == ("posted" if in_advance else "maintenance" if inside else "none")
     assert found.close_reserve == (0.0005 if inside else 0)
     assert found.slope == (0.00005 if name.startswith("deribit") else None)
     assert found.read.isoformat() >= "2026-01-01"

@@ -161,11 +161,11 @@ def test_the_unprinted_price_of_the_inverse_short_is_that_of_the_note() -> None:
     assert answer["liquidation_price"] == pytest.approx(55_277.78, abs=0.005)
 
 
-def unrealized(document: dict[str, object], posted: float) -> float:
-    """Profit at mark, as it comes back out of the margin ratio: MM / (posted + profit)."""
+def unrealized(document: dict[str, object], margin: float) -> float:
+    """Profit at mark, as it comes back out of the margin ratio: MM / (margin + profit)."""
     answer = price(document)
     assert answer["margin_ratio"] is not None
-    return answer["maintenance_margin"] / answer["margin_ratio"] - posted
+    return answer["maintenance_margin"] / answer["margin_ratio"] - margin
 
 
 @needs_shared
