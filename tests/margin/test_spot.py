@@ -1,4 +1,4 @@
-"""Spot margin: hand-worked prices, what holds of every one, and what is refused."""
+"""Spot margin: arrays of loans and prices, and what holds of every position."""
 
 from typing import cast
 
@@ -7,19 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backtest.errors import BacktestError, ConfigError, RuleError
 from backtest.margin.liquidation import price
 from backtest.margin.position import Position, Side
 from backtest.margin.position_input import read_position
 from backtest.margin.spot import SpotPosition, loans, owed_and_owned, prices_at_ltv
-
-# N = 200, W = 50. Long: 150 quote owed on 2 base. Short: 2 base owed against 50 + 200 quote.
-LONG = {"contract": "spot", "side": "long", "entry_price": 100, "quantity": 2, "leverage": 4, "liquidation_ltv": 0.9}
-SHORT = {**LONG, "side": "short"}
-SIDES = st.sampled_from(["long", "short"])
-
-
-# ---------------------------------------------------------------- numbers worked by hand
 
 
 def test_arrays_by_hand() -> None:
@@ -46,7 +37,7 @@ def test_arrays_by_hand() -> None:
 
 POSITIONS = st.fixed_dictionaries(
     {
-        "side": SIDES,
+        "side": st.sampled_from(["long", "short"]),
         "entry_price": st.floats(1e-4, 1e5),
         "quantity": st.floats(1e-3, 1e4),
         "leverage": st.floats(1.01, 50),
@@ -91,58 +82,3 @@ def test_without_interest_it_is_a_linear_position(document: dict[str, float], mo
     for key in ("liquidation_price", "bankruptcy_price", "initial_margin"):
         # at 1.01x a long's level is 1 % of the entry, the difference of amounts of its size
         assert here[key] == pytest.approx(there[key], rel=1e-11)  # type: ignore[literal-required]
-
-
-# ---------------------------------------------------------------- what is refused
-
-
-@pytest.mark.parametrize(
-    ("change", "error", "message"),
-    [
-        ({"liquidation_ltv": None}, ConfigError, "key 'liquidation_ltv' is missing; a position has side"),
-        ({"quantity": None}, ConfigError, "key 'quantity' is missing; a position has side, .*liquidation_ltv"),
-        ({"liquidation_ltv": 1}, ConfigError, "liquidation_ltv must be a share of the assets, .*; got 1"),
-        ({"liquidation_ltv": 0}, ConfigError, "liquidation_ltv must be a share"),
-        ({"liquidation_ltv": "0.9"}, ConfigError, "liquidation_ltv must be a number; got '0.9'"),
-        ({"margin_call_ltv": 0.95}, ConfigError, "margin_call_ltv must be at most liquidation_ltv, 0.9; got 0.95"),
-        ({"interest": -0.1}, ConfigError, "interest must be the growth of the debt so far, ≥ 0; got -0.1"),
-        ({"interest": float("inf")}, ConfigError, "interest must be the growth"),
-        ({"interest": 1e307}, ConfigError, "must be finite amounts"),
-        ({"leverage": 0}, ConfigError, "leverage must be > 0; got 0"),
-        ({"margin": 5}, ConfigError, "exactly one of leverage, margin, wallet; got leverage and margin"),
-        ({"leverage": None}, ConfigError, "exactly one of leverage, margin, wallet; got none"),
-        ({"side": "buy"}, ConfigError, "side must be 'long' or 'short'"),
-        ({"rules": "binance-usdm"}, RuleError, "contract is 'linear' under binance-usdm; got 'spot'"),
-        ({"symbol": "BTCUSDT"}, RuleError, "symbol is not read under contract 'spot'"),
-        ({"interst": 0.1}, ConfigError, r"unknown key 'interst' \(did you mean 'interest'\?\)"),
-    ],
-)
-def test_impossible_positions_are_refused(change: dict[str, object], error: type[BacktestError], message: str) -> None:
-    with pytest.raises(error, match=message):
-        price({**LONG, **change})
-
-
-@pytest.mark.parametrize(
-    "key",
-    [
-        *("mmr", "deduction", "slope", "initial_rate", "taker_fee", "close_reserve", "funding_paid", "extra_margin"),
-        *("max_leverage", "other_maintenance", "other_unrealized"),
-    ],
-)
-def test_keys_without_a_meaning_for_spot_are_refused(key: str) -> None:
-    with pytest.raises(RuleError, match=f"{key} is not read under contract 'spot': .*it has side, entry_price"):
-        price({**LONG, key: 0.1})
-
-
-def test_basis_and_tiers_are_refused() -> None:
-    for key, value in (("basis", "mark"), ("tiers", [[0, 0.01]])):
-        with pytest.raises(RuleError, match=f"{key} is not read under contract 'spot'"):
-            price({**LONG, key: value})
-
-
-@pytest.mark.parametrize("key", ["liquidation_ltv", "margin_call_ltv", "interest"])
-def test_keys_of_spot_are_refused_elsewhere(key: str) -> None:
-    swap = {"side": "long", "entry_price": 100, "quantity": 2, "leverage": 4, "mmr": 0.01, key: 0.5}
-    for rule in ({"rules": "binance-usdm"}, {"contract": "linear"}, {"contract": "inverse", "basis": "entry"}):
-        with pytest.raises(RuleError, match=f"{key} is not read under .*: it goes with contract 'spot'"):
-            price({**swap, **rule})

@@ -110,6 +110,7 @@ SWEEPS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SWEEPS, ids=lambda name: name.replace(" ", "-"))
 def test_every_count_equals_the_literal_walk(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both sides, flat and tiered, two sizes, two fees, funding as it was and enlarged, three horizons."""
@@ -136,6 +137,7 @@ def test_every_count_equals_the_literal_walk(folder: Path, name: str, monkeypatc
     assert min(total.values()) > 20, total
 
 
+@pytest.mark.slow
 def test_events_equal_the_literal_walk_and_add_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     data = 'start = "2020-03-01"\nend = "2020-04-01"'
@@ -238,6 +240,7 @@ def test_five_minutes_with_two_gaps(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (counts[None]["entries"] - counts["6h"]["entries"] == counts["6h"]["excluded"]).all()
 
 
+@pytest.mark.slow
 def test_three_symbols_in_one_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each symbol's rows are those of a run of its own."""
     monkeypatch.chdir(tmp_path)

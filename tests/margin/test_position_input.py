@@ -134,3 +134,54 @@ def test_the_limits_of_a_table_hold() -> None:
 def test_a_fee_that_is_posted_needs_a_leverage() -> None:
     with pytest.raises(ConfigError, match=r"taker_fee .* follows from leverage or margin; .*got 0\.001"):
         Position(side="long", entry_price=1.0, quantity=1.0, wallet=1.0, mmr=0.01, taker_fee=0.001)
+
+
+SPOT = {"contract": "spot", "side": "long", "entry_price": 100, "quantity": 2, "leverage": 4, "liquidation_ltv": 0.9}
+NOT_OF_SPOT = (
+    *("mmr", "deduction", "slope", "initial_rate", "taker_fee", "close_reserve", "funding_paid", "extra_margin"),
+    *("max_leverage", "other_maintenance", "other_unrealized", "basis", "tiers"),
+)
+SPOT_ALONE = ("liquidation_ltv", "margin_call_ltv", "interest")
+SWAP = {"side": "long", "entry_price": 100, "quantity": 2, "leverage": 4, "mmr": 0.01}
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"liquidation_ltv": None}, ConfigError, "key 'liquidation_ltv' is missing; a position has side"),
+        ({"quantity": None}, ConfigError, "key 'quantity' is missing; a position has side, .*liquidation_ltv"),
+        ({"liquidation_ltv": 1}, ConfigError, "liquidation_ltv must be a share of the assets, .*; got 1"),
+        ({"liquidation_ltv": 0}, ConfigError, "liquidation_ltv must be a share"),
+        ({"liquidation_ltv": "0.9"}, ConfigError, "liquidation_ltv must be a number; got '0.9'"),
+        ({"margin_call_ltv": 0.95}, ConfigError, "margin_call_ltv must be at most liquidation_ltv, 0.9; got 0.95"),
+        ({"interest": -0.1}, ConfigError, "interest must be the growth of the debt so far, ≥ 0; got -0.1"),
+        ({"interest": float("inf")}, ConfigError, "interest must be the growth"),
+        ({"interest": 1e307}, ConfigError, "must be finite amounts"),
+        ({"leverage": 0}, ConfigError, "leverage must be > 0; got 0"),
+        ({"margin": 5}, ConfigError, "exactly one of leverage, margin, wallet; got leverage and margin"),
+        ({"leverage": None}, ConfigError, "exactly one of leverage, margin, wallet; got none"),
+        ({"side": "buy"}, ConfigError, "side must be 'long' or 'short'"),
+        ({"rules": "binance-usdm"}, RuleError, "contract is 'linear' under binance-usdm; got 'spot'"),
+        ({"symbol": "BTCUSDT"}, RuleError, "symbol is not read under contract 'spot'"),
+        ({"interst": 0.1}, ConfigError, r"unknown key 'interst' \(did you mean 'interest'\?\)"),
+        *(
+            ({key: 0.1}, RuleError, f"{key} is not read under contract 'spot': .*it has side, entry_price")
+            for key in NOT_OF_SPOT
+        ),
+    ],
+)
+def test_impossible_spot_positions_are_refused(
+    change: dict[str, object], error: type[BacktestError], message: str
+) -> None:
+    price(SPOT)
+    with pytest.raises(error, match=message):
+        price({**SPOT, **change})
+
+
+@pytest.mark.parametrize("key", SPOT_ALONE)
+@pytest.mark.parametrize(
+    "rule", [{"rules": "binance-usdm"}, {"contract": "linear"}, {"contract": "inverse", "basis": "entry"}]
+)
+def test_keys_of_spot_are_refused_under_other_contracts(rule: dict[str, object], key: str) -> None:
+    with pytest.raises(RuleError, match=f"{key} is not read under .*: it goes with contract 'spot'"):
+        price({**SWAP, **rule, key: 0.5})
