@@ -49,7 +49,8 @@ def differences(before: object, now: object, path: str = "") -> list[str]:
     if before == now:
         return []
     one, two = (text if len(text) <= 100 else f"{text[:99]}…" for text in map(_text, (before, now)))
-    return [f"{path.removeprefix('.').removeprefix('config.')} ({one} before, {two} now)"]
+    key = path.removeprefix(".").removeprefix("config.")
+    return [f"{'the version of the code' if key == 'code' else key} ({one} before, {two} now)"]
 
 
 def _text(value: object) -> str:

@@ -80,7 +80,7 @@ def test_it_is_not_resumed(place: Path, folder: str, to: str) -> None:
     code = json.loads(file.read_text())["code"]
     done = typed("run", "sweep.toml", "--out", "out", "--resume")
     assert done.code == 2
-    assert f'code ("{code}" before, ' in done.err
+    assert f'differs in the version of the code ("{code}" before, ' in done.err
     assert "begin anew with --overwrite and without --resume" in done.err
     begun = typed("run", "sweep.toml", "--out", "out", "--overwrite")
     assert begun.code == 0, begun.err
