@@ -22,7 +22,7 @@ from backtest.runs.memory import PARTS, make_budget, memory_allowed, memory_byte
 from backtest.runs.tasks import cut_groups, run_scenarios, table_cells, wants_outcomes
 from backtest.units import duration_ms
 
-START_S = 2.5
+START_S = 3.0
 """Start and end of a run: the interpreter, compiled kernels from their cache, the final tables."""
 DISK_BYTES_PER_CELL = 0.45
 """Compressed size of a count of a calendar block."""
