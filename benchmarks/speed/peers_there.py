@@ -39,7 +39,7 @@ def vectorbt(asked: Arrays) -> list[Answer]:
     import pandas as pd
     import vectorbt as vbt
 
-    close, low, horizon, distance = (asked[name] for name in ("close", "low", "horizon", "distance"))
+    close, low, distance, horizon = *(asked[name] for name in ("close", "low", "distance")), int(asked["horizon"])
     every, columns, rows = np.arange(close.size - horizon), np.arange(distance.size), np.arange(horizon + 1)[:, None]
 
     def by_signals(entries: np.ndarray) -> np.ndarray:
