@@ -11,6 +11,7 @@ import pyarrow as pa
 from backtest.analysis.row_filter import Where
 from backtest.arrays import Bool, Int
 from backtest.config.models import Config
+from backtest.config.resolve import has_own_leverage
 from backtest.config.scenarios import Scenario, expand_scenarios, scenarios_at, split_sides
 from backtest.engine.bars import Grid
 from backtest.engine.closings import entry_windows, recovered_mask
@@ -19,7 +20,7 @@ from backtest.engine.count_by_threshold import first_crossings, split_by_table
 from backtest.engine.prepare import prepare_entries
 from backtest.errors import ConfigError
 from backtest.progress import progress
-from backtest.runs.inputs import HistorySource, has_own_leverage, read_grid
+from backtest.runs.inputs import HistorySource, read_grid
 from backtest.stats.schema import POINT, axes_fields, repeated
 
 Labels = dict[str, str | float | None]

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from backtest.analysis.row_filter import Where
 from backtest.arrays import Bool, Float, Int
 from backtest.config.models import Config, Data, Entries, Margin, Sweep
+from backtest.config.resolve import has_own_leverage, resolve_config, with_trades
 from backtest.config.scenarios import Scenario, expand_scenarios, scenarios_at, split_sides
 from backtest.data.history import PriceHistory
 from backtest.engine.closings import Exits, Window, close_positions, entry_windows
@@ -26,14 +27,7 @@ from backtest.engine.prepare import prepare_entries
 from backtest.errors import ConfigError
 from backtest.filesystem import local
 from backtest.progress import progress
-from backtest.runs.inputs import (
-    HistorySource,
-    checked_sources,
-    has_own_leverage,
-    read_grid,
-    resolve_config,
-    with_trades,
-)
+from backtest.runs.inputs import HistorySource, checked_sources, read_grid
 from backtest.runs.run_directory import folders_for
 from backtest.stats.schema import FURTHER, LIFE_COUNTS, POINT, TIME, axes_fields, event_schema, repeated
 

@@ -12,11 +12,12 @@ import pyarrow as pa
 from backtest.analysis.daily_counts import DAY_MS, Tally, count_days, leverage_column, tally_fields
 from backtest.arrays import Int
 from backtest.config.models import Config, Data, Entries, Margin, Sweep
+from backtest.config.resolve import has_own_leverage, resolve_config
 from backtest.data.history import PriceHistory
 from backtest.engine.bars import Grid
 from backtest.errors import ConfigError
 from backtest.report.labels import noted
-from backtest.runs.inputs import checked_sources, has_own_leverage, resolve_config
+from backtest.runs.inputs import checked_sources
 from backtest.stats.schema import POINT, TIME, repeated
 from backtest.units import duration_ms, instant_text, number_text
 

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from backtest.arrays import Float
 from backtest.config.models import Config, Data, Entries, Margin, Sweep
+from backtest.config.resolve import resolve_config
 from backtest.config.scenarios import Scenario, expand_scenarios, scenarios_at, split_sides
 from backtest.data.history import PriceHistory
 from backtest.engine.adverse_series import ChunkSeries, chunk_series
@@ -30,7 +31,7 @@ from backtest.engine.prepare import prepare_entries
 from backtest.errors import ConfigError, DataError
 from backtest.progress import progress
 from backtest.runs.executors.thread_pool import map_ordered
-from backtest.runs.inputs import HistorySource, checked_sources, read_grid, resolve_config
+from backtest.runs.inputs import HistorySource, checked_sources, read_grid
 from backtest.stats.schema import axes_fields
 
 if TYPE_CHECKING:

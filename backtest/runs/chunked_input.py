@@ -1,6 +1,6 @@
-"""Histories in stretches that fit the memory: the entries of each, and the bars that their windows reach.
+"""Read a long history in parts that fit the memory: each has its own entries and the bars of their windows.
 
-Stretches end where chunks of entries do (`backtest.engine.cohorts.Work.chunks`), so that no number depends on how many
+Parts end where chunks of entries do (`backtest.engine.cohorts.Work.chunks`), so that no number depends on how many
 there are.
 """
 
@@ -25,15 +25,15 @@ from backtest.runs.inputs import HistorySource
 
 READ = tuple(name for name in COLUMNS if name not in ("volume", "maintenance_scale"))
 PROBE_BARS = 1 << 16
-"""Read at once where the first and the last bar that can be entered are looked for."""
+"""Bars read at once while searching for the first and the last bar that can be entered."""
 
 LONG_BARS = 1 << 20
-"""Of a stretch that is long enough: arrays of 8 MB, whose memory malloc hands out again and again."""
+"""Parts need not be longer: arrays of 8 MB, whose memory malloc uses again."""
 
 
 @dataclass(frozen=True)
-class HistoryChunk:
-    """Entries of ``[start_ms, end_ms)``, whose windows end before `until_ms`."""
+class HistoryPart:
+    """The entries of ``[start_ms, end_ms)``; their windows end before `until_ms`."""
 
     start_ms: int
     end_ms: int
@@ -43,14 +43,14 @@ class HistoryChunk:
 
 @dataclass(frozen=True)
 class ChunkedHistory:
-    """A history that is read in stretches.
+    """A history that is read in parts.
 
     Attributes
     ----------
     opened : SeriesFiles
         Its files.
     trigger : {"mark", "last"}
-    stretches : tuple of HistoryChunk
+    parts : tuple of HistoryPart
         From the first to the last bar that has an entry price and trigger prices.
     charged : bool
         Whether funding is.
@@ -58,25 +58,25 @@ class ChunkedHistory:
 
     opened: SeriesFiles
     trigger: Trigger
-    stretches: tuple[HistoryChunk, ...]
+    parts: tuple[HistoryPart, ...]
     charged: bool
 
-    def grid(self, stretch: HistoryChunk) -> Grid:
-        """The bars of a stretch and of the windows of its entries: as they lie in the grid of the whole."""
-        start, until = stretch.start_ms, stretch.until_ms
+    def grid(self, part: HistoryPart) -> Grid:
+        """The bars of a part and of the windows of its entries, equal to those of the whole grid."""
+        start, until = part.start_ms, part.until_ms
         try:
             history = history_from(self.opened, start, until, READ)
-        except NoBars:  # a gap as long as that
+        except NoBars:  # the part lies in a gap
             step, kinds = self.opened.interval_ms, series_kinds(self.opened)
             missing = {"close": np.full((until - start) // step, np.nan)}
             history = PriceHistory(self.opened.series.symbol, step, start, missing, series=kinds)
-        return grid_over(history, self.trigger, start, until, first=stretch.first, funding=self.charged)
+        return grid_over(history, self.trigger, start, until, first=part.first, funding=self.charged)
 
 
 def open_chunked(
     config: Config, source: HistorySource, scenarios: Sequence[Scenario], most_bars: int | None
 ) -> ChunkedHistory | None:
-    """How to read a symbol's history, at most so many bars at once; None where it is read whole.
+    """Open a history to be read in parts of at most `most_bars` bars; None if it is read whole.
 
     Raises
     ------
@@ -104,17 +104,16 @@ def open_chunked(
         opened,
         trigger,
         tuple(
-            HistoryChunk(a, b, min(b + reach * step, last + step), a == first)
-            for a, b in pairwise(dict.fromkeys(edges))
+            HistoryPart(a, b, min(b + reach * step, last + step), a == first) for a, b in pairwise(dict.fromkeys(edges))
         ),
         is_charged(config),
     )
 
 
 def own_bars(most_bars: int, reach_bars: int) -> int:
-    """Bars of a stretch, without those that the windows of its last entries reach; whole chunks, at least one.
+    """Bars of a part without those that only its windows reach: whole chunks, at least one.
 
-    Longer stretches are no faster, and arrays that are made again and again stay small; but what windows reach is read
+    Longer parts are no faster, and arrays that are made again and again stay small; but what windows reach is read
     twice, so that it should be a small part.
     """
     own = min(most_bars - reach_bars, max(LONG_BARS, 8 * reach_bars))
@@ -122,7 +121,7 @@ def own_bars(most_bars: int, reach_bars: int) -> int:
 
 
 def needs_whole(config: Config) -> bool:
-    """Whether an entry's verdict, or its label, is told from bars before it, or from all."""
+    """Whether a verdict or a label depends on bars before the entry, or on the whole history."""
     sweep, margin = config.sweep, config.margin
     asked = (config.entries.file, margin.expiry, margin.maintenance_scale)
     moving = any(weight.target is not None for weight in sweep.weight)
@@ -130,7 +129,7 @@ def needs_whole(config: Config) -> bool:
 
 
 def _ends(opened: SeriesFiles, trigger: Trigger | None, start: int, end: int) -> tuple[Trigger, int, int]:
-    """The trigger, and the first and the last bar of a range that have its prices and an entry price."""
+    """The trigger, and the first and the last bar with its prices and an entry price."""
     step = opened.interval_ms
 
     def ready(low: int) -> tuple[Trigger, list[int]]:

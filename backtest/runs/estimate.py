@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from backtest.config.models import Config
+from backtest.config.resolve import resolve_config
 from backtest.config.scenarios import Scenario, group_scenarios, horizon_bars
 from backtest.data.parquet import read_footer
 from backtest.engine.cohorts import CHUNK_BARS
@@ -17,7 +18,7 @@ from backtest.errors import ConfigError
 from backtest.filesystem import to_place
 from backtest.runs.chunked_input import needs_whole, own_bars
 from backtest.runs.executors import worker_count
-from backtest.runs.inputs import HistorySource, list_sources, resolve_config
+from backtest.runs.inputs import HistorySource, list_sources
 from backtest.runs.memory import PARTS, make_budget, memory_allowed, memory_bytes, peak_bytes, work_seconds
 from backtest.runs.tasks import cut_groups, run_scenarios, table_cells, wants_outcomes
 from backtest.units import duration_ms

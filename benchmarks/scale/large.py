@@ -15,11 +15,12 @@ import json
 import tempfile
 from pathlib import Path
 
+from backtest.config.resolve import resolve_config
 from backtest.config.scenarios import Scenario, expand_scenarios, group_scenarios, scenarios_at
 from backtest.engine.count_by_threshold import count_block
 from backtest.engine.prepare import prepare_entries
 from backtest.runs.executors.thread_pool import map_ordered
-from backtest.runs.inputs import list_sources, read_grid, resolve_config
+from backtest.runs.inputs import list_sources, read_grid
 from backtest.runs.memory import parse_memory
 from backtest.stats.survival_table import Tables
 from benchmarks.common import (

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 import backtest as bt
 from backtest.analysis.required_margin import Sample, _grid_free, leverage_at, samples
 from backtest.config.policies import Policy, VolatilityTarget
+from backtest.config.resolve import resolve_config
 from backtest.report.plots import plot_required
 from backtest.report.terminal import required_text
-from backtest.runs.inputs import checked_sources, resolve_config
+from backtest.runs.inputs import checked_sources
 from tests._support.histories import HOUR, history_of, random_rows, rows
 from tests.cli.conftest import typed
 from tests.engine.test_truth import bt_duration, grid_or_none, ladder_csv

@@ -36,7 +36,7 @@ def idle(monkeypatch: pytest.MonkeyPatch) -> None:
     def work(*_: object, **__: object) -> None:
         raise AssertionError("the work has begun")
 
-    for module, name in ((count_by_threshold, "series_of"), (outcomes, "lives_by_leverage")):
+    for module, name in ((count_by_threshold, "chunk_series"), (outcomes, "lives_by_leverage")):
         monkeypatch.setattr(module, name, work)
 
 

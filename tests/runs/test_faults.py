@@ -127,7 +127,7 @@ def test_a_limit_on_files_keeps_what_was_finished(market: Path, place: Path, lim
 
 
 def test_a_place_that_cannot_be_written_is_refused_at_the_start(place: Path, monkeypatch) -> None:
-    monkeypatch.setattr(runner, "_write", lambda *rest: pytest.fail("work was begun"))
+    monkeypatch.setattr(runner, "count_jobs", lambda *rest: pytest.fail("work was begun"))
     with mounted(place / "disk", "size=1m,ro"):
         for out in ("disk/out", "disk/new/out"):
             code, said = run(out=out)
