@@ -1,10 +1,10 @@
 """What does dask.distributed add to a run on one machine, against threads?
 
 Run: ``python -m benchmarks.scale.cluster [--minutes 0.5] [--pairs 2] [--data DIR]``. Histories are generated 1-minute
-bars on disk, as many as threads sweep in so many minutes. Three ways take turns, each run in a process of its own: the
-threads of ``backtest run``; one process of dask with a thread per core; ``--workers dask:N`` with a process per core. A
-short and a long run of each separate the fixed cost from the cost of the work; together they give what dask adds to a
-run of ten minutes. Memory is that of all processes of a run at one time, shared pages counted once.
+bars on disk, as many as threads sweep in so many minutes. ``--workers N`` and ``--workers dask:N`` take turns, with a
+thread or a process per core. A short and a long run of each separate the fixed cost from the cost of the work; together
+they give what dask adds to a run of ten minutes. Memory is that of all processes of a run at one time, shared pages
+counted once.
 """
 
 from __future__ import annotations
@@ -21,19 +21,13 @@ from typing import NamedTuple
 import numpy as np
 import psutil
 
-import backtest as bt
-from benchmarks.common import ROOT, SWEEP, dataset, machine, symbols_toml, table
+from benchmarks.common import SWEEP, dataset, machine, symbols_toml, table
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 BARS = 1_000_000
 """Of each symbol, about two years."""
 TEN_MINUTES_S = 600.0
-THREADS, ONE, EACH = "threads", "one", f"dask:{CORES}"
-WAYS = {
-    THREADS: f"threads, {CORES}",
-    ONE: f"dask, 1 process of {CORES} threads",
-    EACH: f"dask, {CORES} processes of 1 thread",
-}
+THREADS, PROCESSES = str(CORES), f"dask:{CORES}"
 
 
 class RunCost(NamedTuple):
@@ -44,25 +38,12 @@ class RunCost(NamedTuple):
     peak_bytes: float
 
 
-def sweep(config: str, way: str) -> None:
-    """What the process that is measured does."""
-    out = Path(config).with_suffix("")
-    if way == ONE:
-        from distributed import LocalCluster
-
-        with LocalCluster(
-            n_workers=1, threads_per_worker=CORES, host="127.0.0.1", dashboard_address="127.0.0.1:0", memory_limit=1.0
-        ) as cluster:
-            bt.run(config, out=out, overwrite=True, scheduler=cluster.scheduler_address)
-    else:
-        bt.run(config, out=out, overwrite=True, workers=CORES if way == THREADS else way)
-
-
-def measured(config: Path, way: str) -> RunCost:
+def measured(config: Path, workers: str) -> RunCost:
     """Run a configuration, and look at the memory of its processes meanwhile."""
     begun = time.perf_counter()
-    command = [sys.executable, "-m", "benchmarks.scale.cluster", "--sweep", str(config), way]
-    process = subprocess.Popen(command, cwd=ROOT)
+    command = [sys.executable, "-m", "backtest", "run", str(config), "--out", str(config.with_suffix(""))]
+    command += ["--overwrite", "--workers", workers]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     first, peak, ended = psutil.Process(process.pid), 0.0, 0
     while not ended:
         try:
@@ -73,7 +54,7 @@ def measured(config: Path, way: str) -> RunCost:
         time.sleep(0.2)
         ended, status, usage = os.wait4(process.pid, os.WNOHANG)  # of it and of all that it waited for
     if status:
-        sys.exit(f"{WAYS[way]}: the run failed")
+        sys.exit(f"{' '.join(command)}: the run failed")
     return RunCost(time.perf_counter() - begun, usage.ru_utime + usage.ru_stime, peak)
 
 
@@ -87,38 +68,37 @@ def compare(folder: Path, data: Path, minutes: float, pairs: int) -> None:
         file.write_text(f'[data]\npath = "{path}"\n{symbols_toml(symbols)}\n{SWEEP}{fundings}')
         return file
 
-    for way in WAYS:  # kernels compile
+    ways = (THREADS, PROCESSES)
+    for way in ways:  # kernels compile
         measured(config(1), way)
     one, three = (measured(config(n), THREADS).wall_s for n in (1, 3))
     each = (three - one) / 2
     many = max(3, round((60 * minutes - one + each) / each))
     sizes = (max(1, many // 5), many)
-    taken: dict[tuple[int, str], list[RunCost]] = {(n, way): [] for n in sizes for way in WAYS}
+    taken: dict[tuple[int, str], list[RunCost]] = {(n, way): [] for n in sizes for way in ways}
     for turn in range(pairs):
         for (n, way), costs in taken.items():
             costs.append(cost := measured(config(n), way))
-            print(
-                f"{turn + 1}/{pairs}  {n:3d} symbols  {WAYS[way]:32s} {cost.wall_s:7.1f} s", file=sys.stderr, flush=True
-            )
+            print(f"{turn + 1}/{pairs}  {n:3d} symbols  {way:8s} {cost.wall_s:7.1f} s", file=sys.stderr, flush=True)
     walls = {key: min(cost.wall_s for cost in costs) for key, costs in taken.items()}
     cpus = {key: min(cost.cpu_s for cost in costs) for key, costs in taken.items()}
     rows = []
     for (n, way), costs in taken.items():
         ratios = (times[n, way] / times[n, THREADS] for times in (walls, cpus))
         peak = max(cost.peak_bytes for cost in costs) / 2**30
-        row = [f"{n} symbols, {WAYS[way]}", f"{walls[n, way]:.1f}", f"{cpus[n, way]:.1f}", f"{peak:.2f}"]
+        row = [f"{n} symbols, --workers {way}", f"{walls[n, way]:.1f}", f"{cpus[n, way]:.1f}", f"{peak:.2f}"]
         rows.append([*row, *(f"{ratio:.3f}" for ratio in ratios)])
     print(f"{machine()}; {BARS:,} bars a symbol, the best of {pairs} turns\n")
     print(table(["run", "wall, s", "CPU, s", "peak, GiB", "wall ÷ threads", "CPU ÷ threads"], rows) + "\n")
     # (slope, intercept): seconds of runs of any number of symbols.
-    lines = {way: np.polyfit(sizes, [walls[n, way] for n in sizes], 1) for way in WAYS}
-    cores = {way: np.polyfit(sizes, [cpus[n, way] for n in sizes], 1) for way in WAYS}
+    lines = {way: np.polyfit(sizes, [walls[n, way] for n in sizes], 1) for way in ways}
+    cores = {way: np.polyfit(sizes, [cpus[n, way] for n in sizes], 1) for way in ways}
     symbols = (TEN_MINUTES_S - lines[THREADS][1]) / lines[THREADS][0]
     rows = []
-    for way, words in WAYS.items():
+    for way in ways:
         added = np.polyval(lines[way], symbols) / TEN_MINUTES_S - 1
         used = np.polyval(cores[way], symbols) / np.polyval(cores[THREADS], symbols) - 1
-        row = [words, f"{lines[way][1]:.1f}", f"{lines[way][0] / lines[THREADS][0] - 1:+.1%}"]
+        row = [f"--workers {way}", f"{lines[way][1]:.1f}", f"{lines[way][0] / lines[THREADS][0] - 1:+.1%}"]
         rows.append([*row, f"{added:+.1%}", f"{used:+.1%}"])
     head = ["", "once, s", "to the work", "to ten minutes", "to their CPU time"]
     print(table(head, rows) + "\n\nWanted: under 10% added to ten minutes.")
@@ -130,11 +110,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=0.5, help="of threads in the long run")
     parser.add_argument("--pairs", type=int, default=2, help="turns")
     parser.add_argument("--data", type=Path, help="where histories are kept; default: a temporary folder")
-    parser.add_argument("--sweep", nargs=2, metavar=("CONFIG", "WAY"), help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.sweep:
-        sweep(*given.sweep)
-        return
     with tempfile.TemporaryDirectory() as folder:
         compare(Path(folder), given.data or Path(folder), given.minutes, given.pairs)
 

@@ -1,4 +1,4 @@
-"""What does a table of ten tiers cost over a flat rate, and ten times the scenarios in memory?
+"""What does a table of ten tiers cost over a flat rate?
 
 Run: ``python -m benchmarks.speed.tiers``. The history is generated 1-minute bars, the grid leverages
 1 … 125 and 13 horizons from an hour to 30 days, one thread. A tier is reachable in a block of work if the position's
@@ -8,10 +8,8 @@ ratio of 1 there is one question per entry × horizon × leverage, at 0.8 there 
 
 from __future__ import annotations
 
-import tempfile
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
@@ -27,7 +25,7 @@ from backtest.engine.count_by_threshold import compiled, price_ratio_bounds
 from backtest.engine.prepare import prepare_entries
 from backtest.margin.packaged_tiers import packaged_tables
 from backtest.margin.tiers import DatedTable, TierTable
-from benchmarks.common import MIB, backtest_command, in_turn
+from benchmarks.common import in_turn
 from benchmarks.speed.main_job import HORIZONS, sweep_all
 
 NOTIONALS = (1_000.0, 60_000.0, 900_000.0, 15_000_000.0, 120_000_000.0)
@@ -86,28 +84,9 @@ def costs(history: PriceHistory) -> None:
             print(f"{row}  {verdict}")
 
 
-def peaks(history: PriceHistory) -> None:
-    """Print the largest resident set of a run with some scenarios, and with ten times as many, each in a process."""
-    horizons = ", ".join(f'"{h}"' for h in HORIZONS)
-    with tempfile.TemporaryDirectory() as folder:
-        bt.write_history(history, Path(folder) / "data")
-        found = {}
-        for n in (4, 40):
-            rates = ", ".join(repr(round(0.004 + 0.0001 * k, 6)) for k in range(n))
-            file = Path(folder) / f"{n}.toml"
-            file.write_text(
-                f'[data]\npath = "data"\n[sweep]\nside = ["long"]\nhorizon = [{horizons}]\nmaintenance = [{rates}]\n'
-                "open_fee = [0.0, 0.0002, 0.0004, 0.0006, 0.0008]\n"
-            )
-            found[5 * n] = backtest_command("run", file, "--out", Path(folder) / f"run-{n}").peak_bytes / MIB
-    (few, before), (many, after) = found.items()
-    print(f"peak memory of {few} scenarios {before:,.0f} MiB, of {many} {after:,.0f} MiB: {after / before:.2f} ×")
-
-
 def main() -> None:
     """Measure and print."""
     costs(demo_history(years=2))
-    peaks(demo_history(years=0.5))
 
 
 if __name__ == "__main__":
