@@ -152,7 +152,7 @@ def _of_one_tier(
         return [(j,) for j in order]
 
     def tiers(j: int) -> tuple[int, ...]:
-        return tuple(int(p.table.tier_of(margin * leverages[j])) if p.table else 0 for p in periods)
+        return tuple(int(p.table.tier_index(margin * leverages[j])) if p.table else 0 for p in periods)
 
     return [tuple(members) for _, members in groupby(order, key=tiers)]
 
@@ -184,7 +184,7 @@ def rate_lines(question: RateTest, leverages: Float, periods: tuple[Period, ...]
             for mmr, deduction in zip(*tiers_in_force(scenario.maintenance, table, 0.0, bounds), strict=True):
                 out.append(Line(float(mmr), float(deduction), first, stop, None))
             continue
-        tier = table.tier_of(np.where(np.isnan(question.notional), 0.0, question.notional))
+        tier = table.tier_index(np.where(np.isnan(question.notional), 0.0, question.notional))
         out += [Line(float(table.mmr[k]), 0.0, first, stop, tier == k) for k in np.unique(tier)]
     return out
 

@@ -12,7 +12,7 @@ import numpy as np
 from backtest.arrays import Float, Int
 from backtest.config.scenarios import Scenario
 from backtest.margin.liquidation import liquidation_prices
-from backtest.margin.spot import bankruptcy_prices, loans, owed_and_owned, prices_at_ltv
+from backtest.margin.spot import loans, owed_and_owned, prices_at_ltv
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Positions:
             elif (table := rule.tables[k].table).deduction is not None:
                 mmr, deduction = table.mmr[:, None], table.deduction[:, None]
             else:
-                mmr, deduction = table.mmr[table.tier_of(notional[who])][None], np.zeros((1, 1))
+                mmr, deduction = table.mmr[table.tier_index(notional[who])][None], np.zeros((1, 1))
             left = (self.margin - self.fee - self.scenario.sign * cost / entry) * notional
             price[who] = liquidation_prices(
                 self.scenario.side,
@@ -124,7 +124,7 @@ class Loans(Positions):
 
     def bankruptcy_price(self) -> Float:
         """Price at which debt equals assets, interest aside; 0 where there is none."""
-        return bankruptcy_prices(self.scenario.side, *self._loan)
+        return prices_at_ltv(self.scenario.side, *self._loan, 1.0)
 
 
 def positions_of(scenario: Scenario, leverage: Float, fee: float, entry_price: Float) -> Positions:

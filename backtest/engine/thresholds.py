@@ -253,7 +253,7 @@ def _mark_barriers(opened: Opened) -> tuple[Barrier, ...]:
 
     def kept_tiers(j: int) -> tuple[int, ...]:
         tables = (period.table for period in opened.periods)
-        return tuple(0 if t is None else int(t.tier_of(opened.notional(j))) for t in tables)
+        return tuple(0 if t is None else int(t.tier_index(opened.notional(j))) for t in tables)
 
     parts = groupby(sorted(opened.leverage, key=kept_tiers), key=kept_tiers)
     return tuple(_mark_barrier(opened, list(members)) for _, members in parts)

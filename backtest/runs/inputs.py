@@ -126,7 +126,7 @@ def _refuse_unopenable(config: Config, sources: Sequence[HistorySource]) -> None
         return  # each entry has its own leverage
     asked = config.sweep.leverage
     for rule in resolve_maintenance(config):
-        tables = [dated.table for source in sources for dated in rule.of_symbol(source.symbol).tables]
+        tables = [dated.table for source in sources for dated in rule.for_symbol(source.symbol).tables]
         limits = [float(table.max_leverage.max()) for table in tables]
         if rule.initial_rate:  # a rate that rises with size allows most at size 0
             limits = [1 / rule.initial_rate]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from backtest.margin.liquidation import price_position
+from backtest.margin.liquidation import price
 from backtest.margin.rules import rules
 
 # rule, side, what is given beside it, what comes out
@@ -143,7 +143,7 @@ HAND: list[tuple[str, str, dict[str, float], dict[str, float]]] = [
 def test_numbers_of_each_exchange_by_hand(
     rules_name: str, side: str, given_numbers: dict[str, float], expected: dict[str, float]
 ) -> None:
-    answer = price_position({"rules": rules_name, "side": side, **given_numbers})
+    answer = price({"rules": rules_name, "side": side, **given_numbers})
     for key, value in expected.items():
         assert answer[key] == pytest.approx(value, rel=1e-12), key  # type: ignore[literal-required]
 
@@ -154,17 +154,17 @@ def test_each_rule_has_a_hand_worked_number() -> None:
 
 def test_a_fee_to_close_stands_in_balance_and_maintenance() -> None:
     # long, E = 800 + 21.56 − 400 at a mark of 39,600; MM = 198 + 21.56
-    answer = price_position({"rules": "bybit-linear", "side": "long", **UTA, "mark_price": 39_600})
+    answer = price({"rules": "bybit-linear", "side": "long", **UTA, "mark_price": 39_600})
     assert answer["margin_ratio"] == pytest.approx(219.56 / 421.56, rel=1e-12)
 
 
 def test_the_account_s_own_fee_replaces_the_rule_s() -> None:
     own = {"rules": "okx-linear", "side": "long", "entry_price": 10, "quantity": 1, "leverage": 5, "mmr": 0.01}
-    answer = price_position({**own, "taker_fee": 0.0006})
+    answer = price({**own, "taker_fee": 0.0006})
     assert answer["liquidation_price"] == pytest.approx(8 / 0.9894, rel=1e-14)
-    assert answer == price_position({**own, "taker_fee": 0.0006, "close_reserve": 0.0006})
+    assert answer == price({**own, "taker_fee": 0.0006, "close_reserve": 0.0006})
     uta = {"rules": "bybit-linear", "side": "long", **UTA, "taker_fee": 0.001}
-    assert price_position(uta)["fee_to_close"] == pytest.approx(39.2, rel=1e-14)
+    assert price(uta)["fee_to_close"] == pytest.approx(39.2, rel=1e-14)
 
 
 def test_tiers_of_an_inverse_contract_are_in_coin() -> None:
@@ -172,21 +172,21 @@ def test_tiers_of_an_inverse_contract_are_in_coin() -> None:
     # P = 60,000·1.02/(3 + 0.6 + 0.035), where n = 3.56…
     table = [[0, 0.01, 0], [3.5, 0.02, 0.035]]
     inverse = {"rules": "binance-coinm", "side": "long", "entry_price": 20_000, "quantity": 60_000, "leverage": 5}
-    answer = price_position({**inverse, "tiers": table})
+    answer = price({**inverse, "tiers": table})
     assert answer["liquidation_price"] == pytest.approx(61_200 / 3.635, rel=1e-12)
     assert answer["tier"] == 1
-    assert price_position({**inverse, "tiers": table, "mark_price": 17_000})["tier"] == 2
+    assert price({**inverse, "tiers": table, "mark_price": 17_000})["tier"] == 2
 
 
 def test_an_inverse_long_without_any_safe_price_has_no_level_and_no_ratio() -> None:
     spent = {"rules": "binance-coinm", "side": "long", **COIN, "leverage": 10, "mmr": 0.004, "funding_paid": 0.6}
-    answer = price_position(spent)
+    answer = price(spent)
     assert (answer["liquidation_price"], answer["margin_ratio"]) == (None, None)
 
 
 def test_an_inverse_short_whose_maintenance_outgrows_it_says_so_by_its_ratio() -> None:
     # 6000 BTC: E − MM = 10 − 6000 + x − x·(0.01 + 0.00005·x) is at most −5990 + 0.99²/0.0002 < 0
     heavy = {"rules": "deribit-inverse", "side": "short", "entry_price": 50_000, "quantity": 3e8, "margin": 10}
-    answer = price_position(heavy)
+    answer = price(heavy)
     assert answer["liquidation_price"] is None
     assert answer["margin_ratio"] > 1

@@ -56,7 +56,7 @@ def test_the_tables_of_bitcoin_as_known() -> None:
         tables[table_at(tables, instant_ms(day))].table.maintenance(1e5, 1e5) for day in ("2022-06-01", "2025-08-01")
     ]
     np.testing.assert_allclose(found, [450, 400], rtol=1e-12)
-    with pytest.raises(RuleError, match=r"BTCUSDT: .* starts before the first date, 2022-02-13T05:02:07Z"):
+    with pytest.raises(RuleError, match=r"BTCUSDT: .*: it lies before the first date, 2022-02-13T05:02:07Z"):
         table_at(tables, instant_ms("2022-02-13"))
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backtest.margin.liquidation import liquidation_prices, price, price_position
+from backtest.margin.liquidation import liquidation_prices, price
 from backtest.margin.position import Position, Side
 from backtest.margin.rules import rule, rules
 from backtest.margin.tiers import TierTable, derive_deductions
@@ -80,7 +80,7 @@ def test_the_liquidation_price_is_where_the_margin_balance_equals_maintenance(sh
         return
     worth = 1 / level if inverse else level
     # E − MM adds amounts of this size, each with a few roundings of 1e-16; the deductions stay below the notional
-    scale = position.posted_margin + position.notional + position.quantity * worth
+    scale = position.initial_balance + position.notional + position.quantity * worth
     assert spare(position, level) == pytest.approx(0, abs=1e-14 * scale)
     # and it is the first: safe on the way there, not beyond it
     step = 1e-6 * entry * (1 if (position.side == "long") != inverse else -1)
@@ -109,10 +109,10 @@ def test_every_rule_s_liquidation_price_solves_its_own_balance(
     document["funding_paid"] = share * size / leverage
     if rule(name).slope is None:
         document["mmr"] = 0.005
-    level = price_position(document)["liquidation_price"]
+    level = price(document)["liquidation_price"]
     if level is None:
         return
-    there = price_position({**document, "mark_price": level})
+    there = price({**document, "mark_price": level})
     maintenance, ratio = there["maintenance_margin"], there["margin_ratio"]
     # the balance adds amounts of the notional there and at entry, each with a few roundings of 1e-16
     scale = size * (2 + (entry / level if inverse else level / entry))
@@ -135,7 +135,7 @@ def test_extra_margin_moves_the_fee_to_close_with_the_bankruptcy_price(
     inverse, sign = contract == "inverse", 1 if side == "long" else -1
     document = {"rules": f"bybit-{contract}", "side": side, "entry_price": 50.0, "quantity": 50.0 if inverse else 0.02}
     extra /= leverage  # of a notional of 1
-    answer = price_position({**document, "leverage": leverage, "extra_margin": extra, "taker_fee": fee, "mmr": 0.005})
+    answer = price({**document, "leverage": leverage, "extra_margin": extra, "taker_fee": fee, "mmr": 0.005})
     level, broke = answer["liquidation_price"], answer["bankruptcy_price"]
     assert level is not None
     assert broke is not None
@@ -154,8 +154,8 @@ def test_the_taker_fee_moves_no_liquidation_price_without_extra_margin(
     side: str, contract: str, leverage: float, fee: float
 ) -> None:
     document = {"rules": f"bybit-{contract}", "side": side, "entry_price": 50.0, "quantity": 3.0, "leverage": leverage}
-    with_fee = price_position({**document, "mmr": 0.005, "taker_fee": fee})
-    without = price_position({**document, "mmr": 0.005, "taker_fee": 0})
+    with_fee = price({**document, "mmr": 0.005, "taker_fee": fee})
+    without = price({**document, "mmr": 0.005, "taker_fee": 0})
     assert with_fee["liquidation_price"] == without["liquidation_price"]
     assert with_fee["bankruptcy_price"] == without["bankruptcy_price"]
     assert without["fee_to_close"] == 0
@@ -166,7 +166,7 @@ def test_the_taker_fee_moves_no_liquidation_price_without_extra_margin(
 )
 def test_an_unleveraged_inverse_short_has_no_liquidation_price(name: str, leverage: float, entry: float) -> None:
     document = {"rules": name, "side": "short", "entry_price": entry, "quantity": 3 * entry, "leverage": leverage}
-    answer = price_position(document if rule(name).slope else {**document, "mmr": 0.005})
+    answer = price(document if rule(name).slope else {**document, "mmr": 0.005})
     assert answer["liquidation_price"] is None
     assert answer["bankruptcy_price"] is None
 
@@ -207,9 +207,9 @@ def test_substituting_the_tier_at_the_liquidation_price_changes_nothing(shape: M
     assert position.tiers is not None
     assert position.tiers.deduction is not None
     if level is not None:
-        k = int(position.tiers.tier_of(position.size_at(level)))
+        k = int(position.tiers.tier_index(position.notional_at(level)))
         line = (position.tiers.mmr[k : k + 1], position.tiers.deduction[k : k + 1])
-        held = position.posted_margin - position.funding_paid
+        held = position.initial_balance - position.funding_paid
         again = liquidation_prices(
             position.side,
             position.entry_price,
@@ -225,7 +225,7 @@ def test_substituting_the_tier_at_the_liquidation_price_changes_nothing(shape: M
 
 @pytest.mark.parametrize("side", ["long", "short"])
 def test_arrays_give_what_single_positions_give(side: Side) -> None:
-    table = TierTable.of(TIERS)
+    table = TierTable.from_rows(TIERS)
     entry, margin = np.array([10.0, 20.0, 30.0]), np.array([[1e4], [2e5]])
     found = liquidation_prices(side, entry, 1e5, margin, table.lines(0.0))
     assert found.shape == (2, 3)

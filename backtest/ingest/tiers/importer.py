@@ -128,7 +128,7 @@ def tiers_csv(tables: Sequence[DatedTable]) -> str:
 
     Examples
     --------
-    >>> print(tiers_csv([DatedTable(0, TierTable.of([[0, 0.01, 0], [1000, 0.02, 10]]))]), end="")
+    >>> print(tiers_csv([DatedTable(0, TierTable.from_rows([[0, 0.01, 0], [1000, 0.02, 10]]))]), end="")
     effective_from,floor,cap,mmr,deduction,max_leverage
     1970-01-01T00:00Z,0,1000,0.01,0,
     1970-01-01T00:00Z,1000,,0.02,10,

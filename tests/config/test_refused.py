@@ -1,17 +1,15 @@
-"""A rule that does not fit the data, its tiers or another rule is refused by key and value, before any work."""
+"""Rules that do not fit the data, their tiers or each other are refused by key and value, before any work."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 
 import backtest as bt
 from backtest.config.policies import Exit, Policy, ScaleIn
-from backtest.engine import count_by_threshold, outcomes
 from tests._support.histories import history_of, random_rows
-from tests.cli.conftest import entries_of, prices, table_of, typed
+from tests.config.conftest import Refused
 
 HEAD = "floor,cap,mmr,deduction,max_leverage\n"
 LADDER = HEAD + "0,50000,0.004,0,125\n50000,,0.005,50,100\n"
@@ -19,46 +17,10 @@ LADDER = HEAD + "0,50000,0.004,0,125\n50000,,0.005,50,100\n"
 AXES = {"leverage": "[2, 10]", "horizon": '["1h", "6h"]', "maintenance": "[0.004]"}
 
 
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with two days of hourly last prices, ``last.parquet``, and of mark prices alone, ``mark.parquet``."""
-    monkeypatch.chdir(tmp_path)
-    stamps, columns = prices()
-    pq.write_table(table_of(stamps, columns), "last.parquet")
-    pq.write_table(table_of(stamps, {f"mark_{name}": values for name, values in columns.items()}), "mark.parquet")
-    return tmp_path
-
-
-@pytest.fixture(autouse=True)
-def idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Any count of entries is work, and must not have begun."""
-
-    def work(*_: object, **__: object) -> None:
-        raise AssertionError("the work has begun")
-
-    for module, name in ((count_by_threshold, "chunk_series"), (outcomes, "lives_by_leverage")):
-        monkeypatch.setattr(module, name, work)
-
-
 def toml(path: str = "last.parquet", data: str = "", tables: str = "", **axes: str) -> str:
     """A configuration of some axes; `data` are further keys of that table, an empty axis is left out."""
     sweep = "".join(f"{key} = {value}\n" for key, value in (AXES | axes).items() if value)
     return f'[data]\npath = "{path}"\n{data}\n[sweep]\n{sweep}\n{tables}'
-
-
-def refused(code: int, text: str) -> str:
-    """What is said of a configuration that neither `run` nor `events` takes; nothing is written."""
-    Path("sweep.toml").write_text(text)
-    before = entries_of(Path())
-    said = set()
-    for words in (["run", "sweep.toml", "--out", "new/run"], ["events", "sweep.toml", "--out", "new/events.csv"]):
-        done = typed(*words)
-        assert (done.code, done.out) == (code, ""), done
-        assert done.err.startswith("error: ") and "Traceback" not in done.err
-        assert entries_of(Path()) == before
-        said.add(done.err.removeprefix("error: ").rstrip("\n"))
-    assert len(said) == 1
-    return said.pop()
 
 
 # --- what the history lacks -------------------------------------------------------------------------------------------
@@ -95,13 +57,7 @@ LACKING = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", LACKING)
-def test_a_rule_that_needs_what_the_history_lacks(place: Path, name: str) -> None:
-    text, message = LACKING[name]
-    assert message in refused(1, text)
-
-
-def test_a_symbol_that_lacks_it_is_refused_before_the_first_is_swept(place: Path) -> None:
+def test_a_symbol_that_lacks_it_is_refused_before_the_first_is_swept(place: Path, refused: Refused) -> None:
     """A has funding and B has none; C is short: each is told before A is counted."""
     for symbol, seed, funding, n in (("A", 1, True, 90), ("B", 2, False, 90), ("C", 3, True, 25)):
         bt.write_history(history_of(random_rows(seed, n, funding=funding, gaps=False), symbol), place / "data")
@@ -111,9 +67,8 @@ def test_a_symbol_that_lacks_it_is_refused_before_the_first_is_swept(place: Path
     assert refused(2, window).startswith("sweep.weight: window must be shorter than the history of C, 25h")
 
 
-def test_the_charges_as_they_were_and_none_need_no_funding(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_charges_as_they_were_and_none_need_no_funding() -> None:
     """There are none either way: two fundings, one answer."""
-    monkeypatch.undo()
     axes = {"leverage": [3, 125], "horizon": ["6h"], "maintenance": [0.0]}
     sweep = bt.Sweep(**axes, funding=[bt.Funding(), bt.Funding(scale=0.0)])
     table = bt.run(history_of(random_rows(1, 50, funding=False)), sweep).table
@@ -121,9 +76,8 @@ def test_the_charges_as_they_were_and_none_need_no_funding(monkeypatch: pytest.M
     assert found[0.0] == found[1.0] and sum(found[0.0])
 
 
-def test_a_range_without_a_charge_is_not_a_history_without_funding(place: Path, monkeypatch) -> None:
+def test_a_range_without_a_charge_is_not_a_history_without_funding(place: Path) -> None:
     """Three hours between two charges: the file has rates, and none falls into the range."""
-    monkeypatch.undo()
     bt.write_history(history_of(random_rows(1, 90, gaps=False)), place / "data")
     sweep = bt.Sweep(leverage=[3], horizon=["1h"], maintenance=[0.0], funding=[bt.Funding(scale=2.0)])
     data = bt.Data(start="1970-01-01T09:00Z", end="1970-01-01T12:00Z")
@@ -161,13 +115,13 @@ TIERS = {
 
 
 @pytest.mark.parametrize("name", TIERS)
-def test_tier_tables(place: Path, name: str) -> None:
+def test_tier_tables(place: Path, refused: Refused, name: str) -> None:
     table, message = TIERS[name]
     (place / "ladder.csv").write_text(table)
     assert message in refused(2, toml(maintenance='["ladder.csv"]', size="[{ notional = 1000 }]"))
 
 
-def test_leverages_that_no_tier_allows(place: Path) -> None:
+def test_leverages_that_no_tier_allows(place: Path, refused: Refused) -> None:
     """At least one must be allowed at some size; others are rejected rows, and tell where the tiers end."""
     (place / "ladder.csv").write_text(LADDER)
     axes = {"maintenance": '["ladder.csv"]', "size": "[{ notional = 1000 }]"}
@@ -180,8 +134,7 @@ def test_leverages_that_no_tier_allows(place: Path) -> None:
     assert said == "sweep.leverage: no tier of 'deribit-linear' allows 60; the largest leverage allowed is 50"
 
 
-def test_some_leverages_above_the_tiers_are_rejected_rows(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
+def test_some_leverages_above_the_tiers_are_rejected_rows(place: Path) -> None:
     (place / "ladder.csv").write_text(LADDER)
     sweep = bt.Sweep(
         side=["long"], leverage=[125, 126], horizon=["1h"], maintenance=[str(place / "ladder.csv")],
@@ -191,7 +144,7 @@ def test_some_leverages_above_the_tiers_are_rejected_rows(place: Path, monkeypat
     assert (allowed["rejected"], above["entries"], above["rejected"]) == (0, 0, allowed["entries"])
 
 
-def test_a_symbol_without_a_packaged_table(place: Path) -> None:
+def test_a_symbol_without_a_packaged_table(refused: Refused) -> None:
     axes = {"maintenance": '["binance-usdm"]', "size": "[{ notional = 1000 }]"}
     assert "no tier table of 'last' is packaged for rule 'binance-usdm'" in refused(2, toml(**axes))
 
@@ -237,12 +190,6 @@ POLICY = {
     ),
     "all of a position in part": ("{ deleverage = { fraction = 1.0 } }", "must be less than 1; got 1.0"),
 }  # fmt: skip
-
-
-@pytest.mark.parametrize("name", POLICY)
-def test_a_policy_that_contradicts_another(place: Path, name: str) -> None:
-    policy, message = POLICY[name]
-    assert message in refused(2, toml(policy=f"[{policy}]"))
 
 
 def test_an_addition_moves_the_stop_before_the_next() -> None:
@@ -297,12 +244,6 @@ MARGIN = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", MARGIN)
-def test_terms_that_contradict_each_other(place: Path, name: str) -> None:
-    text, message = MARGIN[name]
-    assert message in refused(2, text)
-
-
 # --- volatility -------------------------------------------------------------------------------------------------------
 
 WINDOWS = {
@@ -337,7 +278,14 @@ WINDOWS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", WINDOWS)
-def test_windows_of_volatility(place: Path, name: str) -> None:
-    text, message = WINDOWS[name]
-    assert message in refused(2, text)
+CASES = {
+    **{name: (1, *case) for name, case in LACKING.items()},
+    **{name: (2, toml(policy=f"[{policy}]"), message) for name, (policy, message) in POLICY.items()},
+    **{name: (2, *case) for name, case in (MARGIN | WINDOWS).items()},
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_configuration_is_refused_before_any_work(refused: Refused, name: str) -> None:
+    code, text, message = CASES[name]
+    assert message in refused(code, text)
