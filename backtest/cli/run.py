@@ -65,13 +65,16 @@ def run(
 ) -> None:
     """Sweep every scenario over every entry."""
     from backtest.logs import logged, tell
-    from backtest.runs.estimate import planned
+    from backtest.runs.estimate import check_disk, check_memory, estimate_run
     from backtest.runs.run import run as run_sweep
     from backtest.runs.run_directory import default_directory, unfinished_directory
 
     if not config.endswith(".toml"):
         raise ConfigError(f"CONFIG must be a .toml file; got {config!r}")
-    plan = planned(config, workers, memory, None if resume else out or "runs")
+    plan = estimate_run(config, workers, memory)
+    check_memory(plan, memory)
+    if not resume:  # the directory of a run that is resumed has most of its files already
+        check_disk(plan, out or "runs")
     if dry_run:
         if as_json:
             emit(plan.as_dict())

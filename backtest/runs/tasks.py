@@ -25,7 +25,7 @@ from backtest.engine.regime_labels import label_entries
 from backtest.errors import DataError
 from backtest.runs.chunked_input import open_chunked
 from backtest.runs.inputs import HistorySource, list_sources, read_grid, read_portfolio_grids
-from backtest.runs.memory import READ_S_PER_BAR, entry_seconds
+from backtest.runs.memory import work_seconds
 from backtest.stats.binomial_interval import trial_bars
 from backtest.stats.survival_table import COUNTS, OUTCOMES, Tables
 from backtest.units import MS_PER_UNIT, duration_ms
@@ -109,7 +109,7 @@ class Job:
     entries : int
         About how many there are.
     weights : list of float
-        About how long an entry takes in each group, seconds of a core.
+        Expected seconds of one worker per entry, of each group.
     """
 
     symbol: str
@@ -262,25 +262,25 @@ def _job(
     parts: Parts,
 ) -> Job:
     """A job whose groups are cut so that the tables of each fit `CELLS_PER_TASK`."""
-    horizons, leverages = len(config.sweep.horizon), len(config.sweep.leverage)
-    followed, labels = wants_outcomes(config), len(parts.extents)
-    cells = horizons * leverages * cells_per_leverage([n for _, n in parts.extents], followed=followed)
-    size = max(1, CELLS_PER_TASK // cells)
-    cut = [members[i : i + size] for members in groups for i in range(0, len(members), size)]
-    read = READ_S_PER_BAR / len(cut)
-    weights = [read + entry_seconds(horizons, leverages, len(members), labels, followed=followed) for members in cut]
+    cells = table_cells(config, [n for _, n in parts.extents])
+    cut, sweep = cut_groups(groups, cells), config.sweep
+    per_entry = work_seconds(1, 1, len(sweep.horizon), len(sweep.leverage), 1, followed=wants_outcomes(config))
+    weights = [per_entry * len(members) for members in cut]
     return Job(
         name, [s.columns() for s in own], cut, parts.number, parts.read, parts.extents, cells, parts.entries, weights
     )
 
 
-def cells_per_leverage(columns: Sequence[int], *, followed: bool) -> int:
-    """Count of numbers in the tables of a scenario, per horizon and leverage.
+def cut_groups(groups: Sequence[list[int]], cells: int) -> list[list[int]]:
+    """Groups of scenarios cut so that the tables of each fit `CELLS_PER_TASK`, given the cells of one scenario."""
+    size = max(1, CELLS_PER_TASK // cells)
+    return [members[i : i + size] for members in groups for i in range(0, len(members), size)]
 
-    columns : of the calendar, then of each regime
-    followed : whether outcomes in money are counted
-    """
-    return sum(columns) * len(COUNTS) + columns[0] * len(OUTCOMES) * followed
+
+def table_cells(config: Config, columns: Sequence[int]) -> int:
+    """Numbers in the tables of one scenario; `columns` are the labels of the calendar, then those of each regime."""
+    outcomes = columns[0] * len(OUTCOMES) * wants_outcomes(config)
+    return len(config.sweep.horizon) * len(config.sweep.leverage) * (sum(columns) * len(COUNTS) + outcomes)
 
 
 def no_entries(config: Config, name: str) -> DataError:

@@ -1,23 +1,17 @@
-"""Import of archives against pyarrow's CSV reader, and `check` against reading.
+"""How fast is an import against pyarrow's CSV reader, and `check` against reading?
 
-Run: ``python benchmarks/ingest.py [--months 60] [--bars 5000000]``, about two minutes, most of it to make the archives:
-zips of 1-minute klines and mark prices, one of each a month, and funding. Both sides of a ratio are taken in turn, as a
-busy machine slows both; of each the quickest call counts. What pyarrow reads are the same CSVs, unzipped, one after the
-other, every column, with its default threads; the import unzips, reads, checks and writes. Between the two stands what
-unzips by zipfile and reads by pyarrow.
+Run: ``python -m benchmarks.speed.ingest [--months 60] [--bars 5000000]``. Most of the time is spent to make the
+archives: zips of 1-minute klines and mark prices, one of each a month, and funding. pyarrow reads the same CSVs, not
+zipped, one after the other, every column, with its default threads; the import unzips, reads, checks and writes. A
+third row unzips with zipfile and reads with pyarrow.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
-import time
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,23 +24,28 @@ from backtest.data.quality.check import check
 from backtest.data.synthetic import demo_history
 from backtest.ingest.binance.importer import import_binance
 from backtest.ingest.binance.rows import BARS
+from benchmarks.common import MIB, MINUTE_MS, backtest_command, in_turn
 
 SYMBOL = "DEMOUSDT"
-MINUTE = 60_000
-REPEAT = 5
 SLOWEST, MOST_MIB, SLOWEST_CHECK = 1.5, 500, 3.0
-"""Asked: import over pyarrow, its peak memory, check over reading."""
+"""Wanted: import over pyarrow, its peak memory, check over reading."""
 
 
 def klines(history: PriceHistory, prefix: str) -> dict[str, pa.Array]:
     """Columns of the archives; volumes are drawn for last prices and 0 for mark prices."""
     n, rng = history.n_bars, np.random.default_rng(1)
-    opens = history.start_ms + MINUTE * np.arange(n)
+    opens = history.start_ms + MINUTE_MS * np.arange(n)
     prices = {name: history.columns[prefix + name] for name in ("open", "high", "low", "close")}
     volume = np.round(rng.gamma(2.0, 50.0, n), 3)
     quote = np.round(volume * prices["close"], 5)
     zero = np.zeros(n, np.int64)
-    columns = {"open_time": opens, **prices, "volume": volume, "close_time": opens + MINUTE - 1, "quote_volume": quote}
+    columns = {
+        "open_time": opens,
+        **prices,
+        "volume": volume,
+        "close_time": opens + MINUTE_MS - 1,
+        "quote_volume": quote,
+    }
     columns |= {"count": rng.integers(100, 4000, n), "taker_buy_volume": np.round(volume / 2, 3)}
     columns |= {"taker_buy_quote_volume": np.round(quote / 2, 5), "ignore": zero}
     if prefix:
@@ -59,7 +58,7 @@ def klines(history: PriceHistory, prefix: str) -> dict[str, pa.Array]:
 
 def archives(history: PriceHistory, folder: Path, plain: Path) -> None:
     """Write zips as data.binance.vision has them, and the CSVs in them."""
-    months = (history.start_ms + MINUTE * np.arange(history.n_bars)).astype("datetime64[ms]").astype("datetime64[M]")
+    months = (history.start_ms + MINUTE_MS * np.arange(history.n_bars)).astype("datetime64[ms]").astype("datetime64[M]")
     for prefix, kind in (("", "klines"), ("mark_", "markPriceKlines")):
         target = folder / "data/futures/um/monthly" / kind / SYMBOL / "1m"
         target.mkdir(parents=True)
@@ -81,7 +80,7 @@ def funding(history: PriceHistory, target: Path) -> None:
     """Every eight hours, stamped some milliseconds late."""
     target.mkdir(parents=True)
     bars = np.flatnonzero(~np.isnan(history.columns["funding_rate"]))
-    stamps = history.start_ms + MINUTE * bars
+    stamps = history.start_ms + MINUTE_MS * bars
     months = stamps.astype("datetime64[ms]").astype("datetime64[M]")
     for month in np.unique(months):
         own = months == month
@@ -109,41 +108,13 @@ def unzip_and_read(files: list[Path]) -> None:
         pcsv.read_csv(pa.BufferReader(content), pcsv.ReadOptions(column_names=None if content[:1] == b"o" else BARS))
 
 
-def in_turn(*calls: Callable[[], object]) -> list[float]:
-    """Seconds of the quickest of some calls of each."""
-    return [min(times) for times in zip(*([timed(call) for call in calls] for _ in range(REPEAT)), strict=True)]
-
-
-def timed(call: Callable[[], object]) -> float:
-    """Seconds of one call."""
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
-def peak_mib(arguments: list[str]) -> float:
-    """Largest resident set of a command of the package, in a process of its own."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "backtest", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{' '.join(arguments)} failed")
-    return usage.ru_maxrss / 1024
-
-
-def make(months: int, folder: Path) -> None:
-    """Archives in a process of its own: what this one has in memory would count as the peak of those it starts."""
-    subprocess.run([sys.executable, __file__, "--make", str(folder), "--months", str(months)], check=True)
-
-
 def measure_import(months: int, folder: Path) -> None:
     """Print the ratio and the peak."""
-    make(months, folder)
+    archives(demo_history(years=months / 12), folder, folder / "plain")
     files, zips = sorted((folder / "plain").rglob("*.csv")), sorted(folder.rglob("*-1m-*.zip"))
     megabytes = sum(file.stat().st_size for file in files) / 1e6
     source, out = folder / "data", folder / "out"
-    peak = peak_mib(["import", "binance", str(source), "--out", str(out)])
+    peak = backtest_command("import", "binance", source, "--out", out).peak_bytes / MIB
 
     def take() -> None:
         shutil.rmtree(out, ignore_errors=True)
@@ -154,8 +125,8 @@ def measure_import(months: int, folder: Path) -> None:
     print(f"pyarrow's CSV reader   {theirs:6.2f} s   {megabytes / theirs:6,.0f} MB/s")
     print(f"zipfile and the reader {both:6.2f} s   {megabytes / both:6,.0f} MB/s")
     print(f"backtest import        {ours:6.2f} s   {megabytes / ours:6,.0f} MB/s")
-    print(f"ratio {ours / theirs:.2f}, asked ≤ {SLOWEST}: {'yes' if ours <= SLOWEST * theirs else 'NO'}")
-    print(f"peak memory {peak:,.0f} MiB, asked ≤ {MOST_MIB}: {'yes' if peak <= MOST_MIB else 'NO'}")
+    print(f"ratio {ours / theirs:.2f}, wanted ≤ {SLOWEST}: {'yes' if ours <= SLOWEST * theirs else 'NO'}")
+    print(f"peak memory {peak:,.0f} MiB, wanted ≤ {MOST_MIB}: {'yes' if peak <= MOST_MIB else 'NO'}")
 
 
 def measure_check(bars: int, folder: Path) -> None:
@@ -165,7 +136,7 @@ def measure_check(bars: int, folder: Path) -> None:
     check_s, read_s = in_turn(lambda: check(folder / "checked"), lambda: read_history(folder / "checked"))
     verdict = "yes" if check_s <= SLOWEST_CHECK * read_s else "NO"
     print(f"{history.n_bars:,} bars: reading {read_s:.2f} s, check {check_s:.2f} s")
-    print(f"ratio {check_s / read_s:.2f}, asked ≤ {SLOWEST_CHECK:g}: {verdict}")
+    print(f"ratio {check_s / read_s:.2f}, wanted ≤ {SLOWEST_CHECK:g}: {verdict}")
 
 
 def main() -> None:
@@ -173,11 +144,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--months", type=int, default=60)
     parser.add_argument("--bars", type=int, default=5_000_000)
-    parser.add_argument("--make", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.make:
-        archives(demo_history(years=arguments.months / 12), arguments.make, arguments.make / "plain")
-        return
     for measure, size in ((measure_import, arguments.months), (measure_check, arguments.bars)):
         with tempfile.TemporaryDirectory() as folder:
             measure(size, Path(folder))

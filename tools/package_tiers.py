@@ -1,6 +1,6 @@
 """Make the packaged tier tables of Binance USD-M from what public repositories recorded of them.
 
-Run: ``python benchmarks/package_tiers.py FOLDER``, where FOLDER holds ``binance_um_tier_history.parquet`` (columns
+Run: ``python tools/package_tiers.py FOLDER``, where FOLDER holds ``binance_um_tier_history.parquet`` (columns
 snapshot, repo, commit, symbol, tier, min_notional, max_notional, mmr, max_leverage, maint_amount: a table per symbol
 and snapshot that differs from the one before) and ``binance_um_tiers_20260507_all.parquet`` (all symbols of one day,
 in ccxt's spelling). Every symbol with a history is packaged, and the others named below. A table that is no sound one
@@ -23,7 +23,7 @@ from backtest.ingest.tiers.importer import tiers_csv
 from backtest.margin.tiers import DatedTable, TierTable
 from backtest.units import instant_text
 
-OUT = Path(__file__).parents[1] / "backtest" / "rules" / "tables" / "binance-usdm"
+OUT = Path(__file__).parents[1] / "backtest" / "margin" / "tables" / "binance-usdm"
 LATEST = datetime(2026, 5, 7, tzinfo=UTC)
 LATEST_SOURCE = ("freqtrade/freqtrade", "not noted")
 COLUMNS = ("min_notional", "max_notional", "mmr", "max_leverage", "maint_amount")
@@ -35,7 +35,7 @@ OTHERS = (
     *("TONUSDT", "TRXUSDT", "WIFUSDT", "XAGUSDT", "XAUUSDT", "XLMUSDT", "XMRUSDT", "XRPUSDC", "ZECUSDT"),
 )
 HEADER = """\
-# Tier tables of Binance USD-M perpetuals: one CSV per symbol, made by benchmarks/package_tiers.py.
+# Tier tables of Binance USD-M perpetuals: one CSV per symbol, made by tools/package_tiers.py.
 # Columns: effective_from (UTC), floor, cap, mmr, deduction, max_leverage; floors, caps and deductions in quote units.
 #
 # effective_from is when a public repository RECORDED the table (the time of its commit), so only an upper bound of when

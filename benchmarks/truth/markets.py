@@ -1,7 +1,7 @@
 """Simulated markets with clustered volatility, jumps and fat tails, and the block counts of every entry in them.
 
 Hourly bars; a position opened at a close fails when a later low within its horizon lies a barrier below it (in logs).
-Used by ``benchmarks/interval_coverage.py``; a batch of markets depends on its seed only.
+Used by `interval_coverage`; a batch of markets depends on its seed only.
 """
 
 from __future__ import annotations

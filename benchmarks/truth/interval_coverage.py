@@ -1,9 +1,7 @@
-"""How often intervals of survival rates cover the truth on simulated markets; tables for docs/coverage.md.
+"""How often do intervals of survival rates cover the truth on simulated markets? Tables for docs/coverage.md.
 
-Run: ``python benchmarks/interval_coverage.py [--quick] [--write]``: minutes on one core, under two with ``--quick``.
+Run: ``python -m benchmarks.truth.interval_coverage [--quick] [--write]``; ``--write`` puts them into the document.
 """
-
-# ruff: noqa: E402
 
 from __future__ import annotations
 
@@ -11,25 +9,22 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")
+if __name__ == "__main__":
+    for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ.setdefault(_name, "1")
 
 import numpy as np
 from numpy.typing import NDArray
 
-sys.path[0] = str(Path(__file__).parents[1])  # not this folder: numba would take this file for the coverage package
-
-from benchmarks import markets
-from benchmarks.interval_forms import FORMS, Form, record
+from benchmarks.common import ROOT, put, table
+from benchmarks.truth import markets
+from benchmarks.truth.interval_forms import FORMS, Form, record
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 
-TARGET = Path(__file__).parents[1] / "docs" / "coverage.md"
 LEVELS = (0.5, 0.8, 0.95, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999)
 FREQUENT, EDGE, RARE = slice(0, 2), slice(2, 3), slice(3, None)
 SEED = 20_240
@@ -100,12 +95,6 @@ def summary_row(market: Market, before: Scores, now: Scores) -> list[str]:
     return row
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def day_row(market: Market, form: str, scores: Scores) -> list[str]:
     """Coverage at the 24-hour horizon by survival rate, and median widths."""
     day = list(markets.HORIZONS).index("24h")
@@ -166,24 +155,16 @@ def study(quick: bool) -> str:
     return "\n\n".join(parts)
 
 
-def write(text: str) -> None:
-    """Put the tables between the markers of docs/coverage.md."""
-    old = TARGET.read_text(encoding="utf-8")
-    begin, end = "<!-- tables: benchmarks/interval_coverage.py -->", "<!-- end of tables -->"
-    head, rest = old.split(begin)
-    TARGET.write_text(f"{head}{begin}\n{text}\n{end}{rest.split(end)[1]}", encoding="utf-8")
-
-
 def main() -> None:
     """Parse, study, print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer markets and samples, under two minutes")
-    parser.add_argument("--write", action="store_true", help=f"put the tables into {TARGET.name}")
+    parser.add_argument("--quick", action="store_true", help="fewer markets and samples")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/coverage.md")
     arguments = parser.parse_args()
     text = study(arguments.quick)
     print(text)
     if arguments.write:
-        write(text)
+        put(ROOT / "docs" / "coverage.md", "benchmarks/truth/interval_coverage.py", text)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Cross margin against plain scans, from one run on one machine, single thread.
+"""How fast is cross margin counted, against plain scans?
 
-Run: ``python benchmarks/portfolio.py [--every 1h]``. Five symbols of generated 1-minute bars that share most of their
-moves, of mixed signs; horizons up to 30 days. A plain scan looks at every bar of every entry's window, all horizons
-nested, and is timed on a sample of the entries: as one would write it, and with the sums of many bars taken together,
-which the compiler turns into vector instructions. What it is set against is the whole block of work: series, trees,
-searches and counts of 125 leverages.
+Run: ``python -m benchmarks.speed.portfolio [--every 1h]``, single thread. Five symbols of generated 1-minute bars that
+share most of their moves, of mixed signs; horizons up to 30 days. A plain scan looks at every bar of every entry's
+window, all horizons nested, and is timed on a sample of the entries: written plainly, and with the sums of many bars
+taken together, which the compiler turns into vector instructions. Both are compared with the whole block of work:
+series, trees, searches and counts of 125 leverages.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from dataclasses import replace
 
 import numba
 import numpy as np
-from timing import best
 
 import backtest as bt
 from backtest.config.models import Config
@@ -25,6 +24,7 @@ from backtest.engine.count_portfolio import Local, cross_block, slice_legs
 from backtest.engine.portfolio import PortfolioWork, prepare_portfolio
 from backtest.engine.thresholds import TIE
 from backtest.runs.inputs import checked_sources, read_portfolio_grids
+from benchmarks.common import best
 
 WEIGHTS = {"A": 0.30, "B": 0.20, "C": -0.25, "D": 0.10, "E": -0.15}
 BETA = {"A": 1.0, "B": 1.2, "C": 0.9, "D": 1.5, "E": 1.1}

@@ -1,4 +1,4 @@
-"""Other forms of an interval for survival rates, which ``interval_coverage.py`` compares with the one of record.
+"""Other forms of an interval for survival rates, which `interval_coverage` compares with the one of record.
 
 Each takes the long-run variance of the sum of e_b = survived_b − entries_b·S another way; all but the last two map it
 to Clopper–Pearson on S(1−S)/se² trials, at most span/horizon, as the form of record did before (``before``).

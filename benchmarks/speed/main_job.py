@@ -1,35 +1,33 @@
-"""The main job against copying memory and against plain walks, from one run on one machine, single thread.
+"""How fast is the main job, against copying memory and against plain loops over the bars?
 
-Run: ``python benchmarks/main_job.py [--write]``; ``--write`` puts the table into README.md. The history is five years
-of generated 1-minute bars, the grid leverages 1 … 125 and 13 horizons from an hour to 30 days.
+Run: ``python -m benchmarks.speed.main_job [--write]``; ``--write`` puts the table into README.md. The history is five
+years of generated 1-minute bars, the grid leverages 1 … 125 and 13 horizons from an hour to 30 days, on one thread.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
-import resource
-import subprocess
-import sys
+import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numba
 import numpy as np
-from backtest.runs.executors.threads import map_ordered
-from timing import best
 
 import backtest as bt
 from backtest.config.models import Config
 from backtest.config.scenarios import Scenario, expand_scenarios
 from backtest.data.history import PriceHistory
 from backtest.data.synthetic import demo_history
+from backtest.engine.adverse_series import chunk_series
 from backtest.engine.bars import build_grid
 from backtest.engine.cohorts import Work
-from backtest.engine.count_by_threshold import adverse_series, count_block, first_crossings, series_of
+from backtest.engine.count_by_threshold import adverse_series, count_block, first_crossings
 from backtest.engine.prepare import prepare_entries
 from backtest.engine.thresholds import TIE
+from backtest.runs.executors.thread_pool import map_ordered
+from benchmarks.common import MIB, ROOT, backtest_command, best, machine, put
 
 HORIZONS = ("1h", "2h", "4h", "8h", "12h", "1d", "2d", "3d", "5d", "7d", "14d", "21d", "30d")
 MAINTENANCE = 0.004
@@ -89,7 +87,7 @@ def walks(work: Work, scenario: Scenario, sample: int) -> dict[str, tuple[float,
     """Seconds per verdict of each walk on every n-th entry, with its counts and those of the engine."""
     bars = work.bars[:: max(1, work.bars.size // sample)]
     thin = Work(work.grid, bars, work.horizons, work.leverages, work.block_ms, work.terms)
-    series = series_of(thin, slice(0, bars.size), scenario)
+    series = chunk_series(thin, slice(0, bars.size), scenario)
     adverse = np.empty(series.adverse_price.size)
     adverse_series(series.adverse_price, series.paid, MAINTENANCE - 1.0, 1.0, adverse)
     padded = np.full(-(-adverse.size // SKIP) * SKIP, -np.inf)
@@ -119,34 +117,27 @@ def events_all(work: Work, scenario: Scenario) -> int:
     return sum(int(np.count_nonzero(first_crossings(work, scenario, c).liquidation)) for c in work.chunks(1 << 16))
 
 
-def commands() -> dict[str, float]:
-    """Seconds of the command line, the best of three."""
-    with tempfile.TemporaryDirectory() as folder:
-        small = demo_history(years=1, interval="1h")
-        bt.write_history(small, Path(folder) / "data")
-        file = Path(folder) / "small.toml"
-        file.write_text('[data]\npath = "data"\n[sweep]\nhorizon = ["1d", "7d"]\nmaintenance = [0.005]\n')
-        backtest = [sys.executable, "-m", "backtest"]
-
-        def call(*arguments: str) -> float:
-            return best(lambda: subprocess.run([*backtest, *arguments], check=True, capture_output=True), 3)
-
-        return {
-            "help": call("--help"),
-            "small run": call("run", str(file), "--out", str(Path(folder) / "run"), "--overwrite"),
-        }
-
-
-def peak_of_run(history: PriceHistory) -> float:
+def run_five_years(history: PriceHistory) -> float:
     """MiB of the largest resident set of a five-year run from its dataset, in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        bt.write_history(history, Path(folder) / "data")
-        file = Path(folder) / "five.toml"
-        horizons = ", ".join(f'"{h}"' for h in HORIZONS)
-        file.write_text(f'[data]\npath = "data"\n[sweep]\nhorizon = [{horizons}]\nmaintenance = [0.004, 0.005]\n')
-        command = [sys.executable, "-m", "backtest", "run", str(file), "--out", str(Path(folder) / "run")]
-        subprocess.run(command, check=True, capture_output=True)
-        return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        file = _config(Path(folder), history, HORIZONS, [0.004, 0.005])
+        return backtest_command("run", file, "--out", Path(folder) / "run").peak_bytes / MIB
+
+
+def run_small() -> float:
+    """Seconds of a warm run over a year of hours, the best of three."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = _config(Path(folder), demo_history(years=1, interval="1h"), ("1d", "7d"), [0.005])
+        command = ("run", file, "--out", Path(folder) / "run", "--overwrite")
+        return min(backtest_command(*command).wall_s for _ in range(4))
+
+
+def _config(folder: Path, history: PriceHistory, horizons: Sequence[str], maintenance: list[float]) -> Path:
+    bt.write_history(history, folder / "data")
+    file = folder / "sweep.toml"
+    sweep = f"horizon = {json.dumps(horizons)}\nmaintenance = {maintenance}\n"
+    file.write_text(f'[data]\npath = "data"\n[sweep]\n{sweep}')
+    return file
 
 
 def main() -> None:
@@ -155,7 +146,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="put the table into README.md")
     write = parser.parse_args().write
     history = demo_history()
-    peak = peak_of_run(history)
+    peak = run_five_years(history)
     work = prepare_entries(config(), build_grid(history))
     scenario = expand_scenarios(config())[0]
     cells = work.bars.size * len(HORIZONS)
@@ -171,7 +162,6 @@ def main() -> None:
         assert (counted == want).all(), f"the {name} walk and the sweep disagree"
     pairs = work.bars.size * work.leverages.size
     events = best(lambda: events_all(work, scenario), 1) / pairs
-    timed = commands()
     rows = [
         (
             "survival sweep, per entry × horizon, over copying one float64",
@@ -185,14 +175,13 @@ def main() -> None:
         ),
         ("time to liquidation, per entry × leverage", f"{events * 1e9:.1f} ns"),
         ("one thread over two, a second of work", f"{threads[1] / threads[2]:.2f} ×"),
-        ("`backtest --help`", f"{timed['help']:.2f} s"),
-        ("a small warm `backtest run` (8,760 bars)", f"{timed['small run']:.2f} s"),
+        ("`backtest --help`", f"{min(backtest_command('--help').wall_s for _ in range(4)):.2f} s"),
+        ("a small warm `backtest run` (8,760 bars)", f"{run_small():.2f} s"),
         ("peak memory of the five-year run", f"{peak:,.0f} MiB"),
     ]
-    machine = f"{os.cpu_count()} cores, Python {platform.python_version()}, numpy {np.__version__}"
     lines = [
         f"Five years of 1-minute bars ({work.bars.size:,} entries), leverages 1 … 125, 13 horizons from 1h to 30d, one",
-        f"thread where not said otherwise; {machine}, numba {numba.__version__}. The sweep takes {one:.2f} s",
+        f"thread where not said otherwise; {machine('numpy', 'numba')}. The sweep takes {one:.2f} s",
         f"({one / cells * 1e9:.2f} ns per entry × horizon, {per_verdict * 1e12:.0f} ps per verdict); copying one",
         f"float64 array takes {copy / work.grid.n_bars * 1e9:.2f} ns per value.",
         "",
@@ -202,11 +191,7 @@ def main() -> None:
     ]
     print("\n".join(lines))
     if write:
-        readme = Path(__file__).parents[1] / "README.md"
-        text = readme.read_text()
-        begin, end = "<!-- benchmark -->\n", "<!-- /benchmark -->"
-        head, _, rest = text.partition(begin)
-        readme.write_text(head + begin + "\n".join(lines) + "\n" + end + rest.partition(end)[2])
+        put(ROOT / "README.md", "benchmarks/speed/main_job.py", "\n".join(lines))
 
 
 if __name__ == "__main__":

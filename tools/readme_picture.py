@@ -1,4 +1,4 @@
-"""Draw the picture of the README from the run of ``backtest demo``: ``python benchmarks/picture.py``."""
+"""Draw the picture of the README from the run of ``backtest demo``: ``python tools/readme_picture.py``."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Spoil the files of every source at random and import them: ``python benchmarks/fuzz_ingest.py 10000``.
+"""Does an import notice files that were damaged at random?
 
-Prints how many were refused, warned of, or right in spite of it, and every one that was wrong without a word.
+Run: ``python -m benchmarks.truth.fuzz_ingest 10000``. Prints how many imports were refused, gave a warning, or were
+right anyway, and every one that was wrong without a word; exit code 1 if there is one.
 """
 
 from __future__ import annotations
@@ -11,8 +12,6 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests._support.mutations import KINDS, LAYOUTS, run
 
