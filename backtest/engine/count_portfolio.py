@@ -27,7 +27,7 @@ from backtest.engine.cohorts import Cohort, Horizons
 from backtest.engine.kernels.portfolio_max import Field, build_field, padded, search_windows
 from backtest.engine.kernels.window_max import LOWEST, adverse_series
 from backtest.engine.portfolio import PortfolioWork
-from backtest.engine.thresholds import TIE, Period, entry_maintenance, tiers_in_force
+from backtest.engine.thresholds import TIE, Period, entry_maintenance, entry_rate, exceeds_limits, tiers_in_force
 from backtest.stats.survival_table import COUNTS, PRIOR, Count, SurvivalTable, Tables, merged
 
 
@@ -193,10 +193,9 @@ def _rejected(
     gross = np.array([scenario.gross(leverage) for leverage in leverages.tolist()])
     for leg, rule, spans in zip(local.legs, scenario.maintenance, periods, strict=True):
         own, notional = spans[0].table, leg.weight * gross
-        rate = np.full(leverages.size, rule.flat)
+        rate = entry_rate(rule, own, notional)
         if own is not None:
-            too_large |= (leverages > own.max_leverage_at(notional)) | (notional > own.last_cap * (1 + TIE))
-            rate = own.maintenance(notional, notional) / notional
+            too_large |= exceeds_limits(own, leverages, notional)
         scale = np.ones(1) if leg.scale is None else leg.scale[local.bar]
         held += leg.weight * (scale * rate[:, None] + rule.close_reserve)
     whole = sum(leg.weight for leg in local.legs)
