@@ -24,7 +24,7 @@ from backtest.runs.executors.threads import map_ordered
 
 from backtest.config.resolve import resolve_config
 from backtest.config.scenarios import Scenario, expand_scenarios, group_scenarios, scenarios_at
-from backtest.engine.count_by_threshold import count_block
+from backtest.engine.count import count_entries
 from backtest.engine.prepare import prepare_entries
 from backtest.runs.inputs import list_sources, read_grid
 from backtest.runs.memory import parse_memory
@@ -53,7 +53,7 @@ def kernel(config: Path, workers: int, times: int = 3) -> tuple[float, int]:
     tasks = [([scenarios[i] for i in group], chunk) for group in group_scenarios(scenarios) for chunk in work.chunks()]
 
     def count(task: tuple[list[Scenario], slice]) -> Tables:
-        return count_block(work, *task)
+        return count_entries(work, *task)
 
     counted = (found[0] for found in map_ordered(count, tasks, workers))
     verdicts = sum(int(one["entries"].sum() + one["rejected"].sum()) for one in counted)  # and compiles

@@ -25,9 +25,12 @@ from backtest.config.models import Config
 from backtest.config.scenarios import Scenario, expand_scenarios
 from backtest.data.history import PriceHistory
 from backtest.data.synthetic import demo_history
+from backtest.engine.adverse_series import chunk_series
 from backtest.engine.bars import build_grid
 from backtest.engine.cohorts import Work
-from backtest.engine.count_by_threshold import adverse_series, count_block, first_crossings, series_of
+from backtest.engine.count import count_entries
+from backtest.engine.crossings import first_crossings
+from backtest.engine.kernels.window_max import adverse_series
 from backtest.engine.prepare import prepare_entries
 from backtest.engine.thresholds import TIE
 
@@ -44,7 +47,7 @@ def config() -> Config:
 
 def sweep_all(work: Work, scenarios: list[Scenario], workers: int = 1, times: int = 1) -> np.ndarray:
     """Liquidations per horizon and leverage of every entry, so many times over."""
-    parts = map_ordered(lambda chunk: count_block(work, scenarios, chunk), work.chunks() * times, workers)
+    parts = map_ordered(lambda chunk: count_entries(work, scenarios, chunk), work.chunks() * times, workers)
     return sum(part[0]["liquidations"].sum(axis=-1) for part in parts)[0]
 
 
@@ -89,7 +92,7 @@ def walks(work: Work, scenario: Scenario, sample: int) -> dict[str, tuple[float,
     """Seconds per verdict of each walk on every n-th entry, with its counts and those of the engine."""
     bars = work.bars[:: max(1, work.bars.size // sample)]
     thin = Work(work.grid, bars, work.horizons, work.leverages, work.block_ms, work.terms)
-    series = series_of(thin, slice(0, bars.size), scenario)
+    series = chunk_series(thin, slice(0, bars.size), scenario)
     adverse = np.empty(series.adverse_price.size)
     adverse_series(series.adverse_price, series.paid, MAINTENANCE - 1.0, 1.0, adverse)
     padded = np.full(-(-adverse.size // SKIP) * SKIP, -np.inf)

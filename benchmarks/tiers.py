@@ -25,9 +25,10 @@ from backtest.config.models import Config, Size
 from backtest.config.scenarios import Scenario, expand_scenarios
 from backtest.data.history import PriceHistory
 from backtest.data.synthetic import demo_history
+from backtest.engine.adverse_series import chunk_series
 from backtest.engine.bars import build_grid
 from backtest.engine.cohorts import Work
-from backtest.engine.count_by_threshold import compiled, price_ratio_bounds, series_of
+from backtest.engine.count_by_threshold import compile_chunk, price_ratio_bounds
 from backtest.engine.prepare import prepare_entries
 from backtest.margin.packaged_tiers import packaged_tables
 from backtest.margin.tiers import DatedTable, TierTable
@@ -61,11 +62,11 @@ def reachable(work: Work, scenario: Scenario, table: TierTable, notional: float)
     """Tiers that hold some notional of a block of work, and lines that the block is swept with; entries' means."""
     tiers, lines, entries = 0, 0, 0
     for chunk in work.chunks():
-        series = series_of(work, chunk, scenario)
+        series = chunk_series(work, chunk, scenario)
         low, high = (notional * ratio for ratio in price_ratio_bounds(series, scenario))
         n = chunk.stop - chunk.start
         tiers += n * int(((table.floor < high) & (table.cap >= low)).sum())
-        lines += n * len(compiled(work, series, scenario).liquidation[0].lines.rate)
+        lines += n * len(compile_chunk(work, series, scenario).liquidation[0].lines.rate)
         entries += n
     return tiers / entries, lines / entries
 
