@@ -13,10 +13,11 @@ from backtest.arrays import Bool, Int
 from backtest.config.models import Config
 from backtest.config.resolve import has_own_leverage
 from backtest.config.scenarios import Scenario, expand_scenarios, scenarios_at, split_sides
+from backtest.engine.adverse_series import split_by_table
 from backtest.engine.bars import Grid
-from backtest.engine.closings import entry_windows, recovered_mask
 from backtest.engine.cohorts import Work
-from backtest.engine.count_by_threshold import first_crossings, split_by_table
+from backtest.engine.crossings import first_crossings
+from backtest.engine.positions import entry_windows, recovered_mask
 from backtest.engine.prepare import prepare_entries
 from backtest.errors import ConfigError
 from backtest.progress import progress
@@ -137,7 +138,7 @@ def _count(work: Work, scenario: Scenario, chunk: slice, tally: Tally, at: int |
         day = (grid.start_ms + bar * grid.interval_ms) // DAY_MS - tally.first_day
         tally.liquidations[leverage] += np.bincount(day, minlength=n_days)
         if at is None or leverage == at:
-            back = recovered_mask(work, scenario, found.series, window.of(who), float(work.leverages[leverage]))
+            back = recovered_mask(work, scenario, found.series, window.take(who), float(work.leverages[leverage]))
             tally.recovered[leverage] += np.bincount(day[back], minlength=n_days)
         if leverage == at:
             tally.by_bar[:] += np.bincount(bar, minlength=grid.n_bars)

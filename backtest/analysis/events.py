@@ -18,11 +18,12 @@ from backtest.config.models import Config, Data, Entries, Margin, Sweep
 from backtest.config.resolve import has_own_leverage, resolve_config, with_trades
 from backtest.config.scenarios import Scenario, expand_scenarios, scenarios_at, split_sides
 from backtest.data.history import PriceHistory
-from backtest.engine.closings import Exits, Window, close_positions, entry_windows
+from backtest.engine.adverse_series import split_by_table
 from backtest.engine.cohorts import Work
-from backtest.engine.count_by_entry import cohort_members
-from backtest.engine.count_by_threshold import critical_leverages, first_crossings, split_by_table
+from backtest.engine.count_by_entry import critical_leverages
+from backtest.engine.crossings import first_crossings
 from backtest.engine.outcomes import closed_lives, lives_by_leverage
+from backtest.engine.positions import Exits, Window, close_positions, entry_windows
 from backtest.engine.prepare import prepare_entries
 from backtest.errors import ConfigError
 from backtest.filesystem import local
@@ -219,7 +220,7 @@ def count_rows(work: Work, scenarios: list[Scenario]) -> int:
     for scenario in scenarios:
         for side in split_sides(scenario):
             weight = work.weights(scenario.weight, every, side.sign)
-            cohorts += int(cohort_members(work, every, weight).inside.sum())
+            cohorts += int(work.members(every, weight).inside.sum())
     return cohorts * work.leverages.size
 
 

@@ -22,10 +22,9 @@ from backtest.config.models import Config, Data, Entries, Margin, Sweep
 from backtest.config.resolve import resolve_config
 from backtest.config.scenarios import Scenario, expand_scenarios, scenarios_at, split_sides
 from backtest.data.history import PriceHistory
-from backtest.engine.adverse_series import ChunkSeries, chunk_series
+from backtest.engine.adverse_series import ChunkSeries, chunk_series, split_by_table
 from backtest.engine.cohorts import Work
-from backtest.engine.count_by_entry import cohort_members, rates_by_horizon
-from backtest.engine.count_by_threshold import entry_parts, split_by_table
+from backtest.engine.count_by_entry import compile_entries, rates_by_horizon
 from backtest.engine.entry_rates import RatePart
 from backtest.engine.prepare import prepare_entries
 from backtest.errors import ConfigError, DataError
@@ -225,7 +224,7 @@ def _refuse_many_parts(work: Work, scenario: Scenario) -> None:
 
 
 def _only_part(work: Work, scenario: Scenario, series: ChunkSeries) -> RatePart:
-    parts = entry_parts(work, series, scenario, np.array(EVERY_LEVERAGE))
+    parts = compile_entries(work, series, scenario, np.array(EVERY_LEVERAGE))
     if len(parts) > 1:
         label = scenario.size.label if scenario.size else ""
         raise ConfigError(
@@ -242,7 +241,7 @@ def _needed(work: Work, scenario: Scenario, chunk: slice) -> list[tuple[Float, f
     for part in split_by_table(work, scenario.maintenance, chunk):
         for one in split_sides(scenario):
             series = chunk_series(work, part, one)
-            lines, members = _only_part(work, one, series), cohort_members(work, part, series.weight)
+            lines, members = _only_part(work, one, series), work.members(part, series.weight)
             trades = work.trades
             unit = trades.leverage[part] if trades is not None and trades.own_leverage else np.ones(series.worth.size)
             found = rates_by_horizon(work, series, lines.liquidation, members)

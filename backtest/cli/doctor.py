@@ -154,7 +154,7 @@ def _speed(slow: list[str]) -> str:
     from backtest.config.scenarios import expand_scenarios
     from backtest.data.history import PriceHistory
     from backtest.engine.bars import build_grid
-    from backtest.engine.count_by_threshold import count_block
+    from backtest.engine.count import count_entries
     from backtest.engine.prepare import prepare_entries
     from backtest.runs.executors.thread_pool import map_ordered
 
@@ -168,7 +168,7 @@ def _speed(slow: list[str]) -> str:
 
     def seconds(workers: int) -> float:
         begun = time.perf_counter()
-        for _ in map_ordered(lambda chunk: count_block(work, scenarios, chunk), chunks, workers):
+        for _ in map_ordered(lambda chunk: count_entries(work, scenarios, chunk), chunks, workers):
             pass
         return time.perf_counter() - begun
 

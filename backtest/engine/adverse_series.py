@@ -143,6 +143,11 @@ def split_at_tables(bars: Int, rules: Iterable[tuple[Grid, Maintenance]], chunk:
     return [slice(a, b) for a, b in pairwise(edges)]
 
 
+def split_by_table(work: Work, maintenance: Maintenance, chunk: slice) -> list[slice]:
+    """As `split_at_tables`, of one symbol."""
+    return split_at_tables(work.bars, [(work.grid, maintenance)], chunk)
+
+
 def debt_growth(work: Work, borrow_rate: float, start: int, stop: int) -> Float:
     """(stop − start,) index G of a debt: interest on every full hour that opens inside a bar, before its extreme."""
     grid = work.grid

@@ -16,9 +16,7 @@ from backtest.config.resolve import Histories
 from backtest.config.scenarios import Scenario, expand_scenarios, group_scenarios, horizon_bars, scenarios_at
 from backtest.engine.bars import Grid
 from backtest.engine.cohorts import Work
-from backtest.engine.count_by_threshold import count_block
-from backtest.engine.count_portfolio import cross_block
-from backtest.engine.outcomes import count_with_outcomes
+from backtest.engine.count import count_entries
 from backtest.engine.portfolio import prepare_portfolio
 from backtest.engine.prepare import prepare_entries
 from backtest.engine.regime_labels import label_entries
@@ -219,15 +217,13 @@ def _of_symbol(config: Config, source: HistorySource, scenarios: list[Scenario],
 
 def _part(config: Config, own: Sequence[Scenario], grid: Grid, own_bars: int | None = None) -> JobPart:
     """The entries of the first `own_bars` bars of a grid (None: of all), and the function that counts a chunk."""
-    work, outcomes = prepare_entries(config, grid), wants_outcomes(config)
+    work = prepare_entries(config, grid)
+    bankroll = config.statistics.bankroll_fraction if wants_outcomes(config) else None
     own_bars = grid.n_bars if own_bars is None else own_bars
     work = _with_regimes(config, replace(work, bars=work.bars[: np.searchsorted(work.bars, own_bars)]))
 
     def count(members: Sequence[int], chunk: slice) -> Tables:
-        group = [own[i] for i in members]
-        if outcomes:
-            return count_with_outcomes(work, group, chunk, config.statistics.bankroll_fraction)
-        return count_block(work, group, chunk)
+        return count_entries(work, [own[i] for i in members], chunk, bankroll)
 
     return JobPart(work, count, (grid,), own_bars)
 
@@ -238,7 +234,7 @@ def _of_portfolio(config: Config, sources: Sequence[HistorySource], own: list[Po
     work, name = crossed.base, own[0].portfolio.label
 
     def count(members: Sequence[int], chunk: slice) -> Tables:
-        return cross_block(crossed, [own[i] for i in members], chunk)
+        return count_entries(crossed, [own[i] for i in members], chunk)
 
     part = JobPart(work, count, crossed.legs, work.grid.n_bars, crossed.cut)
     return _job(config, name, own, list(group_portfolios(own)), _whole(config, name, part))

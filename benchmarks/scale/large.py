@@ -17,7 +17,7 @@ from pathlib import Path
 
 from backtest.config.resolve import resolve_config
 from backtest.config.scenarios import Scenario, expand_scenarios, group_scenarios, scenarios_at
-from backtest.engine.count_by_threshold import count_block
+from backtest.engine.count import count_entries
 from backtest.engine.prepare import prepare_entries
 from backtest.runs.executors.thread_pool import map_ordered
 from backtest.runs.inputs import list_sources, read_grid
@@ -47,7 +47,7 @@ def kernel_speed(config: Path, workers: int, times: int = 3) -> float:
     tasks = [([scenarios[i] for i in group], chunk) for group in group_scenarios(scenarios) for chunk in work.chunks()]
 
     def count(task: tuple[list[Scenario], slice]) -> Tables:
-        return count_block(work, *task)
+        return count_entries(work, *task)
 
     counted = (found[0] for found in map_ordered(count, tasks, workers))
     verdicts = sum(int(one["entries"].sum() + one["rejected"].sum()) for one in counted)  # and compiles

@@ -23,7 +23,9 @@ from backtest.data.synthetic import demo_history
 from backtest.engine.adverse_series import chunk_series
 from backtest.engine.bars import build_grid
 from backtest.engine.cohorts import Work
-from backtest.engine.count_by_threshold import adverse_series, count_block, first_crossings
+from backtest.engine.count import count_entries
+from backtest.engine.crossings import first_crossings
+from backtest.engine.kernels.window_max import adverse_series
 from backtest.engine.prepare import prepare_entries
 from backtest.engine.thresholds import TIE
 from backtest.runs.executors.thread_pool import map_ordered
@@ -42,7 +44,7 @@ def config() -> Config:
 
 def sweep_all(work: Work, scenarios: list[Scenario], workers: int = 1, times: int = 1) -> np.ndarray:
     """Liquidations per horizon and leverage of every entry, so many times over."""
-    parts = map_ordered(lambda chunk: count_block(work, scenarios, chunk), work.chunks() * times, workers)
+    parts = map_ordered(lambda chunk: count_entries(work, scenarios, chunk), work.chunks() * times, workers)
     return sum(part[0]["liquidations"].sum(axis=-1) for part in parts)[0]
 
 

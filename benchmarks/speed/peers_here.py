@@ -17,7 +17,9 @@ from backtest.config.scenarios import expand_scenarios
 from backtest.data.history import PriceHistory
 from backtest.data.synthetic import demo_history
 from backtest.engine.bars import build_grid
-from backtest.engine.count_by_threshold import count_block, critical_leverages, first_crossings
+from backtest.engine.count import count_entries
+from backtest.engine.count_by_entry import critical_leverages
+from backtest.engine.crossings import first_crossings
 from backtest.engine.prepare import prepare_entries
 from backtest.engine.thresholds import TIE
 from backtest.stats.bootstrap import jumps, mean_length, weights
@@ -71,7 +73,7 @@ class Question:
 
     def counts(self) -> Int:
         """(n_leverages,) liquidations."""
-        tables = [count_block(self.work, [self.scenario], chunk)[0]["liquidations"] for chunk in self.work.chunks()]
+        tables = [count_entries(self.work, [self.scenario], chunk)[0]["liquidations"] for chunk in self.work.chunks()]
         return np.array(sum(table.sum(axis=(0, 1, 3)) for table in tables))
 
     def verdicts(self) -> NDArray[np.bool_]:
@@ -122,7 +124,7 @@ def count_curves(history: PriceHistory) -> Counts:
     sweep = bt.Sweep(side=["long"], leverage=LEVERAGES, horizon=[f"{h}h" for h in HOURS], maintenance=RATES)
     config = Config(sweep=sweep, margin=bt.Margin(basis="entry"), entries=bt.Entries(every="1h"))
     work = prepare_entries(config, build_grid(history))
-    tables = [sum(count_block(work, [one], chunk)[0] for chunk in work.chunks()) for one in expand_scenarios(config)]
+    tables = [sum(count_entries(work, [one], chunk)[0] for chunk in work.chunks()) for one in expand_scenarios(config)]
     names = ("entries", "liquidations", "prior_liquidations")
     curves = [np.concatenate([table[name][0].sum(axis=-1).T for table in tables]) for name in names]
     parts = [[t[name][0].reshape(-1, t.counts.shape[-1]) for name in names[:2]] for t in (tables[0], tables[-1])]

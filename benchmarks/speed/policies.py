@@ -16,7 +16,7 @@ from backtest.config.scenarios import Scenario, expand_scenarios
 from backtest.data.synthetic import demo_history
 from backtest.engine.bars import build_grid
 from backtest.engine.cohorts import Work
-from backtest.engine.outcomes import count_with_outcomes
+from backtest.engine.count import count_entries
 from backtest.engine.prepare import prepare_entries
 from backtest.margin.packaged_tiers import packaged_tables
 from benchmarks.common import in_turn
@@ -42,7 +42,7 @@ BANKROLL = 0.1
 def count_all(work: Work, scenario: Scenario) -> None:
     """Follow every position."""
     for chunk in work.chunks():
-        count_with_outcomes(work, [scenario], chunk, BANKROLL)
+        count_entries(work, [scenario], chunk, BANKROLL)
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from backtest.config.models import Config
 from backtest.config.portfolio_scenarios import expand_portfolios
 from backtest.data.history import PRICES, PriceHistory
 from backtest.data.synthetic import LEVEL, demo_history
-from backtest.engine.count_portfolio import Local, cross_block, slice_legs
+from backtest.engine.count_portfolio import Local, count_portfolio, slice_legs
 from backtest.engine.portfolio import PortfolioWork, prepare_portfolio
 from backtest.engine.thresholds import TIE
 from backtest.runs.inputs import checked_sources, read_portfolio_grids
@@ -121,7 +121,7 @@ def main() -> None:
     sources = checked_sources(histories(given.years), config)
     work = prepare_portfolio(config, read_portfolio_grids(config, sources, [scenario]), [scenario])
     n_entries, chunks = work.base.bars.size, work.chunks()
-    seconds = best(lambda: [cross_block(work, [scenario], chunk) for chunk in chunks]) / n_entries
+    seconds = best(lambda: [count_portfolio(work, [scenario], chunk) for chunk in chunks]) / n_entries
     print(f"{len(WEIGHTS)} symbols, {work.base.grid.n_bars:,} common bars, {n_entries:,} entries every {given.every}")
     print(f"block of work    {seconds * 1e6:9.2f} µs per entry")
     every_nth = max(1, n_entries // given.sample)
@@ -130,7 +130,7 @@ def main() -> None:
     value, horizon = adverse_series(local), np.array(work.base.horizons)
     weight = np.column_stack([leg.weight / leg.entry for leg in local.legs])
     rates = np.empty((local.bar.size, horizon.size))
-    want = cross_block(thin, [scenario], slice(0, local.bar.size))[0]["liquidations"][0].sum(axis=-1)
+    want = count_portfolio(thin, [scenario], slice(0, local.bar.size))[0]["liquidations"][0].sum(axis=-1)
     for name, scan in (("plain scan", plain_scan), ("vector scan", vector_scan)):
         took = best(lambda scan=scan: scan(value, local.bar, weight, horizon, rates), 2) / local.bar.size
         same = "same counts" if (counted(rates, thin, local, weight) == want).all() else "COUNTS DIFFER"

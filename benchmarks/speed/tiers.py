@@ -21,7 +21,7 @@ from backtest.data.synthetic import demo_history
 from backtest.engine.adverse_series import chunk_series
 from backtest.engine.bars import build_grid
 from backtest.engine.cohorts import Work
-from backtest.engine.count_by_threshold import compiled, price_ratio_bounds
+from backtest.engine.count_by_threshold import compile_chunk, price_ratio_bounds
 from backtest.engine.prepare import prepare_entries
 from backtest.margin.packaged_tiers import packaged_tables
 from backtest.margin.tiers import DatedTable, TierTable
@@ -61,7 +61,7 @@ def reachable(work: Work, scenario: Scenario, table: TierTable, notional: float)
         low, high = (notional * ratio for ratio in price_ratio_bounds(series, scenario))
         n = chunk.stop - chunk.start
         tiers += n * int(((table.floor < high) & (table.cap >= low)).sum())
-        lines += n * len(compiled(work, series, scenario).liquidation[0].lines.rate)
+        lines += n * len(compile_chunk(work, series, scenario).liquidation[0].lines.rate)
         entries += n
     return tiers / entries, lines / entries
 
