@@ -324,18 +324,48 @@ def _store(scheme: str, root: str, endpoint: str | None) -> tuple[Any, str]:
     return store, base.rstrip("/")
 
 
-def write_whole(file: Path, document: object, durable: bool = True) -> None:
-    """Write JSON in one step, so that a reader sees all of it or what was there before."""
-    fresh = file.with_name(f"{file.name}.part")
+@contextmanager
+def atomic_write(target: Path, *, durable: bool = False) -> Iterator[Path]:
+    """Write a file so that readers see the old content or all of the new content.
+
+    Parameters
+    ----------
+    target : Path
+        The file to write. Its folder must exist.
+    durable : bool
+        Whether the content must survive a crash of the machine (fsync of the file and of its folder).
+
+    Yields
+    ------
+    Path
+        A new file beside `target` to write to. It replaces `target` at the end of the block. If the block raises, it
+        is removed and `target` stays as it was.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with atomic_write(Path(folder, "run.json")) as file:
+    ...         _ = file.write_text("{}")
+    ...     [file.name for file in Path(folder).iterdir()]
+    ['run.json']
+    """
+    partial = target.with_name(f".{target.name}.{os.urandom(4).hex()}.partial")
     try:
-        fresh.write_text(json.dumps(document, ensure_ascii=False, indent=1))
+        yield partial
         if durable:
-            sync(fresh)
-        fresh.replace(file)
+            sync(partial)
+        partial.replace(target)
+        if durable:
+            sync(target.parent)
     finally:
-        fresh.unlink(missing_ok=True)
-    if durable:
-        sync(file.parent)
+        partial.unlink(missing_ok=True)
+
+
+def write_json(file: Path, document: object, *, durable: bool = True) -> None:
+    """Write a JSON file with `atomic_write`."""
+    with atomic_write(file, durable=durable) as partial:
+        partial.write_text(json.dumps(document, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
 def sync(path: Path) -> None:
