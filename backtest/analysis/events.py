@@ -132,13 +132,16 @@ def write_events(
                     f"the events are more than {UNASKED_ROWS:,} rows; narrow them with --where, or ask for --all"
                 )
     written = 0
-    with folders_for(target), atomic_write(target) as partial:
-        with _writer(partial, target.suffix, events_schema(config, scenarios)) as writer:
-            for source in sources:
-                work, own = _of_symbol(config, source, scenarios)
-                for table in _coalesced(symbol_events(work, config, own, selection)):
-                    writer.write_table(table)
-                    written += table.num_rows
+    with (
+        folders_for(target),
+        atomic_write(target) as partial,
+        _writer(partial, target.suffix, events_schema(config, scenarios)) as writer,
+    ):
+        for source in sources:
+            work, own = _of_symbol(config, source, scenarios)
+            for table in _coalesced(symbol_events(work, config, own, selection)):
+                writer.write_table(table)
+                written += table.num_rows
     return written
 
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from backtest.data import object_store
 from backtest.data.object_store import claimed, fresh_name, in_force, refuse_second, this_process, write_manifest
 from backtest.errors import ConfigError, DataError
 from backtest.filesystem import Place, Remote
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 
 class Taken(ABC):
@@ -164,59 +167,64 @@ def _exchange(one: Path, two: Path) -> bool:
 
 @contextmanager
 def locked(target: Path) -> Iterator[None]:
-    """Hold the lock of a folder; the system lets go of it when the process dies. DataError if another one holds it."""
-    file, until = _beside(target, "lock"), time.monotonic() + object_store.WAIT_S
-    while (handle := _try_lock(file)) is None:
-        if time.monotonic() > until:
-            holder = ""
-            with suppress(OSError):
-                holder = file.read_text()
-            raise refuse_second(target, file, holder)
-        time.sleep(0.02)
+    """Hold the lock of a folder, ``.NAME.lock`` beside it; the system releases the lock of a process that dies.
+
+    Raises
+    ------
+    ConfigError
+        If a parent of the folder is a file.
+    DataError
+        If another process still holds the lock after `object_store.WAIT_S`; the message names that process.
+    """
+    file = _beside(target, "lock")
+    lock = _acquire(target, file)
     try:
-        os.truncate(handle, 0)
-        os.write(handle, this_process().encode())
+        with suppress(OSError):  # Windows lets nobody write to a locked file
+            file.write_text(this_process())
         yield
     finally:
-        with suppress(OSError):  # Windows removes no open file: it stays, and is no harm
-            file.unlink()
-        os.close(handle)
+        with suppress(OSError):  # Windows removes no open file; the file left there does no harm
+            file.unlink()  # before the release: a process that waits for this file sees that it is gone
+        lock.release()
 
 
 def lock_holder(target: Path) -> str | None:
-    """What the holder of a folder's lock says of itself; None if no process holds it, whatever a dead one left."""
+    """What the process that holds the lock of a folder wrote into it; None if no process holds it."""
+    from filelock import FileLock, Timeout
+
     file = _beside(target, "lock")
-    with suppress(OSError):
-        handle = _try_lock(file) if file.exists() else None
-        if handle is not None:
-            os.close(handle)
-        elif file.exists():
-            return file.read_text()
-    return None
-
-
-def _try_lock(file: Path) -> int | None:
-    """An open, locked file, or None if another writer has it."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise ConfigError(f"out must be a directory that can be written; got {file.parents[1]}") from error
-    try:
-        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
-    except FileNotFoundError:  # another writer removed the empty folder at this moment
+    if not file.exists():
         return None
+    lock = FileLock(file)
     try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(handle), os.stat(file)):  # else its holder removed it in between
-            return handle
+        lock.acquire(timeout=0)
+    except Timeout:
+        return _read_lock(file)
     except OSError:
-        pass
-    os.close(handle)
+        return None
+    lock.release()
     return None
+
+
+def _acquire(target: Path, file: Path) -> BaseFileLock:
+    from filelock import FileLock, Timeout
+
+    lock, until = FileLock(file), time.monotonic() + object_store.WAIT_S
+    while True:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=max(0.0, until - time.monotonic()), poll_interval=0.02)
+            return lock
+        except Timeout:
+            raise refuse_second(target, file, _read_lock(file)) from None
+        except (FileExistsError, NotADirectoryError) as error:
+            raise ConfigError(f"out must be a directory that can be written; got {file.parents[1]}") from error
+        except FileNotFoundError:  # another writer removed the empty folder between the two steps
+            if time.monotonic() > until:
+                raise
+
+
+def _read_lock(file: Path) -> str:
+    with suppress(OSError):
+        return file.read_text()
+    return ""
