@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 
 from backtest.arrays import Float, Int
 from backtest.arrow import times_to_arrow, to_arrow
+from backtest.data.files import files_in
 from backtest.data.history import COLUMNS, PriceHistory
-from backtest.data.parquet import TIME, files_in
-from backtest.data.reader import SeriesFiles, footer_span, open_series, rows_between
+from backtest.data.reader import TIME, SeriesFiles, open_series
 from backtest.data.transaction import Taken, taking
 from backtest.errors import ConfigError, DataError
 from backtest.filesystem import Place, to_place
@@ -69,7 +69,7 @@ def adding(out: str | Place, symbol: str, interval_ms: int, existing: Existing =
     ...     for close, start_ms in ((9.0, 0), (10.0, 86_400_000)):
     ...         with adding(data, "BTCUSDT", 86_400_000, "add") as addition:
     ...             addition.add(day(close, start_ms))
-    ...     open_series(data).footers[0].metadata.num_rows
+    ...     open_series(data).files[0].metadata.num_rows
     2
     """
     if not symbol or interval_ms <= 0 or interval_ms % 1000:
@@ -251,14 +251,14 @@ class Addition:
         low, high = (int(np.datetime64(str(self._year + n), "ms").astype(np.int64)) for n in (0, 1))
         if self._source is None:
             return np.empty(0, np.int64), {}
-        for footer in self._source.footers:
-            span = footer_span(footer)
+        for file in self._source.files:
+            span = file.span
             if span is None or span[1] < low or span[0] >= high:
                 continue
             if span[0] < low or span[1] >= high:
-                raise DataError(f"{footer.path}: holds bars outside of {self._year}; a file holds bars of one year")
-            other = sorted(set(footer.types) - {TIME, *COLUMNS})
+                raise DataError(f"{file.path}: holds bars outside of {self._year}; a file holds bars of one year")
+            other = sorted(set(file.types) - {TIME, *COLUMNS})
             if other:
-                raise DataError(f"{footer.path}: column {other[0]} is unknown and would be lost; remove it first")
-            self._replaced.add(footer.path)
-        return rows_between(self._source, self._source.columns, low, high)
+                raise DataError(f"{file.path}: column {other[0]} is unknown and would be lost; remove it first")
+            self._replaced.add(file.path)
+        return self._source.rows(low, high)

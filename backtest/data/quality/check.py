@@ -9,24 +9,13 @@ import numpy as np
 
 from backtest.arrays import Bool, Float, Int
 from backtest.arrow import null_mask, to_floats
+from backtest.data.files import SeriesName, existing, refuse_changed, series_files, unchanged
 from backtest.data.history import COLUMNS, PriceHistory
-from backtest.data.parquet import (
-    TIME,
-    Footer,
-    RowGroup,
-    SeriesName,
-    existing,
-    read_footer,
-    read_group,
-    read_times,
-    series_files,
-    times_in,
-)
 from backtest.data.quality.anomalies import Watch
 from backtest.data.quality.coverage import Coverage, Flags, Gap, count_presence, presence_flags
 from backtest.data.quality.report import CAP, Findings, LeftOut, Problem, Report, Suspicion
 from backtest.data.quality.row_rules import Fault, columns_rule, row_faults
-from backtest.data.reader import refuse_changed, unchanged
+from backtest.data.reader import TIME, BarFile, RowGroup
 from backtest.errors import DataError
 from backtest.filesystem import Place
 from backtest.units import duration_ms, duration_text, instant_text
@@ -130,29 +119,29 @@ class Checking:
 
 @dataclass(frozen=True)
 class _Scan:
-    footer: Footer
+    bars: BarFile
     rows: Int
     times: Int
     flags: Flags
 
     @property
     def file(self) -> str:
-        return str(self.footer.path)
+        return str(self.bars.path)
 
 
 def _check_series(series: SeriesName, files: list[Place], found: Findings) -> None:
-    footers = []
+    opened: list[BarFile] = []
     for file in files:
         try:
-            footers.append(read_footer(file))
+            opened.append(BarFile.open(file))
         except DataError as error:
             found.say(Problem(str(file), None, None, str(error).removeprefix(f"{file}: ")))
     if series.interval:  # else it is one file
         refuse_changed(files)
-    footers.sort(key=_earliest)
-    step = duration_ms(series.interval) if series.interval else _spacing(footers)
+    opened.sort(key=_earliest)
+    step = duration_ms(series.interval) if series.interval else _spacing(opened)
     watch = Watch(step or 1)
-    scans = [scan for scan in (_scan(footer, watch, found) for footer in footers) if scan.times.size]
+    scans = [scan for scan in (_scan(bars, watch, found) for bars in opened) if scan.times.size]
     if not scans:
         return
     scans.sort(key=lambda scan: int(scan.times.min()))
@@ -182,39 +171,38 @@ def _check_series(series: SeriesName, files: list[Place], found: Findings) -> No
     )
 
 
-def _earliest(footer: Footer) -> int:
-    """First open_time of a file; read where its footer does not tell, 0 where it cannot be read."""
+def _earliest(file: BarFile) -> int:
+    """First open_time of a file; 0 where it has none or cannot be read."""
     try:
-        times = [group.span[0] if group.span else int(read_times(footer, group).min()) for group in footer.groups]
+        return file.span[0] if file.span else 0
     except DataError:
         return 0
-    return min(times, default=0)
 
 
-def _spacing(footers: list[Footer]) -> int | None:
+def _spacing(files: list[BarFile]) -> int | None:
     """Smallest distance of two open times, ms; None where there are no two."""
     times = [np.empty(0, np.int64)]
-    for footer in footers:
-        for group in footer.groups:
+    for file in files:
+        for group in file.groups:
             try:
-                times.append(read_times(footer, group))
+                times.append(file.read_times(group))
             except DataError:
                 continue  # said when the rows are looked at
     steps = np.diff(np.unique(np.concatenate(times)))
     return int(steps.min()) if steps.size else None
 
 
-def _scan(footer: Footer, watch: Watch, found: Findings) -> _Scan:
+def _scan(bars: BarFile, watch: Watch, found: Findings) -> _Scan:
     """Every row of a file, row group by row group; times and flags are kept."""
-    file = str(footer.path)
-    rule = columns_rule(set(footer.types) - {TIME})
+    file = str(bars.path)
+    rule = columns_rule(set(bars.types) - {TIME})
     if rule is not None:
         found.say(Problem(file, None, None, rule))
     rows, times, flags = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0, np.uint8)]
     said: set[str] = set()
-    for group in footer.groups:
+    for group in bars.groups:
         try:
-            stamps, values = _scan_group(footer, group, found, said)
+            stamps, values = _scan_group(bars, group, found, said)
         except DataError as error:
             found.say(Problem(file, None, None, str(error).removeprefix(f"{file}: ")))
             continue
@@ -227,29 +215,29 @@ def _scan(footer: Footer, watch: Watch, found: Findings) -> _Scan:
         rows.append(here)
         times.append(stamps)
         flags.append(presence_flags(values, stamps.size))
-    return _Scan(footer, np.concatenate(rows), np.concatenate(times), np.concatenate(flags))
+    return _Scan(bars, np.concatenate(rows), np.concatenate(times), np.concatenate(flags))
 
 
-def _scan_group(footer: Footer, group: RowGroup, found: Findings, said: set[str]) -> tuple[Int, dict[str, Float]]:
-    names = tuple(name for name in COLUMNS if name in footer.types and name not in said)
-    table = read_group(footer, group, (TIME, *names))
+def _scan_group(bars: BarFile, group: RowGroup, found: Findings, said: set[str]) -> tuple[Int, dict[str, Float]]:
+    names = tuple(name for name in COLUMNS if name in bars.types and name not in said)
+    table = bars.read(group, (TIME, *names))
     rows = np.arange(group.first_row, group.first_row + group.rows)
     null = null_mask(table.column(TIME))
     if null.any():
-        found.add(str(footer.path), Fault(TIME, "must not be null", null, null, shows_value=False), rows)
+        found.add(str(bars.path), Fault(TIME, "must not be null", null, null, shows_value=False), rows)
         return np.empty(0, np.int64), {}
     values: dict[str, Float] = {}
     nulls: dict[str, Bool] = {}
     for name in names:
-        where = f"{footer.path}: column {name}"
+        where = f"{bars.path}: column {name}"
         try:
             values[name], nulls[name] = to_floats(table.column(name), where)
         except DataError as error:
-            found.say(Problem(str(footer.path), None, name, str(error).removeprefix(f"{where} ")))
+            found.say(Problem(str(bars.path), None, name, str(error).removeprefix(f"{where} ")))
             said.add(name)
     for fault in row_faults(values, nulls):
-        found.add(str(footer.path), fault, rows)
-    return times_in(footer, group, table), values
+        found.add(str(bars.path), fault, rows)
+    return bars.times(group, table), values
 
 
 # --- files that overlap -----------------------------------------------------------------------------------------------
@@ -273,7 +261,7 @@ def _compare(one: _Scan, two: _Scan, found: Findings) -> None:
     """Bars that two files both hold, and with other values."""
     shared, here, there = np.intersect1d(two.times, one.times, return_indices=True)
     for name in COLUMNS if shared.size else ():
-        if name not in one.footer.types or name not in two.footer.types:
+        if name not in one.bars.types or name not in two.bars.types:
             continue
         try:
             ours, theirs = (_values_at(scan, name, at) for scan, at in ((two, here), (one, there)))
@@ -290,10 +278,10 @@ def _compare(one: _Scan, two: _Scan, found: Findings) -> None:
 def _values_at(scan: _Scan, name: str, at: Int) -> Float:
     """A column of some rows of a file; only the row groups that hold them are read."""
     rows, out = scan.rows[at], np.empty(at.size)
-    for group in scan.footer.groups:
+    for group in scan.bars.groups:
         inside = (rows >= group.first_row) & (rows < group.first_row + group.rows)
         if inside.any():
-            table = read_group(scan.footer, group, (name,))
+            table = scan.bars.read(group, (name,))
             values, _ = to_floats(table.column(name), f"{scan.file}: column {name}")
             out[inside] = values[rows[inside] - group.first_row]
     return out

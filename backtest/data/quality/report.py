@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from backtest.arrays import Int
-from backtest.data.parquet import TIME, SeriesName
+from backtest.data.files import SeriesName
 from backtest.data.quality.anomalies import Watch
 from backtest.data.quality.coverage import Coverage, Presence, Timeline
 from backtest.data.quality.funding_schedule import schedule_runs
 from backtest.data.quality.row_rules import Fault, Runs
+from backtest.data.reader import TIME
 from backtest.units import instant_text
 
 CAP = 20
