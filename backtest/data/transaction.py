@@ -1,4 +1,4 @@
-"""How the folder of a symbol takes a new state: one writer at a time, all of it in one step, or nothing."""
+"""Change the folder of a symbol in one step or not at all, one writer at a time."""
 
 from __future__ import annotations
 
@@ -23,42 +23,42 @@ if TYPE_CHECKING:
 
 
 class Taken(ABC):
-    """A symbol's folder that this process alone may change.
+    """A symbol's folder that only this process may change.
 
     Attributes
     ----------
     target : Place
-        The folder; it need not be there.
-    stage : Path
-        Empty folder on this machine, which takes the files of the new state that are not there yet.
+        The folder; it may not exist yet.
+    new : Path
+        Empty folder on this machine for the new files.
     """
 
-    def __init__(self, target: Place, stage: Path) -> None:
-        self.target, self.stage = target, stage
+    def __init__(self, target: Place, new: Path) -> None:
+        self.target, self.new = target, new
 
     @abstractmethod
     def fresh_name(self) -> str:
-        """Name for new files of the layout, under which a reader that is late finds no other bars."""
+        """A name for new files that no file had before: a slow reader must not find other bars under a known name."""
 
     @abstractmethod
     def commit(self, replaced: Collection[Place]) -> None:
-        """Make the new state of `stage` and of the files that are there, but for those `replaced`, the only one."""
+        """Make the files in `new` and the existing files, except those in `replaced`, the content of the folder."""
 
 
 @contextmanager
 def taking(target: Place) -> Iterator[Taken]:
-    """Keep other writers away from a folder, and clear away what a killed one left.
+    """Lock a folder against other writers, and remove what a killed writer left.
 
     Raises
     ------
     ConfigError
         If the folder cannot be made.
     DataError
-        If another writer holds it, naming it.
+        If another process writes it; the message names that process.
     """
     if isinstance(target, Remote):
-        with claimed(target) as claim, TemporaryDirectory(prefix="backtest-") as stage:
-            yield _InStore(target, Path(stage), claim)
+        with claimed(target) as claim, TemporaryDirectory(prefix="backtest-") as new:
+            yield _InStore(target, Path(new), claim)
         return
     made = [folder for folder in target.parents if not folder.exists()]
     fresh, old = _beside(target, "new"), _beside(target, "old")
@@ -80,10 +80,10 @@ def taking(target: Place) -> Iterator[Taken]:
 
 
 class _InStore(Taken):
-    """In an object store: new files first, the manifest that names them last."""
+    """In an object store: new files are uploaded first, the manifest that names them last."""
 
-    def __init__(self, target: Remote, stage: Path, claim: Remote) -> None:
-        super().__init__(target, stage)
+    def __init__(self, target: Remote, new: Path, claim: Remote) -> None:
+        super().__init__(target, new)
         self._folder, self._claim = target, claim
 
     def fresh_name(self) -> str:
@@ -93,8 +93,8 @@ class _InStore(Taken):
         folder = self._folder
         before = [file for file in folder.files() if file.name.endswith(".parquet")]
         counted = in_force(folder, before)
-        write_manifest(folder, counted, [])  # where there was none, what comes now must not count yet
-        new = {folder / file.relative_to(self.stage).as_posix(): file for file in self.stage.glob("year=*/*.parquet")}
+        write_manifest(folder, counted, [])  # without a manifest new files would be in use at once
+        new = {folder / file.relative_to(self.new).as_posix(): file for file in self.new.glob("year=*/*.parquet")}
         for stored, made in new.items():
             stored.upload(made)
         if not self._claim.exists():
@@ -108,10 +108,10 @@ class _InStore(Taken):
 
 
 class _Local(Taken):
-    """On this machine: a new folder, which changes places with the old one."""
+    """On this machine: a new folder replaces the old one."""
 
-    def __init__(self, target: Path, stage: Path) -> None:
-        super().__init__(target, stage)
+    def __init__(self, target: Path, new: Path) -> None:
+        super().__init__(target, new)
         self._folder = target
 
     def fresh_name(self) -> str:
@@ -123,14 +123,14 @@ class _Local(Taken):
         for folder, _, names in os.walk(target):
             for file in (Path(folder, name) for name in names):
                 if file not in replaced:
-                    _link(file, self.stage / file.relative_to(target))
+                    _link(file, self.new / file.relative_to(target))
         if not target.exists():
-            self.stage.rename(target)
-        elif not _exchange(self.stage, target):
-            old = _beside(target, "old")  # where readers look while the folder is not there
+            self.new.rename(target)
+        elif not _exchange(self.new, target):
+            old = _beside(target, "old")  # readers look there while the folder is missing
             target.rename(old)
             try:
-                self.stage.rename(target)
+                self.new.rename(target)
             except BaseException:
                 old.rename(target)
                 raise
@@ -138,7 +138,7 @@ class _Local(Taken):
 
 
 def _beside(target: Path, kind: str) -> Path:
-    """A neighbour that no reader of the layout looks at."""
+    """Hidden path beside the folder, which readers of the dataset ignore."""
     return target.with_name(f".{target.name}.{kind}")
 
 
