@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from backtest.engine.outcomes import closed_lives, lives_by_leverage
 from backtest.engine.positions import Exits, Window, close_positions, entry_windows
 from backtest.engine.prepare import prepare_entries
 from backtest.errors import ConfigError
-from backtest.filesystem import local
+from backtest.filesystem import atomic_write, local
 from backtest.progress import progress
 from backtest.runs.inputs import HistorySource, checked_sources, read_grid
 from backtest.runs.run_directory import folders_for
@@ -133,19 +132,17 @@ def write_events(
                 raise ConfigError(
                     f"the events are more than {UNASKED_ROWS:,} rows; narrow them with --where, or ask for --all"
                 )
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     written = 0
-    with folders_for(target):
-        try:
-            with _writer(partial, target.suffix, events_schema(config, scenarios)) as writer:
-                for source in sources:
-                    work, own = _of_symbol(config, source, scenarios)
-                    for table in _coalesced(symbol_events(work, config, own, selection)):
-                        writer.write_table(table)
-                        written += table.num_rows
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
+    with (
+        folders_for(target),
+        atomic_write(target) as partial,
+        _writer(partial, target.suffix, events_schema(config, scenarios)) as writer,
+    ):
+        for source in sources:
+            work, own = _of_symbol(config, source, scenarios)
+            for table in _coalesced(symbol_events(work, config, own, selection)):
+                writer.write_table(table)
+                written += table.num_rows
     return written
 
 

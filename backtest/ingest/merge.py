@@ -180,8 +180,8 @@ def write_parts(
     doubts = Doubts()
     doubts.add(history)
     doubts.say(remarks)
-    for suspicion in report.warnings:
-        remarks.warn(str(suspicion).removeprefix("warning: "))
+    for warning in report.warnings:
+        remarks.warn(str(warning).removeprefix("warning: "))
     for more in report.warnings_left_out:
         remarks.warn(f"{more.file}: {more.count:,} more like this: {more.rule}")
     _say_alone(history, remarks)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from backtest.errors import ConfigError, DataError
-from backtest.filesystem import Remote, _digest, sync, write_whole, writing
+from backtest.filesystem import Remote, _digest, sync, write_json, writing
 from backtest.logs import LOG, tell
 from backtest.runs.count_files import file_stem, point_axes, present_span, regime_file, write_blocks, write_cells
 from backtest.runs.inputs import refuse_unfit
@@ -93,7 +93,7 @@ class Journal:
             sync(folder)
         digests = {file.relative_to(self.folder).as_posix(): _digest(file) for file in files}
         entry = self.folder / ENTRIES / f"{name}.json"
-        write_whole(entry, {"key": self._key(depends), "files": digests, "adds": adds}, self.durable)
+        write_json(entry, {"key": self._key(depends), "files": digests, "adds": adds}, durable=self.durable)
         for made in (*files, entry) if self.store else ():
             self.upload(made)
 
@@ -150,7 +150,7 @@ def begun(folder: Path, plan: dict[str, Any], *, durable: bool = True, store: Re
         shutil.rmtree(folder, ignore_errors=True)
     for name in (f"{RUN}/blocks", RATES, f"{ENTRIES}/{TASKS}", f"{ENTRIES}/{SYMBOLS}"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    write_whole(file, plan, durable)
+    write_json(file, plan, durable=durable)
     journal = Journal(folder, _digest(file), durable, store)
     journal.upload(file)
     return journal

@@ -14,9 +14,8 @@ import numpy as np
 
 from backtest.config.models import Config
 from backtest.config.scenarios import Scenario, horizon_bars
-from backtest.data.dataset import has_value, history_from, series_kinds
 from backtest.data.history import COLUMNS, PRICES, PriceHistory, Trigger
-from backtest.data.reader import SeriesFiles, footer_span, span_text
+from backtest.data.reader import SeriesFiles
 from backtest.engine.bars import Grid, grid_over, ready_bars
 from backtest.engine.cohorts import CHUNK_BARS
 from backtest.engine.prepare import is_charged, open_time_range, refuse_early, refuse_lacking_in
@@ -65,11 +64,11 @@ class ChunkedHistory:
         """The bars of a part and of the windows of its entries, equal to those of the whole grid."""
         start, until = part.start_ms, part.until_ms
         try:
-            history = history_from(self.opened, start, until, READ)
+            history = self.opened.history(start, until, READ)
         except NoBars:  # the part lies in a gap
-            step, kinds = self.opened.interval_ms, series_kinds(self.opened)
+            step, kinds = self.opened.interval_ms, self.opened.kinds
             missing = {"close": np.full((until - start) // step, np.nan)}
-            history = PriceHistory(self.opened.series.symbol, step, start, missing, series=kinds)
+            history = PriceHistory(self.opened.symbol, step, start, missing, series=kinds)
         return grid_over(history, self.trigger, start, until, first=part.first, funding=self.charged)
 
 
@@ -86,16 +85,16 @@ def open_chunked(
     if most_bars is None or source.opened is None or needs_whole(config):
         return None
     opened, step, (low, high) = source.opened(), source.interval_ms, open_time_range(config.data)
-    spans = [span for footer in opened.footers if (span := footer_span(footer)) is not None]
-    if not spans:
+    if opened.span is None:
         return None
-    start = spans[0][0] if low is None else max(spans[0][0], -(-low // step) * step)
-    end = spans[-1][1] + step if high is None else min(spans[-1][1] + step, high)
+    start, end = opened.span[0], opened.span[1] + step
+    start = start if low is None else max(start, -(-low // step) * step)
+    end = end if high is None else min(end, high)
     reach = max(horizon_bars(config.sweep, step))
     own = own_bars(most_bars, reach)
-    if (end - start) // step <= own or has_value(opened, "maintenance_scale"):
+    if (end - start) // step <= own or opened.has_value("maintenance_scale"):
         return None
-    refuse_lacking_in(config, source.symbol, start, lambda name: has_value(opened, name))
+    refuse_lacking_in(config, source.symbol, start, opened.has_value)
     trigger, first, last = _ends(opened, config.data.trigger, start, end)
     refuse_early(source.symbol, first, scenarios)
     size = own * step
@@ -134,7 +133,7 @@ def _ends(opened: SeriesFiles, trigger: Trigger | None, start: int, end: int) ->
 
     def ready(low: int) -> tuple[Trigger, list[int]]:
         try:
-            history = history_from(opened, low, min(low + PROBE_BARS * step, end), PRICES)
+            history = opened.history(low, min(low + PROBE_BARS * step, end), PRICES)
         except NoBars:
             return trigger or "last", []
         chosen, bars = ready_bars(history, trigger)
@@ -144,7 +143,7 @@ def _ends(opened: SeriesFiles, trigger: Trigger | None, start: int, end: int) ->
     found = next(((chosen, times[0]) for chosen, times in map(ready, probes) if times), None)
     if found is None:
         raise NoBars(
-            f"{opened.series.symbol}: no bar with both an entry price and {trigger or 'trigger'} prices in the range "
-            f"asked for; {span_text(opened)}"
+            f"{opened.symbol}: no bar with both an entry price and {trigger or 'trigger'} prices in the range "
+            f"asked for; {opened.span_text}"
         )
     return *found, next(times[-1] for _, times in map(ready, reversed(probes)) if times)

@@ -11,7 +11,7 @@ from pathlib import Path
 from backtest.config.models import Config
 from backtest.config.resolve import resolve_config
 from backtest.config.scenarios import Scenario, group_scenarios, horizon_bars
-from backtest.data.parquet import read_footer
+from backtest.data.reader import BarFile
 from backtest.engine.cohorts import CHUNK_BARS
 from backtest.engine.prepare import open_time_range
 from backtest.errors import ConfigError
@@ -153,7 +153,7 @@ def _bars(source: HistorySource, config: Config) -> int:
     start, end = open_time_range(config.data)
     low, high = -math.inf if start is None else start, math.inf if end is None else end
     rows = 0.0
-    for group in (group for file in source.files for group in read_footer(file).groups):
+    for group in (group for file in source.files for group in BarFile.open(file).groups):
         first, last = group.span or (0, 0)
         inside = min(last + source.interval_ms, high) - max(first, low)
         share = inside / (last + source.interval_ms - first) if group.span else 1.0

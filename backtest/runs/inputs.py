@@ -21,9 +21,9 @@ from backtest.config.resolve import Histories, has_own_leverage
 from backtest.config.scenarios import Scenario, expand_scenarios, resolve_maintenance, scenarios_at
 from backtest.config.trades_file import read_trades
 from backtest.data.dataset import list_series, read_history
+from backtest.data.files import SeriesName, existing, series_files, unchanged
 from backtest.data.history import PriceHistory
-from backtest.data.parquet import SeriesName, existing, series_files
-from backtest.data.reader import SeriesFiles, open_series, unchanged
+from backtest.data.reader import SeriesFiles, open_series
 from backtest.engine.bars import Grid, build_grid
 from backtest.engine.cohorts import Work
 from backtest.engine.prepare import _moved, is_charged, open_time_range, prepare_entries, refuse_early, refuse_lacking

@@ -11,7 +11,7 @@ from threading import Lock
 
 from backtest.config.models import Config, with_base
 from backtest.data.dataset import list_series
-from backtest.data.parquet import SeriesName
+from backtest.data.files import SeriesName
 from backtest.engine.bars import Grid, fingerprint
 from backtest.errors import BacktestError, ConfigError, DataError
 from backtest.runs.plan import code_version, files_named

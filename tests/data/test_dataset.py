@@ -16,12 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backtest.data import dataset as store
-from backtest.data import parquet as dataset
-from backtest.data import reader, transaction, writer
+from backtest.data import transaction, writer
 from backtest.data.dataset import list_series, read_history, write_history
+from backtest.data.files import SeriesName
 from backtest.data.history import COLUMNS, PriceHistory
-from backtest.data.parquet import SeriesName
+from backtest.data.reader import BarFile, RowGroup
 from backtest.engine.bars import Grid, build_grid
 from backtest.errors import BacktestError, ConfigError, DataError
 from backtest.units import instant_ms, instant_text
@@ -130,14 +129,12 @@ def touched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, tuple[str, 
     """Row groups read: year folder, index, columns."""
     seen: list[tuple[str, int, tuple[str, ...]]] = []
 
-    def read(footer: dataset.Footer, group: dataset.RowGroup, names: tuple[str, ...]) -> object:
-        seen.append((footer.path.parent.name, group.index, names))
-        return original(footer, group, names)
+    def read(file: BarFile, group: RowGroup, names: tuple[str, ...]) -> object:
+        seen.append((file.path.parent.name, group.index, names))
+        return original(file, group, names)
 
-    original = dataset.read_group
-    monkeypatch.setattr(dataset, "read_group", read)
-    monkeypatch.setattr(store, "read_group", read)
-    monkeypatch.setattr(reader, "read_group", read)
+    original = BarFile.read
+    monkeypatch.setattr(BarFile, "read", read)
     monkeypatch.setattr(writer, "ROW_GROUP", 10)
     return seen
 

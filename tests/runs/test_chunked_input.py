@@ -15,6 +15,7 @@ import backtest as bt
 from backtest.config.models import Config, load_config
 from backtest.data import writer
 from backtest.data.history import PriceHistory
+from backtest.data.reader import SeriesFiles
 from backtest.engine import cohorts
 from backtest.errors import DataError
 from backtest.runs import checkpoint, chunked_input, inputs, memory
@@ -197,15 +198,15 @@ def test_files_that_are_written_while_they_are_read_are_refused(tmp_path: Path, 
     market(tmp_path)
     Path("sweep.toml").write_text(SWEEP.format(sweep=FLAT, data="", statistics=""))
     budgeted(monkeypatch, 64 + 90)
-    real, reads = chunked_input.history_from, []
+    real, reads = SeriesFiles.history, []
 
-    def reading(*words: object) -> PriceHistory:
-        reads.append(words)
+    def reading(self: SeriesFiles, low: int | None, *words: object) -> PriceHistory:
+        reads.append(low)
         if len(reads) == 12:  # the same bars, another state of the files
             bt.write_history(bt.read_history("data", "AAA"), "data", overwrite=True)
-        return real(*words)
+        return real(self, low, *words)
 
-    monkeypatch.setattr(chunked_input, "history_from", reading)
+    monkeypatch.setattr(SeriesFiles, "history", reading)
     done = typed("run", "sweep.toml", "--out", "run")
     assert done.code == 1
     assert "AAA" in done.err and ("while the run read them" in done.err or "went away" in done.err), done.err

@@ -20,9 +20,9 @@ import backtest as bt
 from backtest import filesystem
 from backtest.data import object_store
 from backtest.data.dataset import list_series, read_history
+from backtest.data.files import files_in
 from backtest.data.inventory import inventory
 from backtest.data.object_store import MANIFEST
-from backtest.data.parquet import files_in
 from backtest.data.quality.check import check
 from backtest.data.resample import resample_dataset
 from backtest.data.writer import Existing, adding

@@ -125,8 +125,8 @@ def _import_one(
         report = checking.report()
         if not report.ok:
             raise DataError(f"nothing was written, as the result does not pass the check:\n{report.text()}")
-        for suspicion in report.warnings:
-            remarks.warn(str(suspicion).removeprefix("warning: "))
+        for warning in report.warnings:
+            remarks.warn(str(warning).removeprefix("warning: "))
         for more in report.warnings_left_out:
             remarks.warn(f"{more.file}: {more.count:,} more like this: {more.rule}")
     first, last = addition.span_ms
