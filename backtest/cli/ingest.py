@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
@@ -11,6 +13,7 @@ from backtest.cli._options import cli, overwrite_option, say
 
 if TYPE_CHECKING:
     from backtest.ingest.merge import Imported
+    from backtest.ingest.options import BarFiles, Request
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -28,12 +31,15 @@ _FILES = (
     click.option("--mark", multiple=True, type=click.Path(), help=f"Mark prices: {_FILE}"),
     click.option("--funding", multiple=True, type=click.Path(), help=f"Funding rates: {_FILE}"),
 )
+_EXISTING = (
+    click.option("--add", is_flag=True, help="Join what is there; what both have must agree."),
+    click.option("--overwrite", is_flag=True, help="New bars take the place of those there; others stay."),
+)
 _TARGET = (
     click.option("--symbol", required=True, help="Its name in the dataset."),
     click.option("--interval", required=True, help="Length of a bar, such as 1h."),
     click.option("--out", required=True, type=click.Path(), help="Dataset."),
-    click.option("--add", is_flag=True, help="Join what is there; what both have must agree."),
-    click.option("--overwrite", is_flag=True, help="New bars take the place of those there; others stay."),
+    *_EXISTING,
 )
 _INSTRUMENT = click.option("--instrument", help="Name of the symbol in the files, where it is another.")
 _TIMES = (
@@ -63,6 +69,30 @@ def _with(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Com
     return decorate
 
 
+def _request(given: Mapping[str, Any]) -> Request:
+    """What to import, from the options of a command."""
+    from backtest.ingest.options import Reading, Request, column_options, existing_choice
+
+    reading = {field.name: given[field.name] for field in fields(Reading) if field.name in given}
+    if "columns" in reading:
+        reading["columns"] = column_options(reading["columns"])
+        reading["separator"] = {"tab": "\t", "\\t": "\t"}.get(reading["separator"] or "", reading["separator"])
+    return Request(
+        given["symbol"],
+        given["interval"],
+        given["out"],
+        existing_choice(given["add"], given["overwrite"]),
+        given.get("instrument"),
+        Reading(**reading),
+    )
+
+
+def _files(given: Mapping[str, Any]) -> BarFiles:
+    from backtest.ingest.options import BarFiles
+
+    return BarFiles(given["prices"], given["mark"], given["funding"])
+
+
 def _tell(done: Imported) -> None:
     for note in (*done.notes, *(f"warning: {warning}" for warning in done.warnings)):
         click.echo(note, err=True)
@@ -72,91 +102,24 @@ def _tell(done: Imported) -> None:
 
 @import_.command()
 @_with(*_TARGET, *_FILES, *_CSV, *_TIMES)
-def generic(
-    symbol: str,
-    interval: str,
-    out: str,
-    add: bool,
-    overwrite: bool,
-    prices: tuple[str, ...],
-    mark: tuple[str, ...],
-    funding: tuple[str, ...],
-    columns: tuple[str, ...],
-    separator: str | None,
-    decimal: str,
-    header: bool | None,
-    time_format: str | None,
-    time_zone: str | None,
-    time_unit: str | None,
-    stamps: str | None,
-    rates: str | None,
-    price_scale: float,
-) -> None:
+def generic(**given: Any) -> None:
     """Parquet, Feather or CSV files of any tool, columns by their names or as told."""
-    from backtest.ingest.formats.generic import import_generic
-    from backtest.ingest.options import Reading, column_options
+    from backtest.ingest.formats.generic import FORMAT
+    from backtest.ingest.importer import import_files
 
-    reading = Reading(
-        columns=column_options(columns),
-        separator={"tab": "\t", "\\t": "\t"}.get(separator or "", separator),
-        decimal=decimal,
-        header=header,
-        time_unit=time_unit,
-        time_format=time_format,
-        time_zone=time_zone,
-        stamps=stamps,
-        price_scale=price_scale,
-        rates=rates,
-    )
-    _tell(
-        import_generic(symbol, interval, prices, mark, funding, out=out, reading=reading, add=add, overwrite=overwrite)
-    )
+    _tell(import_files(FORMAT, _request(given), _files(given)))
 
 
 def _exchange(name: str, help_: str) -> None:
-    """One command for a source that differs in how a file is opened only."""
+    """One command for a source that differs only in how a file is opened."""
 
     @import_.command(name=name, help=help_)
     @_with(*_TARGET, _INSTRUMENT, *_FILES, *_TIMES)
-    def command(
-        symbol: str,
-        interval: str,
-        out: str,
-        add: bool,
-        overwrite: bool,
-        instrument: str | None,
-        prices: tuple[str, ...],
-        mark: tuple[str, ...],
-        funding: tuple[str, ...],
-        time_zone: str | None,
-        time_unit: str | None,
-        stamps: str | None,
-        rates: str | None,
-        price_scale: float,
-    ) -> None:
-        from importlib import import_module
-
+    def command(**given: Any) -> None:
         from backtest.ingest.importer import import_files
-        from backtest.ingest.options import Reading
 
-        source = import_module(f"backtest.ingest.formats.{name}")
-        reading = Reading(time_zone=time_zone, time_unit=time_unit, stamps=stamps, rates=rates, price_scale=price_scale)
-        _tell(
-            import_files(
-                source.open_table,
-                source.SUFFIXES,
-                symbol,
-                interval,
-                prices,
-                mark,
-                funding,
-                out=out,
-                instrument=instrument,
-                reading=reading,
-                add=add,
-                overwrite=overwrite,
-            )
-        )
+        source = import_module(f"backtest.ingest.formats.{name}").FORMAT
+        _tell(import_files(source, _request(given), _files(given)))
 
 
 _exchange("bybit", "Bybit: kline_for_metatrader4 archives, and JSON of the v5 API (kline, mark, funding history).")
@@ -169,31 +132,11 @@ _exchange("ccxt", "ccxt: JSON of fetch_ohlcv, fetch_mark_ohlcv and fetch_funding
 @click.argument("sources", metavar="SOURCE…", nargs=-1, required=True, type=click.Path())
 @_with(*_TARGET, _INSTRUMENT)
 @click.option("--funding-every", help="Time between charges, such as 1h, where ticks do not tell when they fall.")
-def tardis(
-    sources: tuple[str, ...],
-    symbol: str,
-    interval: str,
-    out: str,
-    add: bool,
-    overwrite: bool,
-    instrument: str | None,
-    funding_every: str | None,
-) -> None:
+def tardis(sources: tuple[str, ...], funding_every: str | None, **given: Any) -> None:
     """Tardis: derivative_ticker files; bars of last and mark price, and funding, from ticks."""
     from backtest.ingest.formats.tardis import import_tardis
 
-    _tell(
-        import_tardis(
-            symbol,
-            interval,
-            sources,
-            out=out,
-            instrument=instrument,
-            funding_every=funding_every,
-            add=add,
-            overwrite=overwrite,
-        )
-    )
+    _tell(import_tardis(_request(given), sources, funding_every))
 
 
 @import_.command()
@@ -204,26 +147,13 @@ def tardis(
 @click.option("--prices", type=click.Path(), help="Candles, in place of those found in FOLDER.")
 @click.option("--mark", type=click.Path(), help="Mark prices, in place of those found in FOLDER.")
 @click.option("--funding", type=click.Path(), help="Funding rates, in place of those found in FOLDER.")
-def freqtrade(
-    folder: str | None,
-    pair: str,
-    symbol: str | None,
-    interval: str,
-    out: str,
-    add: bool,
-    overwrite: bool,
-    prices: str | None,
-    mark: str | None,
-    funding: str | None,
-) -> None:
+def freqtrade(folder: str | None, pair: str, symbol: str | None, interval: str, out: str, **given: Any) -> None:
     """freqtrade: what it downloaded of a pair, in FOLDER (user_data/data/<exchange>), Feather, Parquet or JSON."""
     from backtest.ingest.formats.freqtrade import import_freqtrade
+    from backtest.ingest.options import existing_choice
 
-    _tell(
-        import_freqtrade(
-            folder, pair, interval, prices, mark, funding, out=out, symbol=symbol, add=add, overwrite=overwrite
-        )
-    )
+    existing = existing_choice(given["add"], given["overwrite"])
+    _tell(import_freqtrade(folder, pair, interval, _files(given), out=out, symbol=symbol, existing=existing))
 
 
 @import_.command()
@@ -234,8 +164,7 @@ def freqtrade(
 )
 @click.option("--interval", help="Only bars of this length, such as 1m. Names a file that was renamed.")
 @click.option("--kind", type=click.Choice(["last", "mark"]), help="What bars without volume are if no folder tells.")
-@click.option("--add", is_flag=True, help="Join what is there; what both have must agree.")
-@click.option("--overwrite", is_flag=True, help="New bars take the place of those there; others stay.")
+@_with(*_EXISTING)
 def binance(
     sources: tuple[str, ...],
     out: str,
@@ -247,7 +176,7 @@ def binance(
 ) -> None:
     """Public archives of Binance: files or folders of zips or CSVs, klines, markPriceKlines and fundingRate."""
     from backtest.ingest.binance.importer import import_binance
-    from backtest.ingest.merge import existing_choice
+    from backtest.ingest.options import existing_choice
 
     existing = existing_choice(add, overwrite)
     for done in import_binance(sources, out, symbols=symbols, interval=interval, kind=kind, existing=existing):
@@ -272,16 +201,12 @@ def tiers(
     overwrite: bool,
 ) -> None:
     """Tier table from JSON of Binance, Bybit, OKX, Hyperliquid or ccxt; several files are pages of one answer."""
+    from backtest.ingest.options import existing_choice
     from backtest.ingest.tiers.importer import import_tiers
 
+    existing = existing_choice(add, overwrite)
     done = import_tiers(
-        sources,
-        out,
-        symbol=symbol,
-        effective_from=effective_from,
-        contract_size=contract_size,
-        overwrite=overwrite,
-        add=add,
+        sources, out, symbol=symbol, effective_from=effective_from, contract_size=contract_size, existing=existing
     )
     for note in done.notes:
         click.echo(note, err=True)

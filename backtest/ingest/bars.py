@@ -13,7 +13,7 @@ from backtest.data.history import LAST
 from backtest.data.quality.row_rules import row_faults
 from backtest.errors import DataError
 from backtest.ingest.columns import SourceTable, numbers
-from backtest.ingest.messages import Remarks
+from backtest.ingest.messages import Notices
 from backtest.ingest.options import Kind
 from backtest.ingest.plausibility import doubt_quote_volume
 from backtest.ingest.timestamps import Stamps, bar_opens, check_order, times
@@ -38,7 +38,7 @@ class Bars:
     kind: Kind
 
 
-def parse_bars(tables: Iterable[SourceTable], step: int, remarks: Remarks) -> Bars | None:
+def parse_bars(tables: Iterable[SourceTable], step: int, notices: Notices) -> Bars | None:
     """Bars of all files of one kind; None where there is no file."""
     parts: list[BarColumns] = []
     files: list[Path] = []
@@ -46,7 +46,7 @@ def parse_bars(tables: Iterable[SourceTable], step: int, remarks: Remarks) -> Ba
     clocks: tuple[str, ...] = ()
     for table in tables:
         kind = table.kind
-        part, stamps = _file_bars(table, step, remarks)
+        part, stamps = _file_bars(table, step, notices)
         parts.append(part)
         files.append(table.file)
         zoned &= stamps.zoned
@@ -54,45 +54,45 @@ def parse_bars(tables: Iterable[SourceTable], step: int, remarks: Remarks) -> Ba
         pages |= table.reading.pages
     if kind is None:
         return None
-    return Bars(joined(parts, files, pages, remarks), zoned, clocks, kind)
+    return Bars(joined(parts, files, pages, notices), zoned, clocks, kind)
 
 
-def _file_bars(table: SourceTable, step: int, remarks: Remarks) -> tuple[BarColumns, Stamps]:
+def _file_bars(table: SourceTable, step: int, notices: Notices) -> tuple[BarColumns, Stamps]:
     """Bars of one file, each rule of a row kept."""
     stamps = times(table)
-    funding_note(table, remarks)
-    remarks.note(stamps.how, table.file)
+    funding_note(table, notices)
+    notices.note(stamps.how, table.file)
     if not stamps.ms.size:
         raise DataError(f"{table.file}: there are no rows")
     if not table.reading.pages:
         check_order(table, stamps.ms)
     zone = 0 if stamps.zoned else _within_bar(stamps.ms, step)
     opens, how = bar_opens(table, stamps.ms - zone, step)
-    remarks.note(how, table.file)
+    notices.note(how, table.file)
     names = {name: table.find(name) for name in LAST}
     if table.kind == "prices":
         if table.has("volume"):
             names["volume"] = table.find("volume")
         else:
-            remarks.note("has no column volume", table.file)
+            notices.note("has no column volume", table.file)
     read = {name: numbers(table, theirs) for name, theirs in names.items()}
     scale = table.reading.price_scale
     values = {name: column * scale if name in LAST else column for name, (column, _) in read.items()}
     _check_rows(table, names, values, {name: null for name, (_, null) in read.items()})
     if table.kind == "prices" and "volume" in values:
-        doubt_quote_volume(table, values, remarks)
+        doubt_quote_volume(table, values, notices)
     if scale != 1:
-        remarks.note(f"prices are multiplied by {scale:g}", table.file)
+        notices.note(f"prices are multiplied by {scale:g}", table.file)
     part = BarColumns(opens + zone, values)
-    return (_finished(part, table, step, remarks) if stamps.zoned and table.reading.pages else part), stamps
+    return (_finished(part, table, step, notices) if stamps.zoned and table.reading.pages else part), stamps
 
 
-def _finished(part: BarColumns, table: SourceTable, step: int, remarks: Remarks) -> BarColumns:
+def _finished(part: BarColumns, table: SourceTable, step: int, notices: Notices) -> BarColumns:
     """Without a newest bar that ended after its file was written: an API gives the one that is forming as well."""
     open_ms = int(part.times.max())
     if part.times.size == 1 or open_ms + step <= table.file.stat().st_mtime_ns // 1_000_000:
         return part
-    remarks.warn(f"the bar of {instant_text(open_ms)} ended after the file was written and is left out", table.file)
+    notices.warn(f"the bar of {instant_text(open_ms)} ended after the file was written and is left out", table.file)
     kept = part.times != open_ms
     return BarColumns(part.times[kept], {name: values[kept] for name, values in part.columns.items()})
 
@@ -102,12 +102,12 @@ def _within_bar(stamps: Int, step: int) -> int:
     return int(stamps[0] % step // 3_600_000 * 3_600_000) if step > 3_600_000 and stamps.size else 0
 
 
-def funding_note(table: SourceTable, remarks: Remarks) -> None:
+def funding_note(table: SourceTable, notices: Notices) -> None:
     """What reading a file showed."""
     for note in table.notes:
-        remarks.note(note, table.file)
+        notices.note(note, table.file)
     for doubt in table.doubts:
-        remarks.warn(doubt, table.file)
+        notices.warn(doubt, table.file)
 
 
 def _check_rows(table: SourceTable, names: dict[str, str], values: dict[str, Float], nulls: dict[str, Bool]) -> None:
@@ -124,7 +124,7 @@ def _refuse(table: SourceTable, name: str, bad: Bool, rule: str, values: Float |
         raise DataError(f"{table.where(name)} {rule}; got {got} ({int(bad.sum()):,} such rows)")
 
 
-def joined(parts: Sequence[BarColumns], files: Sequence[Path], pages: bool, remarks: Remarks) -> BarColumns:
+def joined(parts: Sequence[BarColumns], files: Sequence[Path], pages: bool, notices: Notices) -> BarColumns:
     """Files in the order of time; a row that stands there twice must do so with equal values, and counts once.
 
     But where an archive ends with the minute that the next one begins with, that of the next is taken.
@@ -137,7 +137,7 @@ def joined(parts: Sequence[BarColumns], files: Sequence[Path], pages: bool, rema
     if (np.diff(stamps) > 0).all():
         return BarColumns(stamps, columns)
     if pages and stamps.size and (np.diff(stamps) < 0).mean() > 0.5:
-        remarks.note("rows come newest first and were put in the order of time")
+        notices.note("rows come newest first and were put in the order of time")
     order = np.argsort(stamps, kind="stable")
     stamps = stamps[order]
     columns = {name: values[order] for name, values in columns.items()}
@@ -153,9 +153,9 @@ def joined(parts: Sequence[BarColumns], files: Sequence[Path], pages: bool, rema
             told = next(f"{name} is {v[row]:.10g} and {v[row - 1]:.10g}" for name, v in columns.items()
                         if v[row] != v[row - 1])  # fmt: skip
             raise DataError(f"{files[two]} and {files[one]} disagree on {when}: {told} ({int(unlike.sum()):,} such)")
-        remarks.warn(f"disagrees with {files[two].name} on {when}, where that begins; it is taken", files[one])
+        notices.warn(f"disagrees with {files[two].name} on {when}, where that begins; it is taken", files[one])
     if again.any():
         when = instant_text(int(stamps[np.argmax(again)]))
-        remarks.note(f"{int(again.sum()):,} times stand there twice, the first {when}; each is one")
+        notices.note(f"{int(again.sum()):,} times stand there twice, the first {when}; each is one")
     kept = np.append(~again[1:], True)  # of rows that stand there twice the second
     return BarColumns(stamps[kept], {name: values[kept] for name, values in columns.items()})

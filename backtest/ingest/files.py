@@ -5,15 +5,15 @@ from __future__ import annotations
 import glob
 import gzip
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from backtest.errors import ConfigError, DataError
+from backtest.ingest.options import Sources
 from backtest.ingest.zip_csv import MOST_BYTES, MOST_RATIO, read_csv
 
-Sources = str | Path | Sequence[str | Path]
 CUT = "the last row has no line end; the file may be cut off"
 _PIECE = 1 << 22
 

@@ -1,88 +1,52 @@
-"""What importers share: files of each kind, opened the way of their source, merged into one dataset."""
+"""The import of one symbol: its files are opened as their source has them, and merged into one dataset."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from backtest.errors import ConfigError
-from backtest.filesystem import Place
-from backtest.ingest.columns import SourceTable, equal_to, texts
-from backtest.ingest.files import Sources, list_files
-from backtest.ingest.merge import Imported, existing_choice, import_tables
-from backtest.ingest.messages import Remarks
-from backtest.ingest.options import Kind, Reading
-from backtest.units import duration_ms
-
-LISTED = 20
+from backtest.ingest.bars import Bars, parse_bars
+from backtest.ingest.clock_alignment import find_lag, zone_by_mark
+from backtest.ingest.columns import SourceTable
+from backtest.ingest.files import list_files
+from backtest.ingest.funding import parse_charges
+from backtest.ingest.merge import Imported, write_parts
+from backtest.ingest.messages import Notices
+from backtest.ingest.options import BarFiles, Kind, Request, Sources, offset_text
+from backtest.units import duration_text, instant_text
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What an import is asked for, as far as opening a file needs it.
+class Format:
+    """How the files of one source are read.
 
     Attributes
     ----------
-    symbol : str
-        Its name in the dataset.
-    interval_ms : int
-    instrument : str or None
-        Its name in the files; None where it is the symbol's but for marks such as ``/``, ``-`` and ``SWAP``.
-    reading : Reading
-        What the user said.
+    open_table : callable
+        Reads one file; its columns bear the names that `backtest.ingest.columns.NAMES` knows.
+    suffixes : tuple of str
+        Files that are taken from a folder.
     """
 
-    symbol: str
-    interval_ms: int
-    instrument: str | None
-    reading: Reading
+    open_table: Callable[[Path, Kind, Request], SourceTable]
+    suffixes: tuple[str, ...]
 
 
-Open = Callable[[Path, Kind, Asked], SourceTable]
-"""Reads one file of a source; its columns bear the names that `tables.NAMES` knows."""
-
-
-def import_files(
-    source: Open,
-    suffixes: tuple[str, ...],
-    symbol: str,
-    interval: str,
-    prices: Sources | None,
-    mark: Sources | None = None,
-    funding: Sources | None = None,
-    *,
-    out: str | Place,
-    instrument: str | None = None,
-    reading: Reading | None = None,
-    add: bool = False,
-    overwrite: bool = False,
-    doubts: Sequence[str] = (),
-) -> Imported:
-    """Read the files of one symbol as `source` has them, and merge them into a dataset.
+def import_files(source: Format, request: Request, files: BarFiles, notices: Notices | None = None) -> Imported:
+    """Read the files of one symbol, and merge them into a dataset.
 
     Parameters
     ----------
-    source : callable
-        ``open_table`` of a module of `backtest.ingest`.
-    suffixes : tuple of str
-        Files that are taken from a folder.
-    symbol, interval : str
-    prices, mark, funding : str, Path or sequence of them
-        Files, folders or patterns with ``*``.
-    out : str or Path
-        Dataset directory.
-    instrument : str, optional
-        Name of the symbol in the files, where they name it otherwise.
-    reading : Reading, optional
-        What is not to be detected.
-    add, overwrite : bool
-        Add to the symbol's bars of this interval, or replace them; without, they must not be there.
-    doubts : sequence of str
-        What finding the files showed, to be said among the warnings.
+    source : Format
+        ``FORMAT`` of a module of `backtest.ingest.formats`.
+    request : Request
+        Symbol, interval, dataset, and how the files are read.
+    files : BarFiles
+        ``prices`` are required.
+    notices : Notices, optional
+        What finding the files showed.
 
     Raises
     ------
@@ -92,65 +56,62 @@ def import_files(
         If a file does not exist or is of another kind, the symbol is in the dataset already, or the files do not tell
         what must be told: the option that does is named.
     """
-    asked = Asked(symbol, duration_ms(interval), instrument, reading or Reading())
-    remarks = Remarks()
-    for doubt in doubts:
-        remarks.warn(doubt)
+    step, notices = request.interval_ms, notices or Notices()
 
     def tables(kind: Kind, sources: Sources | None) -> Iterator[SourceTable]:
-        return (source(file, kind, asked) for file in list_files(sources, suffixes))
+        return (source.open_table(file, kind, request) for file in list_files(sources, source.suffixes))
 
-    return import_tables(
-        symbol,
-        interval,
-        {"prices": tables("prices", prices), "mark": tables("mark", mark), "funding": tables("funding", funding)},
-        out=out,
-        existing=existing_choice(add, overwrite),
-        remarks=remarks,
-    )
-
-
-def of_api(reading: Reading) -> Reading:
-    """Pages of an API: bar opens, rows in any order."""
-    return replace(reading, stamps=reading.stamps or "open", pages=True, columns={})
+    price_tables, mark_tables = tables("prices", files.prices), tables("mark", files.mark)
+    funding_tables = tables("funding", files.funding)
+    prices, mark = parse_bars(price_tables, step, notices), parse_bars(mark_tables, step, notices)
+    if prices is None:
+        raise ConfigError("prices: needs at least one file")
+    prices = _on_utc(prices, mark, step, notices)
+    if mark is not None:
+        mark = _on_utc(mark, prices, step, notices)
+        _check_aligned(prices, mark, step)
+    charges = parse_charges(funding_tables, notices)
+    return write_parts(request, prices.part, None if mark is None else mark.part, charges, notices)
 
 
-def check_instrument(name: str, file: Path, asked: Asked) -> None:
-    """Refuse a file that says it is of another instrument."""
-    if asked.instrument is not None:
-        if name != asked.instrument:
-            raise ConfigError(f"{file}: is of {name}, not of instrument {asked.instrument}")
-    elif _bare(name) != _bare(asked.symbol):
-        raise ConfigError(f"{file}: is of {name}; give --instrument {name} if that is to be called {asked.symbol}")
+# --- zones and alignment ----------------------------------------------------------------------------------------------
 
 
-def only_instrument(table: SourceTable, column: str, asked: Asked) -> SourceTable:
-    """The rows of the instrument where a file holds several."""
-    names = sorted(set(texts(table, column)))
-    found = [name for name in names if name == asked.instrument]
-    if asked.instrument is None:
-        found = [name for name in names if _bare(name) == _bare(asked.symbol)]
-    if len(found) != 1:
-        listed = ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
+def _on_utc(bars: Bars, other: Bars | None, step: int, notices: Notices) -> Bars:
+    """Bars of an unknown zone moved onto UTC: by the other prices where these tell, else as UTC if none is asked."""
+    if bars.zoned:
+        return bars
+    what = "prices" if bars.kind == "prices" else "mark prices"
+    within = int(bars.part.times[0] % step)  # a zone shows where it stands off the grid of bars longer than an hour
+    if other is not None and other.zoned:
+        mine, theirs = bars.part, other.part
+        ahead = zone_by_mark(mine.times - within, mine.columns["close"], theirs.times, theirs.columns["close"], step)
+        if ahead is not None:
+            zone = offset_text(ahead + within)
+            other_ = "mark prices" if bars.kind == "prices" else "prices"
+            text = f"the clock of the {what} is {zone}: there they move with the {other_}, whose zone is known"
+            (notices.note if zone in (bars.clocks or ("UTC",)) else notices.warn)(text)
+            return replace(bars, part=replace(mine, times=mine.times - ahead - within), zoned=True)
+    if bars.clocks:
         raise ConfigError(
-            f"{table.file}: holds {listed}; give --instrument, which of them is {asked.instrument or asked.symbol}"
+            f"the zone of the {what} is not in their files, and readers found {' and '.join(bars.clocks)}; say "
+            "--time-zone, or give --mark prices of the same bars whose zone is known, which decide it"
         )
-    return table if len(names) == 1 else table.take(equal_to(table, column, found[0]))
+    if within:
+        raise ConfigError(
+            f"times of the {what} have no offset and are not UTC: they are {duration_text(within)} past multiples of "
+            f"{duration_text(step)}; say --time-zone"
+        )
+    notices.warn(f"times of the {what} have no offset and are read as UTC; --time-zone says otherwise")
+    return replace(bars, zoned=True)
 
 
-def _bare(name: str) -> str:
-    """``BTCUSDT`` of ``BTC-USDT-SWAP``, ``BTC/USDT:USDT`` and ``BTC_USDT_USDT``."""
-    head = name.upper().partition(":")[0]
-    parts = [part for part in re.split(r"[^A-Z0-9]+", head) if part not in ("", "SWAP", "PERP", "PERPETUAL")]
-    if len(parts) == 3 and parts[1] == parts[2]:
-        parts.pop()
-    return "".join(parts)
-
-
-def drop_unfinished(table: SourceTable, column: str) -> SourceTable:
-    """Without a newest bar that the source marks as still forming, ``0``; one that marks all so does not mean it."""
-    forming = equal_to(table, column, "0")
-    if not forming.any() or forming.all():
-        return table
-    kept = replace(table, notes=(*table.notes, f"{int(forming.sum())} bars that were still forming are left out"))
-    return kept.take(np.logical_not(forming))
+def _check_aligned(prices: Bars, mark: Bars, step: int) -> None:
+    found = find_lag(prices.part.times, prices.part.columns["close"], mark.part.times, mark.part.columns["close"], step)
+    if found is not None and found[0]:
+        lag, since = found
+        side = "after" if lag > 0 else "before"
+        raise ConfigError(
+            f"from {instant_text(since)} on the prices move {duration_text(abs(lag) * step)} {side} the mark prices: "
+            "one of them is stamped in another zone (--time-zone) or at the other end of its bars (--stamps)"
+        )

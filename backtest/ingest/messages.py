@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 
-class Remarks:
+class Notices:
     """Notes and warnings as they come up."""
 
     def __init__(self) -> None:

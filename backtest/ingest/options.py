@@ -5,10 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from backtest.data.writer import Existing
 from backtest.errors import ConfigError
+from backtest.filesystem import Place
+from backtest.units import duration_ms
+
+Sources = str | Path | Sequence[str | Path]
+"""Files, folders or patterns with ``*``."""
 
 Kind = Literal["prices", "mark", "funding"]
 KINDS: tuple[Kind, ...] = ("prices", "mark", "funding")
@@ -89,6 +96,55 @@ class Reading:
 
 
 RATES = ("fraction", "percent")
+
+
+@dataclass(frozen=True)
+class BarFiles:
+    """The files of one symbol: prices, mark prices and funding rates."""
+
+    prices: Sources | None = None
+    mark: Sources | None = None
+    funding: Sources | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to import.
+
+    Attributes
+    ----------
+    symbol : str
+        Its name in the dataset.
+    interval : str
+        Length of a bar, such as ``"1h"``.
+    out : str or Path
+        Dataset directory.
+    existing : {"refuse", "add", "replace", "anew"}
+        What happens to bars of the symbol that are there: see `backtest.data.writer.adding`.
+    instrument : str, optional
+        Name of the symbol in the files. Default: the symbol, written with or without marks such as ``/``, ``-`` and
+        ``SWAP``.
+    reading : Reading
+        How the files are read.
+    """
+
+    symbol: str
+    interval: str
+    out: str | Place
+    existing: Existing = "refuse"
+    instrument: str | None = None
+    reading: Reading = field(default_factory=Reading)
+
+    @property
+    def interval_ms(self) -> int:
+        return duration_ms(self.interval)
+
+
+def existing_choice(add: bool, overwrite: bool) -> Existing:
+    """The two flags ``add`` and ``overwrite`` as one value."""
+    if add and overwrite:
+        raise ConfigError("add and overwrite exclude each other")
+    return "add" if add else "replace" if overwrite else "refuse"
 
 
 def column_options(texts: Sequence[str]) -> dict[str, str]:

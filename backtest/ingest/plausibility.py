@@ -15,7 +15,7 @@ from backtest.arrays import Bool, Float, Int
 from backtest.data.history import LAST, PriceHistory
 from backtest.errors import DataError
 from backtest.ingest.columns import SourceTable, numbers
-from backtest.ingest.messages import Remarks
+from backtest.ingest.messages import Notices
 from backtest.units import instant_text
 
 LEAST = 0.01
@@ -110,7 +110,7 @@ class Doubts:
             count, when = self._run.get(what, (0, _when(history, int(run[0]) + 1)))
             self._run[what] = (count + run.size + BACKWARDS - 1, when)
 
-    def say(self, remarks: Remarks) -> None:
+    def say(self, notices: Notices) -> None:
         """Say what was found.
 
         Raises
@@ -124,17 +124,17 @@ class Doubts:
                 raise DataError(
                     f"nothing was written: {text}: open and close are swapped (--column), or rows run backwards in time"
                 )
-            remarks.warn(f"{text} in {count:,} bars: are open and close swapped there?")
-        self._say_units(remarks)
+            notices.warn(f"{text} in {count:,} bars: are open and close swapped there?")
+        self._say_units(notices)
         for what, (count, size, when) in self._odd.items():
             bars = f"{count:,} bar{'s' * (count != 1)}"
-            remarks.warn(f"{what} in {bars}, most at {when}, by {100 * np.expm1(size):.3g} %")
+            notices.warn(f"{what} in {bars}, most at {when}, by {100 * np.expm1(size):.3g} %")
 
-    def _say_units(self, remarks: Remarks) -> None:
+    def _say_units(self, notices: Notices) -> None:
         for what, pieces in self._ranges.items():
             usual = _median(pieces)
             if usual > 1 + WIDE:
-                remarks.warn(f"high and low of the {what} are {100 * (usual - 1):.3g} % apart in the median bar")
+                notices.warn(f"high and low of the {what} are {100 * (usual - 1):.3g} % apart in the median bar")
         basis = _median(self._basis)
         text = f"mark prices are {basis:.4g} times the prices in the median"
         if max(basis, 1 / basis) > OTHER_UNIT and sum(map(len, self._basis)) >= FEW:
@@ -142,9 +142,9 @@ class Doubts:
                 f"nothing was written: {text}; they are in another unit (--price-scale) or of another thing"
             )
         if max(basis, 1 / basis) > LARGEST_BASIS:
-            remarks.warn(text)
+            notices.warn(text)
         if not self._traded:
-            remarks.warn("the volume of the prices is 0 in every bar: are they mark prices?")
+            notices.warn("the volume of the prices is 0 in every bar: are they mark prices?")
 
 
 def _usual_range(history: PriceHistory, bar: int) -> float:
@@ -175,7 +175,7 @@ def _when(history: PriceHistory, bar: int) -> str:
     return instant_text(history.start_ms + bar * history.interval_ms)
 
 
-def doubt_quote_volume(table: SourceTable, values: dict[str, Float], remarks: Remarks) -> None:
+def doubt_quote_volume(table: SourceTable, values: dict[str, Float], notices: Notices) -> None:
     """Quote volume over volume is a mean price, which lies between low and high."""
     name = next((name for name in QUOTE_VOLUMES if name in table.columns), None)
     if name is None:
@@ -190,7 +190,7 @@ def doubt_quote_volume(table: SourceTable, values: dict[str, Float], remarks: Re
     outside = known & ((mean < 0.999 * values["low"]) | (mean > 1.001 * values["high"]))
     if known.any() and 0 < outside.sum() < 0.1 * known.sum():
         row = int(np.argmax(outside))
-        remarks.warn(
+        notices.warn(
             f"{int(outside.sum()):,} rows have a mean price, {table.names[name]} over volume, outside of low … high; "
             f"the first is row {row}: {mean[row]:.10g} beside {values['low'][row]:.10g} … {values['high'][row]:.10g}",
             table.file,
@@ -200,7 +200,7 @@ def doubt_quote_volume(table: SourceTable, values: dict[str, Float], remarks: Re
 # --- funding ----------------------------------------------------------------------------------------------------------
 
 
-def rates_unit(ms: Int, rates: Float, said: str | None, file: Path, remarks: Remarks) -> float:
+def rates_unit(ms: Int, rates: Float, said: str | None, file: Path, notices: Notices) -> float:
     """What rates are multiplied by to be fractions, which they are taken for unless the user says percent."""
     spacing = float(np.median(np.diff(ms))) if ms.size > 1 else EIGHT_HOURS_MS
     sizes = np.abs(rates[rates != 0]) * EIGHT_HOURS_MS / max(spacing, 60_000)
@@ -208,17 +208,17 @@ def rates_unit(ms: Int, rates: Float, said: str | None, file: Path, remarks: Rem
     usual = scale * float(np.median(sizes)) if sizes.size else 0.0
     text = f"funding rates are read as {said or 'fraction'}: {100 * usual:.3g} % per 8 hours in the median"
     if usual > HIGH_RATE:
-        remarks.warn(f"{text}, which is much: are they percent? --rates says which", file)
+        notices.warn(f"{text}, which is much: are they percent? --rates says which", file)
     else:
-        remarks.note(f"{text}; --rates percent says otherwise" if said is None else text, file)
+        notices.note(f"{text}; --rates percent says otherwise" if said is None else text, file)
     return scale
 
 
-def doubt_funding(ms: Int, first: int, end: int, remarks: Remarks) -> None:
+def doubt_funding(ms: Int, first: int, end: int, notices: Notices) -> None:
     """Charges that stand much closer than those around them, and none at all between the first and the last bar."""
     inside = ms[(ms >= first) & (ms < end)]
     if not inside.size:
-        remarks.warn("no funding charge falls between the first and the last bar")
+        notices.warn("no funding charge falls between the first and the last bar")
     steps = np.round(np.diff(inside) / 60_000)
     if steps.size < 2:
         return
@@ -226,7 +226,7 @@ def doubt_funding(ms: Int, first: int, end: int, remarks: Remarks) -> None:
     double = steps < 0.5 * beside
     if double.any():
         at = int(np.argmax(double))
-        remarks.warn(
+        notices.warn(
             f"{int(double.sum()):,} funding charges seem to stand there twice, the first at "
             f"{instant_text(int(inside[at]))} and {instant_text(int(inside[at + 1]))}"
         )

@@ -20,6 +20,7 @@ from backtest.ingest.formats.generic import import_generic
 from backtest.ingest.formats.tardis import import_tardis
 from backtest.ingest.importer import import_files
 from backtest.ingest.merge import Imported
+from backtest.ingest.options import BarFiles, Request
 from tests._support.market import (
     BARS,
     HOUR,
@@ -143,7 +144,7 @@ def bybit_mt4(market: Market) -> list[Doc]:
 def load_bybit(prices: str) -> Callable[[Path, Path], Imported]:
     def load(folder: Path, out: Path) -> Imported:
         files = paths(folder, prices, "mark.json", "funding.json")
-        return import_files(bybit.open_table, bybit.SUFFIXES, "BTCUSDT", "1h", *files, out=out)
+        return import_files(bybit.FORMAT, Request("BTCUSDT", "1h", out), BarFiles(*files))
 
     return load
 
@@ -192,7 +193,7 @@ def okx_archive(market: Market) -> list[Doc]:
 def load_okx(prices: str, funding: str) -> Callable[[Path, Path], Imported]:
     def load(folder: Path, out: Path) -> Imported:
         files = paths(folder, prices, "mark.json", funding)
-        return import_files(okx.open_table, okx.SUFFIXES, "BTCUSDT", "1h", *files, out=out)
+        return import_files(okx.FORMAT, Request("BTCUSDT", "1h", out), BarFiles(*files))
 
     return load
 
@@ -216,7 +217,7 @@ def hyperliquid_docs(market: Market) -> list[Doc]:
 
 def load_hyperliquid(folder: Path, out: Path) -> Imported:
     files = (folder / "candles.json", None, folder / "funding.json")
-    return import_files(hyperliquid.open_table, hyperliquid.SUFFIXES, "BTC", "1h", *files, out=out)
+    return import_files(hyperliquid.FORMAT, Request("BTC", "1h", out), BarFiles(*files))
 
 
 FREQTRADE = ("date", *NAMES[1:])
@@ -252,7 +253,7 @@ def ccxt_docs(market: Market) -> list[Doc]:
 
 def load_ccxt(folder: Path, out: Path) -> Imported:
     files = paths(folder, "ohlcv.json", "mark.json", "funding.json")
-    return import_files(ccxt.open_table, ccxt.SUFFIXES, "BTCUSDT", "1h", *files, out=out)
+    return import_files(ccxt.FORMAT, Request("BTCUSDT", "1h", out), BarFiles(*files))
 
 
 TARDIS = [
@@ -280,7 +281,7 @@ def tardis_docs(market: Market) -> list[Doc]:
 
 
 def load_tardis(folder: Path, out: Path) -> Imported:
-    return import_tardis("BTCUSDT", "1h", folder, out=out)
+    return import_tardis(Request("BTCUSDT", "1h", out), folder)
 
 
 BINANCE = ["open_time", *NAMES[1:], "close_time", "quote_volume", "count", "taker_buy_volume",

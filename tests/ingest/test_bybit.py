@@ -15,7 +15,7 @@ from backtest.errors import ConfigError, DataError
 from backtest.ingest.formats import bybit
 from backtest.ingest.importer import import_files
 from backtest.ingest.merge import Imported
-from backtest.ingest.options import Reading
+from backtest.ingest.options import BarFiles, Reading, Request
 from tests._support.layouts import LAYOUTS
 from tests._support.market import HOUR, T0, market_of
 
@@ -39,10 +39,8 @@ def answer(folder: Path, name: str, rows: Sequence[object], **more: object) -> P
 
 
 def take(out: Path, prices: object, zone: str | None = None, mark: object = None, funding: object = None) -> Imported:
-    reading = Reading(time_zone=zone)
-    return import_files(
-        bybit.open_table, bybit.SUFFIXES, "BTCUSDT", "1m", prices, mark, funding, out=out, reading=reading
-    )
+    request = Request("BTCUSDT", "1m", out, reading=Reading(time_zone=zone))
+    return import_files(bybit.FORMAT, request, BarFiles(prices, mark, funding))
 
 
 def test_the_zone_of_an_archive_alone_is_asked_for(tmp_path: Path) -> None:
@@ -78,10 +76,8 @@ def test_a_wrong_zone_is_refused_where_mark_prices_contradict_it(tmp_path: Path)
     layout.write(tmp_path / "in", layout.docs(market_of(4)))
     files = [tmp_path / "in" / doc.name for doc in layout.docs(market_of(4))]
     with pytest.raises(ConfigError, match=r"on the prices move 3h after the mark prices"):
-        import_files(
-            bybit.open_table, bybit.SUFFIXES, "BTCUSDT", "1h", *files, out=tmp_path / "out",
-            reading=Reading(time_zone="UTC"),
-        )  # fmt: skip
+        request = Request("BTCUSDT", "1h", tmp_path / "out", reading=Reading(time_zone="UTC"))
+        import_files(bybit.FORMAT, request, BarFiles(*files))
 
 
 def test_the_minute_at_the_edge_of_two_months_is_that_of_the_second(tmp_path: Path) -> None:
@@ -123,11 +119,9 @@ def test_answers_that_failed_or_are_of_another_symbol(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"k.json: is of BTCUSDT; give --instrument BTCUSDT if that is to be called E"
     ):
-        import_files(
-            bybit.open_table, bybit.SUFFIXES, "ETHUSDT", "1m", answer(tmp_path, "k.json", []), out=tmp_path / "out"
-        )
+        import_files(bybit.FORMAT, Request("ETHUSDT", "1m", tmp_path / "out"), BarFiles(answer(tmp_path, "k.json", [])))
     with pytest.raises(ConfigError, match=r"is of BTCUSDT; give --instrument"):
-        import_files(bybit.open_table, bybit.SUFFIXES, "X", "1m", archive(tmp_path, MINUTES), out=tmp_path / "out")
+        import_files(bybit.FORMAT, Request("X", "1m", tmp_path / "out"), BarFiles(archive(tmp_path, MINUTES)))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from backtest.errors import ConfigError, DataError
 from backtest.ingest.formats import ccxt
 from backtest.ingest.importer import import_files
 from backtest.ingest.merge import Imported
-from backtest.ingest.options import Reading
+from backtest.ingest.options import BarFiles, Reading, Request
 from tests._support.market import HOUR, T0
 
 BARS = [[T0 + HOUR * k, 10 + k, 12.5 + k, 9, 11 + k, 5] for k in range(3)]
@@ -31,9 +31,8 @@ def file(tmp_path: Path) -> Json:
 
 
 def take(out: Path, prices: Path, funding: Path | None = None, reading: Reading | None = None) -> Imported:
-    return import_files(
-        ccxt.open_table, ccxt.SUFFIXES, "BTCUSDT", "1h", prices, None, funding, out=out, reading=reading
-    )
+    request = Request("BTCUSDT", "1h", out, reading=reading or Reading())
+    return import_files(ccxt.FORMAT, request, BarFiles(prices, None, funding))
 
 
 def rate(hour: int, text: str | None = None, **other: object) -> dict[str, object]:

@@ -13,6 +13,7 @@ import pytest
 from backtest.data.dataset import read_history
 from backtest.errors import ConfigError, DataError
 from backtest.ingest.formats.freqtrade import import_freqtrade
+from backtest.ingest.options import BarFiles
 from tests._support.layouts import LAYOUTS
 from tests._support.market import HOUR, T0, market_of
 
@@ -73,7 +74,7 @@ def test_what_is_not_there_or_twice(tmp_path: Path, renamed: Renamed) -> None:
     with pytest.raises(ConfigError, match=r"more than one file for prices; name one with --prices"):
         import_freqtrade(folder, "BTC/USDT:USDT", "1h", out=tmp_path / "out")
     one = folder / f"{NEW[0]}.json.gz"
-    assert import_freqtrade(folder, "BTC/USDT:USDT", "1h", one, out=tmp_path / "out").rows == 240
+    assert import_freqtrade(folder, "BTC/USDT:USDT", "1h", BarFiles(one), out=tmp_path / "out").rows == 240
     with pytest.raises(ConfigError, match=r"nowhere is no folder"):
         import_freqtrade(tmp_path / "nowhere", "BTC/USDT:USDT", "1h", out=tmp_path / "out")
 
@@ -96,6 +97,6 @@ def test_real_files(tmp_path: Path) -> None:
     assert (done.rows, done.charges, done.span[0]) == (100, 10, "2021-11-17T01:00Z")
     assert read_history(tmp_path).columns["open"][0] == 1.0801
     files = [REAL / f"BTC_USDT_USDT-8h-{kind}.feather" for kind in ("mark", "mark", "funding_rate")]
-    done = import_freqtrade(None, "BTC/USDT:USDT", "8h", *files, out=tmp_path)
+    done = import_freqtrade(None, "BTC/USDT:USDT", "8h", BarFiles(*files), out=tmp_path)
     assert (done.rows, done.charges) == (1_379, 1_379)
     assert "the volume of the prices is 0 in every bar: are they mark prices?" in done.warnings

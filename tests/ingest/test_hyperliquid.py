@@ -14,6 +14,7 @@ from backtest.errors import ConfigError, DataError
 from backtest.ingest.formats import hyperliquid
 from backtest.ingest.importer import import_files
 from backtest.ingest.merge import Imported
+from backtest.ingest.options import BarFiles, Request
 from tests._support.market import HOUR, T0
 
 REAL = Path(__file__).parents[2].parent / "shared/data/hyperliquid"
@@ -36,7 +37,7 @@ def funding(folder: Path, stamps: list[int]) -> Path:
 
 
 def take(out: Path, prices: Path, charges: Path | None = None, interval: str = "1h") -> Imported:
-    return import_files(hyperliquid.open_table, hyperliquid.SUFFIXES, "BTC", interval, prices, None, charges, out=out)
+    return import_files(hyperliquid.FORMAT, Request("BTC", interval, out), BarFiles(prices, None, charges))
 
 
 def test_funding_that_changes_from_8_hours_to_one_is_no_doubt(tmp_path: Path) -> None:

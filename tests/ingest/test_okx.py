@@ -14,6 +14,7 @@ from backtest.errors import ConfigError, DataError
 from backtest.ingest.formats import okx
 from backtest.ingest.importer import import_files
 from backtest.ingest.merge import Imported
+from backtest.ingest.options import BarFiles, Request
 from tests._support.layouts import OKX_FUNDING
 from tests._support.market import HOUR, T0
 
@@ -35,9 +36,8 @@ def candles(folder: Path, confirm: str = "1111", instrument: str = "BTC-USDT-SWA
 
 
 def take(out: Path, prices: object, funding: object = None, instrument: str | None = None) -> Imported:
-    return import_files(
-        okx.open_table, okx.SUFFIXES, "BTCUSDT", "1h", prices, None, funding, out=out, instrument=instrument
-    )
+    request = Request("BTCUSDT", "1h", out, instrument=instrument)
+    return import_files(okx.FORMAT, request, BarFiles(prices, None, funding))
 
 
 def test_the_realised_rate_of_the_instrument_is_charged(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from backtest.data.history import PriceHistory
 from backtest.errors import DataError
-from backtest.ingest.messages import Remarks
+from backtest.ingest.messages import Notices
 from backtest.ingest.plausibility import Doubts, doubt_funding
 from tests._support.market import HOUR, T0, Market, market_of
 
@@ -21,12 +21,12 @@ def said(change: Change | None = None, market: Market | None = None, pieces: int
     columns = {name: values.copy() for name, values in (market or market_of(11)).columns().items()}
     if change is not None:
         change(columns)
-    doubts, remarks = Doubts(), Remarks()
+    doubts, notices = Doubts(), Notices()
     for rows in np.array_split(np.arange(240), pieces):
         part = {name: values[rows] for name, values in columns.items()}
         doubts.add(PriceHistory("X", HOUR, T0 + HOUR * int(rows[0]), part))
-    doubts.say(remarks)
-    return remarks.warnings
+    doubts.say(notices)
+    return notices.warnings
 
 
 def put(name: str, bar: int, factor: float) -> Change:
@@ -140,6 +140,6 @@ def test_volumes_of_nothing() -> None:
     ],
 )
 def test_charges(hours: list[float], text: str | None) -> None:
-    remarks = Remarks()
-    doubt_funding(np.array([T0 + int(HOUR * hour) for hour in hours]), T0, T0 + 40 * HOUR, remarks)
-    assert [one[: len(text or "")] for one in remarks.warnings] == ([text] if text else [])
+    notices = Notices()
+    doubt_funding(np.array([T0 + int(HOUR * hour) for hour in hours]), T0, T0 + 40 * HOUR, notices)
+    assert [one[: len(text or "")] for one in notices.warnings] == ([text] if text else [])

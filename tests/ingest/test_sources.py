@@ -12,12 +12,14 @@ from click.testing import CliRunner
 from backtest.cli import cli
 from backtest.data.dataset import read_history
 from backtest.data.quality.check import check
+from backtest.data.writer import Existing
 from backtest.errors import ConfigError, DataError
 from backtest.ingest.clock_alignment import find_lag, zone_by_mark
 from backtest.ingest.files import list_files
 from backtest.ingest.formats import bybit, ccxt
 from backtest.ingest.importer import import_files
 from backtest.ingest.merge import Imported
+from backtest.ingest.options import BarFiles, Request, existing_choice
 from tests._support.layouts import LAYOUTS, Layout
 from tests._support.market import HOUR, T0, Market, market_of
 from tests._support.mutations import KINDS, run
@@ -79,9 +81,9 @@ def test_spoilt_files_are_refused_or_warned_of(tmp_path: Path) -> None:
 # --- what is there ----------------------------------------------------------------------------------------------------
 
 
-def taken(folder: Path, out: Path, **flags: bool) -> Imported:
+def taken(folder: Path, out: Path, existing: Existing = "refuse") -> Imported:
     files = [folder / name for name in ("ohlcv.json", "mark.json", "funding.json")]
-    return import_files(ccxt.open_table, ccxt.SUFFIXES, "BTCUSDT", "1h", *files, out=out, **flags)
+    return import_files(ccxt.FORMAT, Request("BTCUSDT", "1h", out, existing), BarFiles(*files))
 
 
 def test_bars_that_are_there_are_refused_joined_or_replaced(tmp_path: Path, market: Market, written: Written) -> None:
@@ -98,7 +100,7 @@ def test_bars_that_are_there_are_refused_joined_or_replaced(tmp_path: Path, mark
     with pytest.raises(ConfigError, match=r"exists"):
         taken(written("ccxt"), out)
     assert read_history(out).n_bars == 150
-    taken(written("ccxt", part(slice(100, 240))), out, add=True)
+    taken(written("ccxt", part(slice(100, 240))), out, "add")
     assert_market(out, LAYOUTS["ccxt"], market)
 
     def other(docs: list) -> None:
@@ -107,13 +109,13 @@ def test_bars_that_are_there_are_refused_joined_or_replaced(tmp_path: Path, mark
         docs[1].rows = docs[1].rows[200:]
 
     with pytest.raises(DataError, match=r"2024-01-09T08:00Z"):
-        taken(written("ccxt", other), out, add=True)
+        taken(written("ccxt", other), out, "add")
     assert_market(out, LAYOUTS["ccxt"], market)
-    done = taken(written("ccxt", other), out, overwrite=True)
+    done = taken(written("ccxt", other), out, "replace")
     assert read_history(out).columns["high"][200] == 99999
     assert any("stands alone" in warning for warning in done.warnings)
     with pytest.raises(ConfigError, match=r"add and overwrite exclude each other"):
-        taken(written("ccxt"), out, add=True, overwrite=True)
+        taken(written("ccxt"), out, existing_choice(add=True, overwrite=True))
 
 
 def test_a_refused_import_leaves_nothing(tmp_path: Path, written: Written) -> None:
@@ -148,20 +150,16 @@ def test_what_unpacks_without_end_is_refused(tmp_path: Path) -> None:
     # 64 MiB of commas pack to 64 KiB: more than a hundred times as much, and no prices
     (tmp_path / "p.csv.gz").write_bytes(gzip.compress(b"," * (64 << 20)))
     with pytest.raises(DataError, match=r"p.csv.gz: unpacks to more than"):
-        import_files(bybit.open_table, bybit.SUFFIXES, "X", "1m", tmp_path / "p.csv.gz", out=tmp_path / "out")
+        import_files(bybit.FORMAT, Request("X", "1m", tmp_path / "out"), BarFiles(tmp_path / "p.csv.gz"))
 
 
 def test_files_of_another_instrument_are_refused(tmp_path: Path, written: Written) -> None:
     folder = written("ccxt")
+    files = BarFiles(folder / "ohlcv.json", None, folder / "funding.json")
     with pytest.raises(ConfigError, match=r"holds BTC/USDT:USDT; give --instrument, which of them is ETHUSDT"):
-        import_files(
-            ccxt.open_table, ccxt.SUFFIXES, "ETHUSDT", "1h", folder / "ohlcv.json", None, folder / "funding.json",
-            out=tmp_path / "out",
-        )  # fmt: skip
-    done = import_files(
-        ccxt.open_table, ccxt.SUFFIXES, "coin", "1h", folder / "ohlcv.json", None, folder / "funding.json",
-        out=tmp_path / "out", instrument="BTC/USDT:USDT",
-    )  # fmt: skip
+        import_files(ccxt.FORMAT, Request("ETHUSDT", "1h", tmp_path / "out"), files)
+    named = Request("coin", "1h", tmp_path / "out", instrument="BTC/USDT:USDT")
+    done = import_files(ccxt.FORMAT, named, files)
     assert done.charges == 30
 
 

@@ -13,6 +13,7 @@ from backtest.errors import ConfigError, DataError
 from backtest.ingest.formats import tardis
 from backtest.ingest.formats.tardis import import_tardis
 from backtest.ingest.merge import Imported
+from backtest.ingest.options import Request
 from tests._support.layouts import LAYOUTS, TARDIS
 from tests._support.market import HOUR, T0, market_of
 
@@ -46,7 +47,7 @@ def day(folder: Path, ticks: list[Tick], name: str = "2024-01-01_BTCUSDT.csv.gz"
 
 
 def take(folder: Path, out: Path, every: str | None = None) -> Imported:
-    return import_tardis("BTCUSDT", "1h", folder, out=out, funding_every=every)
+    return import_tardis(Request("BTCUSDT", "1h", out), folder, every)
 
 
 def test_ticks_become_bars_and_charges(tmp_path: Path) -> None:

@@ -312,9 +312,9 @@ def test_existing_output_stays_without_overwrite(source: Json, tmp_path: Path) -
     with pytest.raises(ConfigError, match=r"o\.csv: exists already"):
         import_tiers([path], out)
     with pytest.raises(RuleError):
-        import_tiers([source("[]", "bad.json")], out, overwrite=True)
+        import_tiers([source("[]", "bad.json")], out, existing="replace")
     assert out.read_text() == "mine"
-    import_tiers([path], out, overwrite=True)
+    import_tiers([path], out, existing="replace")
     assert len(read_tier_tables(out)) == 1
 
 
@@ -370,7 +370,7 @@ def test_tables_of_other_dates_are_added(source: Json, tmp_path: Path) -> None:
     later = [bracket(0, 5, 0.005, 100, 0, "qty"), bracket(5, 10, 0.006, 75, 0.005, "qty")]
     for brackets, since in ((later, "2024-03-01"), (COIN, None), (COIN, "2022-01-01")):
         path = source([{"symbol": "BTCUSD_PERP", "brackets": brackets}])
-        done = import_tiers([path], out, effective_from=since, add=True)
+        done = import_tiers([path], out, effective_from=since, existing="add")
     assert_same(read_tier_tables(out), done.tables)
     assert [one.effective_from_ms for one in done.tables] == [
         None, instant_ms("2022-01-01"), instant_ms("2024-03-01")
@@ -378,9 +378,11 @@ def test_tables_of_other_dates_are_added(source: Json, tmp_path: Path) -> None:
     assert done.tables[2].table.mmr.tolist() == [0.005, 0.006]
     before = out.read_bytes()
     with pytest.raises(RuleError, match=r"two tier tables have one date, 2022-01-01T00:00Z"):
-        import_tiers([path], out, effective_from="2022-01-01", add=True)
+        import_tiers([path], out, effective_from="2022-01-01", existing="add")
     with pytest.raises(ConfigError, match=r"add and overwrite exclude each other"):
-        import_tiers([path], out, add=True, overwrite=True)
+        CliRunner().invoke(
+            cli, ["import", "tiers", str(path), "--out", str(out), "--add", "--overwrite"], catch_exceptions=False
+        )
     assert out.read_bytes() == before
 
 

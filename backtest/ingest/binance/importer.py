@@ -17,7 +17,7 @@ from backtest.ingest.binance.names import Archive, Kind, find_archives
 from backtest.ingest.binance.overlaps import Stretches, merge_charges
 from backtest.ingest.binance.rows import ArchiveRows, read_part
 from backtest.ingest.merge import Imported
-from backtest.ingest.messages import Remarks
+from backtest.ingest.messages import Notices
 from backtest.progress import progress
 from backtest.units import instant_text
 
@@ -79,22 +79,22 @@ def import_binance(
     """
     if kind not in (None, "last", "mark"):
         raise ConfigError(f"kind must be last or mark; got {kind!r}")
-    remarks = Remarks()
+    notices = Notices()
     given = [sources] if isinstance(sources, str | Path) else sources
-    archives = find_archives(given, symbols, interval, remarks)
+    archives = find_archives(given, symbols, interval, notices)
     series = sorted({(one.symbol, one.interval_ms) for one in archives if one.kind != "funding"})
     done: list[Imported] = []
     with progress("importing", len(archives), show_progress) as advance:
         for symbol, step in series:
             own = [one for one in archives if one.symbol == symbol and one.interval_ms in (0, step)]
             try:
-                done.append(_import_one(own, out, step, kind, existing, remarks, advance))
+                done.append(_import_one(own, out, step, kind, existing, notices, advance))
             except BacktestError as error:
                 if not done:
                     raise
                 written = ", ".join(str(one.path) for one in done)
                 raise type(error)(f"{error}\nwritten before that: {written}") from error
-            remarks = Remarks()
+            notices = Notices()
     return tuple(done)
 
 
@@ -104,18 +104,18 @@ def _import_one(
     step: int,
     kind: Kind | None,
     existing: Existing,
-    remarks: Remarks,
+    notices: Notices,
     advance: Callable[[int], None],
 ) -> Imported:
     """One symbol and interval."""
     symbol = archives[0].symbol
-    _check_market(archives, remarks)
-    checking, stretches = Checking(symbol, step), Stretches(symbol, step, remarks)
+    _check_market(archives, notices)
+    checking, stretches = Checking(symbol, step), Stretches(symbol, step, notices)
     # Unpacking and parsing leave Python's lock, so that threads share the processors.
     with adding(out, symbol, step, existing) as addition, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         funding = [one for one in archives if one.kind == "funding"]
         parts = [part for group in _read_ahead(pool, [[one] for one in funding], None, advance) for part in group]
-        stretches.charges = merge_charges(parts, step, remarks)
+        stretches.charges = merge_charges(parts, step, notices)
         groups = _by_month([one for one in archives if one.kind != "funding"], kind)
         for group in _read_ahead(pool, groups, kind, advance):
             history = stretches.joined(group)
@@ -126,9 +126,9 @@ def _import_one(
         if not report.ok:
             raise DataError(f"nothing was written, as the result does not pass the check:\n{report.text()}")
         for warning in report.warnings:
-            remarks.warn(str(warning).removeprefix("warning: "))
+            notices.warn(str(warning).removeprefix("warning: "))
         for more in report.warnings_left_out:
-            remarks.warn(f"{more.file}: {more.count:,} more like this: {more.rule}")
+            notices.warn(f"{more.file}: {more.count:,} more like this: {more.rule}")
     first, last = addition.span_ms
     coverage = report.coverage[0]
     return Imported(
@@ -138,12 +138,12 @@ def _import_one(
         coverage.gaps,
         stretches.charged,
         coverage,
-        remarks.notes,
-        remarks.warnings,
+        notices.notes,
+        notices.warnings,
     )
 
 
-def _check_market(archives: Sequence[Archive], remarks: Remarks) -> None:
+def _check_market(archives: Sequence[Archive], notices: Notices) -> None:
     """One symbol comes from one market."""
     by_market: dict[str, Archive] = {}
     for one in archives:
@@ -155,7 +155,7 @@ def _check_market(archives: Sequence[Archive], remarks: Remarks) -> None:
             f"{one.file} and {other.file} are of two markets, {one.market} and {other.market}; import one of them"
         )
     if "cm" in by_market:
-        remarks.note(f"{archives[0].symbol} is COIN-M: its volume counts contracts, its prices are in USD")
+        notices.note(f"{archives[0].symbol} is COIN-M: its volume counts contracts, its prices are in USD")
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------

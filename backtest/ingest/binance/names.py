@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from backtest.errors import ConfigError
-from backtest.ingest.messages import Remarks
+from backtest.ingest.messages import Notices
 from backtest.ingest.zip_csv import CHECKSUM, member_name
 from backtest.units import duration_ms, duration_text
 
@@ -69,11 +69,11 @@ class Archive:
 
 
 def find_archives(
-    sources: Sequence[str | Path], symbols: Sequence[str] | None, interval: str | None, remarks: Remarks
+    sources: Sequence[str | Path], symbols: Sequence[str] | None, interval: str | None, notices: Notices
 ) -> list[Archive]:
     """Archives in files and folders, of these symbols and this interval, in the order of their paths.
 
-    What is of another kind or unknown is named in `remarks`.
+    What is of another kind or unknown is named in `notices`.
 
     Raises
     ------
@@ -92,9 +92,9 @@ def find_archives(
         if isinstance(archive, Archive):
             found.append(archive)
         elif archive:
-            remarks.note(f"{archive} is not used", file)
+            notices.note(f"{archive} is not used", file)
         else:
-            remarks.warn("no archive by its name, which is SYMBOL-INTERVAL-YYYY-MM; not read", file)
+            notices.warn("no archive by its name, which is SYMBOL-INTERVAL-YYYY-MM; not read", file)
     return _chosen(found, sources, symbols, step)
 
 

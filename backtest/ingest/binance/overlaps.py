@@ -11,7 +11,7 @@ from backtest.arrays import Float, Int
 from backtest.data.history import PriceHistory, from_rows
 from backtest.errors import DataError
 from backtest.ingest.binance.rows import FUNDING, WORDS, ArchiveRows
-from backtest.ingest.messages import Remarks
+from backtest.ingest.messages import Notices
 from backtest.units import instant_text, number_text
 
 JITTER_MS = 60_000
@@ -30,8 +30,8 @@ class Charges:
 class Stretches:
     """Histories of consecutive stretches of time, and what is seen on the way."""
 
-    def __init__(self, symbol: str, step: int, remarks: Remarks) -> None:
-        self.symbol, self.step, self.remarks = symbol, step, remarks
+    def __init__(self, symbol: str, step: int, notices: Notices) -> None:
+        self.symbol, self.step, self.notices = symbol, step, notices
         self.charges: Charges | None = None
         self.charged = 0
         self._first = self._last = -1
@@ -42,12 +42,12 @@ class Stretches:
         """The bars of a stretch, with the charges since the last bar before it."""
         self._files += len(parts)
         self._verified += sum(part.verified for part in parts)
-        _say_of(parts, self.remarks)
+        _say_of(parts, self.notices)
         columns: dict[str, tuple[Int, dict[str, Float]]] = {}
         for kind, prefix in (("last", ""), ("mark", "mark_")):
             own = [part for part in parts if part.kind == kind]
             if own:
-                times, values = _joined(own, self.remarks)
+                times, values = _joined(own, self.notices)
                 columns[kind] = times, {prefix + name: column for name, column in values.items()}
         last_bar = max(int(times[-1]) for times, _ in columns.values())
         first_bar = min(int(times[0]) for times, _ in columns.values())
@@ -73,31 +73,31 @@ class Stretches:
 
     def say(self) -> None:
         """What the whole shows."""
-        remarks = self.remarks
-        remarks.note(f"{self._verified:,} of {self._files:,} files of bars were verified by a .CHECKSUM beside them")
+        notices = self.notices
+        notices.note(f"{self._verified:,} of {self._files:,} files of bars were verified by a .CHECKSUM beside them")
         counts = self._counts
         if not counts["both"] + counts["mark"]:
-            remarks.warn(f"there are no mark prices of {self.symbol}: liquidations will be judged by the last price")
+            notices.warn(f"there are no mark prices of {self.symbol}: liquidations will be judged by the last price")
         elif counts["last"]:
-            remarks.warn(f"{counts['last']:,} bars have a last price and no mark price")
+            notices.warn(f"{counts['last']:,} bars have a last price and no mark price")
         if counts["mark"]:
-            remarks.warn(f"{counts['mark']:,} bars have a mark price and no last price")
+            notices.warn(f"{counts['mark']:,} bars have a mark price and no last price")
         if counts["none"]:
-            remarks.warn(f"{counts['none']:,} rows have a funding charge and no price")
+            notices.warn(f"{counts['none']:,} rows have a funding charge and no price")
         if self.charges is None:
-            remarks.warn(f"there is no funding of {self.symbol}: no position will be charged")
+            notices.warn(f"there is no funding of {self.symbol}: no position will be charged")
             return
         left = int(self.charges.counts.sum()) - self.charged
         if left:
-            remarks.note(f"{left:,} charges before the first or after the last bar left out")
+            notices.note(f"{left:,} charges before the first or after the last bar left out")
 
 
-def _say_of(parts: Sequence[ArchiveRows], remarks: Remarks) -> None:
+def _say_of(parts: Sequence[ArchiveRows], notices: Notices) -> None:
     for part in parts:
         for note in part.notes:
-            remarks.note(note, part.archive.file)
+            notices.note(note, part.archive.file)
         for doubt in part.doubts:
-            remarks.warn(doubt, part.archive.file)
+            notices.warn(doubt, part.archive.file)
 
 
 def _laid_out(symbol: str, step: int, parts: Sequence[tuple[Int, dict[str, Float]]]) -> PriceHistory:
@@ -115,7 +115,7 @@ def _laid_out(symbol: str, step: int, parts: Sequence[tuple[Int, dict[str, Float
     return from_rows(symbol, step, stamps, columns)
 
 
-def _joined(parts: Sequence[ArchiveRows], remarks: Remarks) -> tuple[Int, dict[str, Float]]:
+def _joined(parts: Sequence[ArchiveRows], notices: Notices) -> tuple[Int, dict[str, Float]]:
     """Bars of files that may overlap; what stands in two of them must agree."""
     if len(parts) == 1:
         return parts[0].times, parts[0].columns
@@ -136,16 +136,16 @@ def _joined(parts: Sequence[ArchiveRows], remarks: Remarks) -> tuple[Int, dict[s
                 "wrong: leave it out"
             )
     if again.size:
-        remarks.note(
+        notices.note(
             f"{again.size:,} rows of {WORDS[parts[0].kind]} stand in two files, which agree", parts[0].archive.file
         )
-    _say_lacking(parts, remarks)
+    _say_lacking(parts, notices)
     kept = np.ones(times.size, np.bool_)
     kept[again] = False
     return times[kept], {name: values[kept] for name, values in columns.items()}
 
 
-def _say_lacking(parts: Sequence[ArchiveRows], remarks: Remarks) -> None:
+def _say_lacking(parts: Sequence[ArchiveRows], notices: Notices) -> None:
     """Rows that one of two files of a time has and the other has not."""
     whole = max(parts, key=lambda part: int(part.times[-1] - part.times[0]))
     for part in parts:
@@ -157,41 +157,41 @@ def _say_lacking(parts: Sequence[ArchiveRows], remarks: Remarks) -> None:
         for here, there, lacking, having in ((inside, part.times, whole, part), (part.times, inside, part, whole)):
             count = int(np.setdiff1d(there, here, assume_unique=True).size)
             if count:
-                remarks.warn(
+                notices.warn(
                     f"lacks {count:,} bars that {having.archive.file.name} has; they are taken", lacking.archive.file
                 )
 
 
-def merge_charges(parts: Sequence[ArchiveRows], step: int, remarks: Remarks) -> Charges | None:
+def merge_charges(parts: Sequence[ArchiveRows], step: int, notices: Notices) -> Charges | None:
     """Funding of all files."""
     if not parts:
         return None
-    _say_of(parts, remarks)
-    ms, columns = _joined(sorted(parts, key=lambda part: int(part.times[0])), remarks)
+    _say_of(parts, notices)
+    ms, columns = _joined(sorted(parts, key=lambda part: int(part.times[0])), notices)
     rates, hours = columns[FUNDING[2]], columns[FUNDING[1]]
-    _doubt_hours(ms, hours, remarks)
+    _doubt_hours(ms, hours, notices)
     bars, place, counts = np.unique(ms // step * step, return_inverse=True, return_counts=True)
     if (counts > 1).any():
-        remarks.note(f"{int((counts > 1).sum()):,} bars hold several charges, which are summed")
+        notices.note(f"{int((counts > 1).sum()):,} bars hold several charges, which are summed")
     late = ms % 3_600_000
     text = "each is charged in the bar that contains its stamp"
     if (late > 0).any():
         near = late[late <= JITTER_MS]
-        remarks.note(f"{int((near > 0).sum()):,} charges are stamped up to {int(near.max(initial=0))} ms late; {text}")
+        notices.note(f"{int((near > 0).sum()):,} charges are stamped up to {int(near.max(initial=0))} ms late; {text}")
     if (late > JITTER_MS).any():
         first = instant_text(int(ms[np.argmax(late > JITTER_MS)]))
-        remarks.warn(f"{int((late > JITTER_MS).sum()):,} charges are not on the full hour, the first {first}; {text}")
+        notices.warn(f"{int((late > JITTER_MS).sum()):,} charges are not on the full hour, the first {first}; {text}")
     sums = np.bincount(place, weights=rates, minlength=bars.size).astype(np.float64)
     return Charges(bars, sums, counts.astype(np.int64))
 
 
-def _doubt_hours(ms: Int, hours: Float, remarks: Remarks) -> None:
+def _doubt_hours(ms: Int, hours: Float, notices: Notices) -> None:
     """Two charges lie as far apart as one of them says."""
     apart = np.round(np.diff(ms) / 60_000) / 60
     odd = np.flatnonzero((apart != hours[1:]) & (apart != hours[:-1]))
     if odd.size:
         at = int(odd[0])
-        remarks.warn(
+        notices.warn(
             f"{odd.size:,} charges do not lie {FUNDING[1]} apart: missing, doubled or misplaced; first "
             f"{instant_text(int(ms[at]))} and {instant_text(int(ms[at + 1]))}, {number_text(apart[at])} h instead of "
             f"{number_text(hours[at + 1])}"

@@ -15,11 +15,13 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from backtest.data.writer import Existing
 from backtest.errors import ConfigError, DataError
 from backtest.ingest.bars import BarColumns
 from backtest.ingest.funding import Charges
-from backtest.ingest.merge import Existing, Imported, existing_choice, write_parts
-from backtest.ingest.messages import Remarks
+from backtest.ingest.merge import Imported, write_parts
+from backtest.ingest.messages import Notices
+from backtest.ingest.options import Request
 from backtest.ingest.tiers.importer import ImportedTiers, import_tiers
 from backtest.progress import progress
 from backtest.units import duration_ms, instant_ms, instant_text
@@ -128,13 +130,17 @@ def fetch_ccxt(
     names = [_name(market) for market in chosen]
     if len(set(names)) < len(names):
         raise ConfigError(f"{', '.join(symbols)}: two of them are one symbol, {max(names, key=names.count)}")
-    table = None if tiers is None else _tiers(talk, chosen[0], Path(tiers), contract_size, overwrite)
+    table = (
+        None
+        if tiers is None
+        else _tiers(talk, chosen[0], Path(tiers), contract_size, "replace" if overwrite else "refuse")
+    )
     now = talk.ask(talk.venue.fetch_time) if talk.venue.has.get("fetchTime") else None
     last = (now or talk.venue.milliseconds()) // step * step  # the bar that begins here is not finished
     low, high = -(-span[0] // step) * step, last if span[1] is None else min(last, -(-span[1] // step) * step)
     if low >= high:
         raise ConfigError(f"no bar of {interval} is finished between --from and --to; got {start} and {end or 'now'}")
-    existing = existing_choice(add=not overwrite, overwrite=overwrite)
+    existing: Existing = "replace" if overwrite else "add"
     done = [_history(talk, market, interval, low, high, out, existing) for market in chosen]
     return FetchedCcxt(tuple(done), table)
 
@@ -235,32 +241,32 @@ def _history(
     talk: Talk, market: Market, interval: str, low: int, high: int, out: str | Path, existing: Existing
 ) -> Imported:
     """Bars, mark prices and charges of one symbol, into the dataset."""
-    venue, symbol, name, step = talk.venue, str(market["symbol"]), _name(market), duration_ms(interval)
-    remarks = Remarks()
-    remarks.note(f"{symbol} of {venue.id} is {name} in the dataset")
+    venue, symbol, name = talk.venue, str(market["symbol"]), _name(market)
+    notices = Notices()
+    notices.note(f"{symbol} of {venue.id} is {name} in the dataset")
     perpetual = bool(market.get("swap"))
     if not market.get("contract"):
-        remarks.note(f"{symbol} is spot: it has no mark price and no funding")
-    prices = _bars(talk, "fetchOHLCV", symbol, interval, low, high, remarks)
+        notices.note(f"{symbol} is spot: it has no mark price and no funding")
+    prices = _bars(talk, "fetchOHLCV", symbol, interval, low, high, notices)
     if prices is None:
         raise DataError(
             f"{venue.id} gives no bars of {symbol} from {instant_text(low)} to {instant_text(high)}; was it listed?"
         )
     mark, charges = None, None
     if market.get("contract"):
-        mark = _bars(talk, "fetchMarkOHLCV", symbol, interval, low, high, remarks)
+        mark = _bars(talk, "fetchMarkOHLCV", symbol, interval, low, high, notices)
     if perpetual:
-        charges = _charges(talk, symbol, low, high, remarks)
-    return write_parts(name, step, prices, mark, charges, out=out, existing=existing, remarks=remarks)
+        charges = _charges(talk, symbol, low, high, notices)
+    return write_parts(Request(name, interval, out, existing), prices, mark, charges, notices)
 
 
 def _bars(
-    talk: Talk, what: str, symbol: str, interval: str, low: int, high: int, remarks: Remarks
+    talk: Talk, what: str, symbol: str, interval: str, low: int, high: int, notices: Notices
 ) -> BarColumns | None:
     venue, step = talk.venue, duration_ms(interval)
     label = "mark prices" if what == "fetchMarkOHLCV" else "bars"
     if not talk.can(what):
-        remarks.warn(f"ccxt has no history of {label} of {venue.id}")
+        notices.warn(f"ccxt has no history of {label} of {venue.id}")
         return None
     limit = venue.feature_value(symbol, "fetchOHLCV", "mark" if what == "fetchMarkOHLCV" else "limit", None)
     page = limit if isinstance(limit, int) and limit > 0 else BARS_A_PAGE
@@ -273,10 +279,10 @@ def _bars(
     found = _paged(ask, low, high, min(page * step, LONGEST_MS // step * step or step), step, f"{label} of {symbol}")
     found = {ms: values for ms, values in found.items() if not np.isnan(values[:4]).all()}
     if not found:
-        remarks.warn(f"{venue.id} gives no {label} of {symbol} in this range")
+        notices.warn(f"{venue.id} gives no {label} of {symbol} in this range")
         return None
     stamps = sorted(found)
-    _say_span(f"{venue.id}: {label}", stamps[0], stamps[-1], low, high, step, remarks)
+    _say_span(f"{venue.id}: {label}", stamps[0], stamps[-1], low, high, step, notices)
     table = np.array([found[ms] for ms in stamps], np.float64)
     columns = {name: np.ascontiguousarray(table[:, k]) for k, name in enumerate(PRICES[: table.shape[1]])}
     if label == "mark prices" or ("volume" in columns and np.isnan(columns["volume"]).all()):
@@ -284,10 +290,10 @@ def _bars(
     return BarColumns(np.array(stamps, np.int64), columns)
 
 
-def _charges(talk: Talk, symbol: str, low: int, high: int, remarks: Remarks) -> Charges | None:
+def _charges(talk: Talk, symbol: str, low: int, high: int, notices: Notices) -> Charges | None:
     venue = talk.venue
     if not talk.can("fetchFundingRateHistory"):
-        remarks.warn(f"ccxt has no funding history of {venue.id}: no position will be charged")
+        notices.warn(f"ccxt has no funding history of {venue.id}: no position will be charged")
         return None
 
     def ask(first: int, end: int) -> dict[int, tuple[float, ...]]:
@@ -299,10 +305,10 @@ def _charges(talk: Talk, symbol: str, low: int, high: int, remarks: Remarks) -> 
 
     found = _paged(ask, low, high, CHARGES_A_PAGE * CHARGE_MS, CHARGE_GAP_MS, f"funding of {symbol}")
     if not found:
-        remarks.warn(f"{venue.id} gives no funding of {symbol} in this range: no position will be charged")
+        notices.warn(f"{venue.id} gives no funding of {symbol} in this range: no position will be charged")
         return None
     stamps = sorted(found)
-    _say_span(f"{venue.id}: funding", stamps[0], stamps[-1], low, high, CHARGE_MS, remarks)
+    _say_span(f"{venue.id}: funding", stamps[0], stamps[-1], low, high, CHARGE_MS, notices)
     rates = np.array([found[ms][0] for ms in stamps], np.float64)
     if np.isnan(rates).any():
         when = instant_text(stamps[int(np.argmax(np.isnan(rates)))])
@@ -310,12 +316,12 @@ def _charges(talk: Talk, symbol: str, low: int, high: int, remarks: Remarks) -> 
     return Charges(np.array(stamps, np.int64), rates)
 
 
-def _say_span(what: str, first: int, last: int, low: int, high: int, step: int, remarks: Remarks) -> None:
+def _say_span(what: str, first: int, last: int, low: int, high: int, step: int, notices: Notices) -> None:
     """Where an answer begins late or ends early."""
     if first - low > step:
-        remarks.warn(f"{what} from {instant_text(first)} on; asked for from {instant_text(low)}")
+        notices.warn(f"{what} from {instant_text(first)} on; asked for from {instant_text(low)}")
     if high - last > 2 * step:
-        remarks.warn(f"{what} up to {instant_text(last)}; asked for up to {instant_text(high)}")
+        notices.warn(f"{what} up to {instant_text(last)}; asked for up to {instant_text(high)}")
 
 
 def _by_time(where: str, rows: Sequence[tuple[object, Sequence[object]]]) -> dict[int, tuple[float, ...]]:
@@ -358,7 +364,7 @@ def _paged(
 # --- tiers ------------------------------------------------------------------------------------------------------------
 
 
-def _tiers(talk: Talk, market: Market, out: Path, contract_size: float | None, overwrite: bool) -> ImportedTiers:
+def _tiers(talk: Talk, market: Market, out: Path, contract_size: float | None, existing: Existing) -> ImportedTiers:
     venue, symbol = talk.venue, str(market["symbol"])
     instead = "leave --tiers out; `backtest import tiers` takes the exchange's own answer"
     if not talk.can("fetchMarketLeverageTiers") and not talk.can("fetchLeverageTiers"):
@@ -375,4 +381,4 @@ def _tiers(talk: Talk, market: Market, out: Path, contract_size: float | None, o
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, f"{_name(market)}.json")
         source.write_text(json.dumps({symbol: entries}), encoding="utf-8")
-        return import_tiers([source], out, symbol=symbol, contract_size=contract_size, overwrite=overwrite)
+        return import_tiers([source], out, symbol=symbol, contract_size=contract_size, existing=existing)

@@ -8,46 +8,50 @@ from pathlib import Path
 from backtest.errors import ConfigError
 from backtest.ingest.columns import SourceTable, read_csv
 from backtest.ingest.files import content, inner_name
-from backtest.ingest.importer import Asked, check_instrument, of_api, only_instrument
+from backtest.ingest.formats.instrument import api_reading, check_instrument, only_instrument
+from backtest.ingest.importer import Format
 from backtest.ingest.json_files import SUFFIXES as JSON
 from backtest.ingest.json_files import json_rows, load, table_of_rows
-from backtest.ingest.options import Kind
+from backtest.ingest.options import Kind, Request
 
 SUFFIXES = (".csv", ".csv.gz", ".zip", *JSON)
 BARS = ("time", "open", "high", "low", "close", "volume", "turnover")
 CHARGES = ("fundingRateTimestamp", "fundingRate", "symbol")
 
 
-def open_table(file: Path, kind: Kind, asked: Asked) -> SourceTable:
+def open_table(file: Path, kind: Kind, request: Request) -> SourceTable:
     """One file of Bybit."""
     if file.name.lower().endswith(JSON):
-        return _answer(file, kind, asked)
+        return _answer(file, kind, request)
     if kind == "funding" or not inner_name(file).endswith((".csv", ".zip")):
         raise ConfigError(f"{file}: {kind} of Bybit are read from {', '.join(JSON if kind == 'funding' else SUFFIXES)}")
     name = file.name.partition("_")
     if name[1] and name[0].isalnum() and name[0].isupper():
-        check_instrument(name[0], file, asked)
+        check_instrument(name[0], file, request)
     # A reader who measured ten months found UTC+3 in all, another UTC; the files themselves do not say.
     reading = replace(
-        asked.reading,
+        request.reading,
         clocks=("UTC+3", "UTC"),
         pages=True,
         header=False,
-        stamps=asked.reading.stamps or "open",
+        stamps=request.reading.stamps or "open",
         columns={},
     )
     return read_csv(file, content(file), kind, reading, BARS[:-1])
 
 
-def _answer(file: Path, kind: Kind, asked: Asked) -> SourceTable:
+def _answer(file: Path, kind: Kind, request: Request) -> SourceTable:
     document = load(file)
     rows = json_rows(file, document)
     for page in document if isinstance(document, list) else [document]:
         result = page.get("result") if isinstance(page, dict) else None
         if isinstance(result, dict) and isinstance(result.get("symbol"), str) and result["symbol"]:
-            check_instrument(result["symbol"], file, asked)
-    reading = of_api(asked.reading)
+            check_instrument(result["symbol"], file, request)
+    reading = api_reading(request.reading)
     if kind == "funding":
         table = table_of_rows(file, rows, CHARGES, 2, kind, replace(reading, columns={"time": "fundingRateTimestamp"}))
-        return only_instrument(table, "symbol", asked) if "symbol" in table.columns else table
+        return only_instrument(table, "symbol", request) if "symbol" in table.columns else table
     return table_of_rows(file, rows, BARS, 5, kind, reading)
+
+
+FORMAT = Format(open_table, SUFFIXES)

@@ -7,29 +7,28 @@ from pathlib import Path
 
 from backtest.errors import ConfigError, DataError
 from backtest.ingest.columns import SourceTable, texts
-from backtest.ingest.importer import Asked, of_api, only_instrument
+from backtest.ingest.formats.instrument import api_reading, only_instrument
+from backtest.ingest.importer import Format
 from backtest.ingest.json_files import SUFFIXES, json_rows, load, table_of_rows
-from backtest.ingest.options import Kind
+from backtest.ingest.options import Kind, Request
 from backtest.units import instant_ms
-
-__all__ = ["BARS", "SUFFIXES", "open_table"]
 
 BARS = ("time", "open", "high", "low", "close", "volume")
 CHARGES = ("timestamp", "fundingRate", "symbol", "datetime")
 
 
-def open_table(file: Path, kind: Kind, asked: Asked) -> SourceTable:
+def open_table(file: Path, kind: Kind, request: Request) -> SourceTable:
     """One file of ccxt."""
     if not file.name.lower().endswith(SUFFIXES):
         raise ConfigError(f"{file}: files of ccxt are read from {', '.join(SUFFIXES)}")
     rows = json_rows(file, load(file))
-    reading = of_api(asked.reading)
+    reading = api_reading(request.reading)
     if kind != "funding":
         return table_of_rows(file, rows, BARS, 5, kind, reading)
     table = table_of_rows(file, rows, CHARGES, 2, kind, replace(reading, columns={"time": "timestamp"}))
     if "datetime" in table.columns:
         _check_times(table)
-    return only_instrument(table, "symbol", asked) if "symbol" in table.columns else table
+    return only_instrument(table, "symbol", request) if "symbol" in table.columns else table
 
 
 def _check_times(table: SourceTable) -> None:
@@ -42,3 +41,6 @@ def _check_times(table: SourceTable) -> None:
             same = False
         if not same:
             raise DataError(f"{table.file}: datetime must be the timestamp; got {text!r} and {stamp!r} in row {row}")
+
+
+FORMAT = Format(open_table, SUFFIXES)

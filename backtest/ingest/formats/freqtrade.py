@@ -6,15 +6,16 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+from backtest.data.writer import Existing
 from backtest.errors import ConfigError
 from backtest.filesystem import Place
 from backtest.ingest.columns import SourceTable, read_source
-from backtest.ingest.files import Sources
 from backtest.ingest.formats import ccxt
-from backtest.ingest.importer import Asked, import_files
+from backtest.ingest.importer import Format, import_files
 from backtest.ingest.json_files import json_rows, load, table_of_rows
 from backtest.ingest.merge import Imported
-from backtest.ingest.options import Kind, Reading
+from backtest.ingest.messages import Notices
+from backtest.ingest.options import BarFiles, Kind, Request, Sources
 from backtest.units import duration_ms
 
 SUFFIXES = (".feather", ".parquet", ".json", ".json.gz")
@@ -25,15 +26,11 @@ def import_freqtrade(
     folder: str | Path | None,
     pair: str,
     interval: str,
-    prices: Sources | None = None,
-    mark: Sources | None = None,
-    funding: Sources | None = None,
+    files: BarFiles | None = None,
     *,
     out: str | Place,
     symbol: str | None = None,
-    reading: Reading | None = None,
-    add: bool = False,
-    overwrite: bool = False,
+    existing: Existing = "refuse",
 ) -> Imported:
     """Merge what freqtrade downloaded of a pair into a dataset.
 
@@ -44,16 +41,14 @@ def import_freqtrade(
     pair : str
         As freqtrade calls it, such as ``"BTC/USDT:USDT"``.
     interval : str
-    prices, mark, funding : str, Path or sequence of them, optional
+    files : BarFiles, optional
         Files that take the place of those found.
     out : str or Path
         Dataset directory.
     symbol : str, optional
         Name in the dataset; default: the pair without its marks, ``"BTCUSDT"``.
-    reading : Reading, optional
-        What is not to be detected.
-    add, overwrite : bool
-        Add to the symbol's bars of this interval, or replace them; without, they must not be there.
+    existing : {"refuse", "add", "replace", "anew"}
+        What happens to bars of the symbol that are there: see `backtest.data.writer.adding`.
 
     Raises
     ------
@@ -61,43 +56,36 @@ def import_freqtrade(
         As `backtest.ingest.importer.import_files`; ConfigError also if no candles are found, or several files of a
         kind.
     """
-    found: dict[Kind, Sources | None] = {"prices": prices, "mark": mark, "funding": funding}
-    notes: list[str] = []
+    files = files or BarFiles()
+    found: dict[Kind, Sources | None] = {"prices": files.prices, "mark": files.mark, "funding": files.funding}
+    notices = Notices()
     if folder is not None:
         if not Path(folder).is_dir():
             raise ConfigError(f"{folder} is no folder")
         for kind in [kind for kind, named in found.items() if named is None]:
-            found[kind] = _find(Path(folder), pair, interval, kind, notes)
+            found[kind] = _find(Path(folder), pair, interval, kind, notices)
     if found["prices"] is None:
         raise ConfigError(
             f"{folder or 'prices'}: there are no candles of {pair} at {interval}"
             + (f"; files of the pair are {_listed(_named(Path(folder), pair))}" if folder else "")
         )
-    return import_files(
-        open_table,
-        SUFFIXES,
-        symbol or re.sub(r"[^A-Z0-9]", "", pair.upper().partition(":")[0]),
-        interval,
-        found["prices"],
-        found["mark"],
-        found["funding"],
-        out=out,
-        reading=reading,
-        add=add,
-        overwrite=overwrite,
-        doubts=notes,
-    )
+    name = symbol or re.sub(r"[^A-Z0-9]", "", pair.upper().partition(":")[0])
+    request = Request(name, interval, out, existing)
+    return import_files(FORMAT, request, BarFiles(found["prices"], found["mark"], found["funding"]), notices)
 
 
-def open_table(file: Path, kind: Kind, asked: Asked) -> SourceTable:
+def open_table(file: Path, kind: Kind, request: Request) -> SourceTable:
     """One file of freqtrade; a funding rate is the ``open`` of its row."""
-    reading = replace(asked.reading, stamps=asked.reading.stamps or "open", columns={"rate": "open"})
+    reading = replace(request.reading, stamps=request.reading.stamps or "open", columns={"rate": "open"})
     if file.name.lower().endswith((".json", ".json.gz")):
         return table_of_rows(file, json_rows(file, load(file)), ccxt.BARS, 2 if kind == "funding" else 5, kind, reading)
     return read_source(file, kind, reading)
 
 
-def _find(folder: Path, pair: str, interval: str, kind: Kind, notes: list[str]) -> list[Path] | None:
+FORMAT = Format(open_table, SUFFIXES)
+
+
+def _find(folder: Path, pair: str, interval: str, kind: Kind, notices: Notices) -> list[Path] | None:
     """The one file of a kind; candles and mark prices of the interval, funding of any."""
     named = _named(folder, pair)
     step = duration_ms(interval)
@@ -106,10 +94,10 @@ def _find(folder: Path, pair: str, interval: str, kind: Kind, notes: list[str]) 
     if kind == "prices" and not fits:
         fits = [file for file, length, what in named if not what and length == step]
         if fits and ":" in pair:
-            notes.append(f"{fits[0].name}: is of the spot market by its name; there are no candles of futures")
+            notices.warn(f"{fits[0].name}: is of the spot market by its name; there are no candles of futures")
     if not fits:
         if of_kind:
-            notes.append(f"{kind} is there at another interval only and is not used: {_listed(of_kind)}")
+            notices.warn(f"{kind} is there at another interval only and is not used: {_listed(of_kind)}")
         return None
     if len(fits) > 1:
         raise ConfigError(f"{folder}: holds more than one file for {kind}; name one with --{kind}: {_paths(fits)}")

@@ -6,15 +6,17 @@ from pathlib import Path
 
 from backtest.filesystem import Place
 from backtest.ingest.columns import SUFFIXES, SourceTable, read_source
-from backtest.ingest.files import Sources
-from backtest.ingest.importer import Asked, import_files
+from backtest.ingest.importer import Format, import_files
 from backtest.ingest.merge import Imported
-from backtest.ingest.options import Kind, Reading
+from backtest.ingest.options import BarFiles, Kind, Reading, Request, Sources, existing_choice
 
 
-def open_table(file: Path, kind: Kind, asked: Asked) -> SourceTable:
+def open_table(file: Path, kind: Kind, request: Request) -> SourceTable:
     """One file of any tool."""
-    return read_source(file, kind, asked.reading)
+    return read_source(file, kind, request.reading)
+
+
+FORMAT = Format(open_table, SUFFIXES)
 
 
 def import_generic(
@@ -74,16 +76,5 @@ def import_generic(
     ...     import_generic("BTCUSDT", "1h", csv, out=Path(folder, "data"), reading=how).span
     ('2024-01-01T00:00Z', '2024-01-01T01:00Z')
     """
-    return import_files(
-        open_table,
-        SUFFIXES,
-        symbol,
-        interval,
-        prices,
-        mark,
-        funding,
-        out=out,
-        reading=reading,
-        add=add,
-        overwrite=overwrite,
-    )
+    request = Request(symbol, interval, out, existing_choice(add, overwrite), reading=reading or Reading())
+    return import_files(FORMAT, request, BarFiles(prices, mark, funding))

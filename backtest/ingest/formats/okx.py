@@ -8,10 +8,11 @@ from pathlib import Path
 from backtest.errors import DataError
 from backtest.ingest.columns import SourceTable, read_csv
 from backtest.ingest.files import content
-from backtest.ingest.importer import Asked, drop_unfinished, of_api, only_instrument
+from backtest.ingest.formats.instrument import api_reading, drop_unfinished, only_instrument
+from backtest.ingest.importer import Format
 from backtest.ingest.json_files import SUFFIXES as JSON
 from backtest.ingest.json_files import json_rows, load, table_of_rows
-from backtest.ingest.options import Kind
+from backtest.ingest.options import Kind, Request
 
 SUFFIXES = (".csv", ".csv.gz", ".zip", *JSON)
 CANDLES = ("time", "open", "high", "low", "close", "vol", "volume", "vol_quote", "confirm")
@@ -21,27 +22,27 @@ REALISED = ("real_funding_rate", "realizedrate")
 """What was charged; ``funding_rate`` beside it is the forecast of the next charge."""
 
 
-def open_table(file: Path, kind: Kind, asked: Asked) -> SourceTable:
+def open_table(file: Path, kind: Kind, request: Request) -> SourceTable:
     """One file of OKX."""
-    table = _answer(file, kind, asked) if file.name.lower().endswith(JSON) else _archive(file, kind, asked)
+    table = _answer(file, kind, request) if file.name.lower().endswith(JSON) else _archive(file, kind, request)
     for column in ("instid", "instrument_name"):
         if column in table.columns:
-            table = only_instrument(table, column, asked)
+            table = only_instrument(table, column, request)
     if kind == "funding":
         return _realised(table)
     return drop_unfinished(table, "confirm") if "confirm" in table.columns else table
 
 
-def _answer(file: Path, kind: Kind, asked: Asked) -> SourceTable:
+def _answer(file: Path, kind: Kind, request: Request) -> SourceTable:
     rows = json_rows(file, load(file))
-    reading = of_api(asked.reading)
+    reading = api_reading(request.reading)
     if kind == "funding":
         return table_of_rows(file, rows, CHARGES, 2, kind, replace(reading, columns={"time": "fundingTime"}))
     short = bool(rows) and isinstance(rows[0], list) and len(rows[0]) == len(MARKS)
     return table_of_rows(file, rows, MARKS if short else CANDLES, 5, kind, reading)
 
 
-def _archive(file: Path, kind: Kind, asked: Asked) -> SourceTable:
+def _archive(file: Path, kind: Kind, request: Request) -> SourceTable:
     """CSV whose header may be of another encoding, and bears a second name after ``/``."""
     data = content(file)
     try:
@@ -54,7 +55,7 @@ def _archive(file: Path, kind: Kind, asked: Asked) -> SourceTable:
         raise DataError(f"{file}: must have a header with instrument_name, as archives of OKX do; got {head[:80]!r}")
     renamed = ["volume" if name == "vol_ccy" else name for name in names]
     text = ",".join(renamed).encode() + end + body.replace(b",None", b",")
-    reading = of_api(asked.reading)
+    reading = api_reading(request.reading)
     if kind == "funding":
         reading = replace(reading, columns={"time": "funding_time"})
     return read_csv(file, text, kind, replace(reading, header=True))
@@ -70,3 +71,6 @@ def _realised(table: SourceTable) -> SourceTable:
         reading=replace(table.reading, columns={**table.reading.columns, "rate": name}),
         notes=(*table.notes, f"{table.names[name]} is what was charged"),
     )
+
+
+FORMAT = Format(open_table, SUFFIXES)

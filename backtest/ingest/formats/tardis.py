@@ -16,14 +16,13 @@ from backtest.arrays import Bool, Float, Int
 from backtest.arrow import LATEST_MS, arrow_errors, to_floats
 from backtest.data.history import LAST
 from backtest.errors import ConfigError, DataError
-from backtest.filesystem import Place
 from backtest.ingest.bars import BarColumns
-from backtest.ingest.files import CUT, Sources, ended, list_files, unpacked
+from backtest.ingest.files import CUT, ended, list_files, unpacked
+from backtest.ingest.formats.instrument import check_instrument
 from backtest.ingest.funding import Charges
-from backtest.ingest.importer import Asked, check_instrument
-from backtest.ingest.merge import Imported, existing_choice, write_parts
-from backtest.ingest.messages import Remarks
-from backtest.ingest.options import Reading
+from backtest.ingest.merge import Imported, write_parts
+from backtest.ingest.messages import Notices
+from backtest.ingest.options import Request, Sources
 from backtest.ingest.plausibility import rates_unit
 from backtest.units import duration_ms, duration_text, instant_text
 
@@ -96,54 +95,39 @@ class _Funding:
             if late.size:
                 self.after.setdefault(int(stamp), float(rates[late[0]]))
 
-    def charges(self, first_ms: int, last_ms: int, remarks: Remarks) -> Charges | None:
+    def charges(self, first_ms: int, last_ms: int, notices: Notices) -> Charges | None:
         """What was charged while there were ticks."""
         due = sorted(stamp for stamp in {*self.before, *self.after} if first_ms <= stamp <= last_ms)
         if not due:
             return None
         late = [stamp for stamp in due if stamp not in self.before]
         if late:
-            remarks.warn(
+            notices.warn(
                 f"{len(late):,} charges were not announced before they fell; the first rate after is taken, "
                 f"first at {instant_text(late[0])}"
             )
         stale = [stamp for stamp in due if stamp in self.before and stamp - self.before[stamp][0] > STALE_MS]
         if stale:
-            remarks.warn(
+            notices.warn(
                 f"{len(stale):,} charges fell more than {duration_text(STALE_MS)} after the last rate announced, "
                 f"first at {instant_text(stale[0])}"
             )
         rates = [self.before[stamp][1] if stamp in self.before else self.after[stamp] for stamp in due]
-        remarks.note(f"{len(due):,} charges at funding_timestamp, each at the last funding_rate before it")
+        notices.note(f"{len(due):,} charges at funding_timestamp, each at the last funding_rate before it")
         return Charges(np.array(due, np.int64), np.array(rates))
 
 
-def import_tardis(
-    symbol: str,
-    interval: str,
-    sources: Sources,
-    *,
-    out: str | Place,
-    instrument: str | None = None,
-    funding_every: str | None = None,
-    add: bool = False,
-    overwrite: bool = False,
-) -> Imported:
+def import_tardis(request: Request, sources: Sources, funding_every: str | None = None) -> Imported:
     """Bars of last and mark price, and funding, from ticks.
 
     Parameters
     ----------
-    symbol, interval : str
+    request : Request
+        Symbol, interval and dataset; its ``reading`` is not used, as ticks tell all.
     sources : str, Path or sequence of them
         ``derivative_ticker`` files, ``.csv`` or ``.csv.gz``, folders or patterns with ``*``.
-    out : str or Path
-        Dataset directory.
-    instrument : str, optional
-        Name of the symbol in the files, where they name it otherwise.
     funding_every : str, optional
         Time between charges, such as ``"1h"``, where ticks have a rate and no funding_timestamp.
-    add, overwrite : bool
-        Add to the symbol's bars of this interval, or replace them; without, they must not be there.
 
     Raises
     ------
@@ -152,16 +136,15 @@ def import_tardis(
     ConfigError
         If files are of another instrument, or do not tell when funding is charged.
     """
-    step = duration_ms(interval)
+    step = request.interval_ms
     every = None if funding_every is None else duration_ms(funding_every)
-    asked = Asked(symbol, step, instrument, Reading())
-    remarks, last, mark, funding = Remarks(), _Bars(), _Bars(), _Funding()
+    notices, last, mark, funding = Notices(), _Bars(), _Bars(), _Funding()
     ticks, spans = 0, list[_Span]()
     exchanges: set[str] = set()
     files = list_files(sources, SUFFIXES)
     for file in files:
         span = _Span(file)
-        for columns in _blocks(file, asked, exchanges):
+        for columns in _blocks(file, request, exchanges):
             ms = span.take(columns["timestamp"], columns["local_timestamp"])
             order = np.argsort(ms, kind="stable")
             ms = ms[order]
@@ -170,26 +153,24 @@ def import_tardis(
             mark.add(ms, columns["mark_price"][order], step)
             funding.add(ms, columns["funding_timestamp"][order] // 1000, columns["funding_rate"][order], every)
         if not ended(file):
-            remarks.warn(CUT, file)
+            notices.warn(CUT, file)
         spans.append(span)
     spans = [span for span in spans if span.last_ms >= 0]
     prices, marks = last.part(), mark.part()
     if not spans or (prices is None and marks is None):
-        raise DataError(f"{files[0]}: there are no ticks of {instrument or symbol} with a price")
+        raise DataError(f"{files[0]}: there are no ticks of {request.instrument or request.symbol} with a price")
     if len(exchanges) > 1:
         raise ConfigError(f"the files are of {', '.join(sorted(exchanges))}; import one exchange at a time")
-    _say_spans(spans, ticks, step, remarks)
+    _say_spans(spans, ticks, step, notices)
     if funding.unstamped and not funding.before:
         raise ConfigError(
             "ticks have a funding_rate and no funding_timestamp; say the time between charges, such as "
             "--funding-every 1h: each is then charged at the last rate before it"
         )
-    charges = funding.charges(min(span.first_ms for span in spans), max(span.last_ms for span in spans), remarks)
+    charges = funding.charges(min(span.first_ms for span in spans), max(span.last_ms for span in spans), notices)
     if charges is not None:
-        rates_unit(charges.ms, charges.rates, None, files[0], remarks)
-    return write_parts(
-        symbol, step, prices, marks, charges, out=out, existing=existing_choice(add, overwrite), remarks=remarks
-    )
+        rates_unit(charges.ms, charges.rates, None, files[0], notices)
+    return write_parts(request, prices, marks, charges, notices)
 
 
 # --- one file ---------------------------------------------------------------------------------------------------------
@@ -237,7 +218,7 @@ class _Span:
         return np.asarray(ms, np.int64)
 
 
-def _blocks(file: Path, asked: Asked, exchanges: set[str]) -> Iterator[dict[str, Any]]:
+def _blocks(file: Path, request: Request, exchanges: set[str]) -> Iterator[dict[str, Any]]:
     """Ticks of the instrument as columns, block by block: times 0 where blank, numbers NaN."""
     if not file.name.lower().endswith(SUFFIXES):
         raise ConfigError(f"{file}: files of Tardis end in {', '.join(SUFFIXES)}")
@@ -264,7 +245,7 @@ def _blocks(file: Path, asked: Asked, exchanges: set[str]) -> Iterator[dict[str,
                     f"{file}: holds ticks of {', '.join(sorted(map(str, names))[:20])}; give files of one symbol"
                 )
             for name in names:
-                check_instrument(str(name), file, asked)
+                check_instrument(str(name), file, request)
             if table.num_rows:
                 yield _columns(file, table)
 
@@ -295,9 +276,9 @@ def _refuse(file: Path, name: str, bad: Bool, rule: str, values: Any) -> None:
         raise DataError(f"{file}: {name} {rule}; got {values[int(np.argmax(bad))]:.15g}")
 
 
-def _say_spans(spans: list[_Span], ticks: int, step: int, remarks: Remarks) -> None:
-    remarks.note(f"{ticks:,} ticks, timestamp read as microseconds since the epoch; bars of {duration_text(step)}")
+def _say_spans(spans: list[_Span], ticks: int, step: int, notices: Notices) -> None:
+    notices.note(f"{ticks:,} ticks, timestamp read as microseconds since the epoch; bars of {duration_text(step)}")
     spans.sort(key=lambda span: span.first_ms)
     for one, two in pairwise(spans):
         if two.first_ms < one.last_ms - DISORDER_MS:
-            remarks.warn(f"{one.file.name} and {two.file.name} overlap from {instant_text(two.first_ms)} on")
+            notices.warn(f"{one.file.name} and {two.file.name} overlap from {instant_text(two.first_ms)} on")

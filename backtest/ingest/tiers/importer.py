@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from backtest.arrays import Float
+from backtest.data.writer import Existing
 from backtest.errors import ConfigError, RuleError
 from backtest.filesystem import atomic_write, local
 from backtest.ingest.tiers.formats import NO_END, Entry, Layout, read_source
@@ -53,8 +54,7 @@ def import_tiers(
     symbol: str | None = None,
     effective_from: str | None = None,
     contract_size: float | None = None,
-    overwrite: bool = False,
-    add: bool = False,
+    existing: Existing = "refuse",
 ) -> ImportedTiers:
     """Turn an exchange's answer, or its pages, into one tier table.
 
@@ -71,10 +71,8 @@ def import_tiers(
     contract_size : float, optional
         What one contract is worth in the table's unit (quote of a linear contract, coin of an inverse one); needed
         where floors and caps count contracts (OKX), refused elsewhere.
-    overwrite : bool
-        Replace an existing file.
-    add : bool
-        Put the table beside those of other dates in an existing file.
+    existing : {"refuse", "add", "replace"}
+        If `out` exists: refuse; put the table beside those of other dates in it; or replace the file.
 
     Raises
     ------
@@ -94,16 +92,14 @@ def import_tiers(
     [0.02, 0.0333]
     """
     target = local(out, "--out")
-    if add and overwrite:
-        raise ConfigError("add and overwrite exclude each other")
-    _check_target(target, overwrite or add)
+    _check_target(target, existing)
     since = None if effective_from is None else _since(effective_from)
     if contract_size is not None and not 0 < contract_size < math.inf:
         raise ConfigError(f"contract_size must be a finite number > 0; got {number_text(contract_size)}")
     layout, chosen, entries, notes = _gather(sources, symbol)
     scale = _contract_scale(layout, chosen, contract_size)
     table, more = _table(target.stem, layout, entries, scale)
-    tables = (DatedTable(since, table), *(read_tier_tables(target) if add and target.exists() else ()))
+    tables = (DatedTable(since, table), *(read_tier_tables(target) if existing == "add" and target.exists() else ()))
     tables = tuple(
         sorted(tables, key=lambda one: -math.inf if one.effective_from_ms is None else one.effective_from_ms)
     )
@@ -149,10 +145,10 @@ def tiers_csv(tables: Sequence[DatedTable]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _check_target(target: Path, overwrite: bool) -> None:
+def _check_target(target: Path, existing: Existing) -> None:
     if target.suffix != ".csv":
         raise ConfigError(f"the output of an import of tiers must end in .csv; got {str(target)!r}")
-    if target.is_dir() or (target.exists() and not overwrite):
+    if target.is_dir() or (target.exists() and existing == "refuse"):
         raise ConfigError(f"{target}: exists already; choose another file, or ask for --overwrite or --add")
 
 
