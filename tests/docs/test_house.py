@@ -32,10 +32,9 @@ KNOWN_SIGNATURES = {
     "stats/leverage_choice.py: choose",
 }
 KNOWN_CLASSES = {
-    "Archive", "Bars", "Charges", "Explorer", "Grid", "Line", "Positions", "Rule", "Runs", "Shown", "Span", "Tally",
+    "Archive", "Bars", "Charges", "Explorer", "Grid", "Line", "Positions", "Rule", "Runs", "Shown", "Span",
 }  # fmt: skip
 KNOWN_NAMES = {
-    "analysis/events.py: events_of",
     "engine/policy_inputs.py: additions_of",
     "engine/policy_inputs.py: bars_of",
     "engine/policy_inputs.py: quantities_of",
