@@ -27,7 +27,7 @@ from backtest.data.history import PriceHistory
 from backtest.data.synthetic import demo_history
 from backtest.engine.adverse_series import chunk_series
 from backtest.engine.bars import build_grid
-from backtest.engine.cohorts import Work
+from backtest.engine.cohorts import Population
 from backtest.engine.count import count_entries
 from backtest.engine.crossings import first_crossings
 from backtest.engine.kernels.window_max import adverse_series
@@ -45,7 +45,7 @@ def config() -> Config:
     return Config(sweep=sweep, margin=bt.Margin(margin_call_ratio=1.0))
 
 
-def sweep_all(work: Work, scenarios: list[Scenario], workers: int = 1, times: int = 1) -> np.ndarray:
+def sweep_all(work: Population, scenarios: list[Scenario], workers: int = 1, times: int = 1) -> np.ndarray:
     """Liquidations per horizon and leverage of every entry, so many times over."""
     parts = map_ordered(lambda chunk: count_entries(work, scenarios, chunk), work.chunks() * times, workers)
     return sum(part[0]["liquidations"].sum(axis=-1) for part in parts)[0]
@@ -88,10 +88,10 @@ def skipping_walk(adverse, whole, bars, price, offset, threshold, horizons, out)
             k += 1
 
 
-def walks(work: Work, scenario: Scenario, sample: int) -> dict[str, tuple[float, np.ndarray, np.ndarray]]:
+def walks(work: Population, scenario: Scenario, sample: int) -> dict[str, tuple[float, np.ndarray, np.ndarray]]:
     """Seconds per verdict of each walk on every n-th entry, with its counts and those of the engine."""
     bars = work.bars[:: max(1, work.bars.size // sample)]
-    thin = Work(work.grid, bars, work.horizons, work.leverages, work.block_ms, work.terms)
+    thin = Population(work.grid, bars, work.horizons, work.leverages, work.block_ms, work.terms)
     series = chunk_series(thin, slice(0, bars.size), scenario)
     adverse = np.empty(series.adverse_price.size)
     adverse_series(series.adverse_price, series.paid, MAINTENANCE - 1.0, 1.0, adverse)
@@ -117,7 +117,7 @@ def walks(work: Work, scenario: Scenario, sample: int) -> dict[str, tuple[float,
     return found
 
 
-def events_all(work: Work, scenario: Scenario) -> int:
+def events_all(work: Population, scenario: Scenario) -> int:
     """Time to liquidation of every entry × leverage, block by block."""
     return sum(int(np.count_nonzero(first_crossings(work, scenario, c).liquidation)) for c in work.chunks(1 << 16))
 

@@ -15,7 +15,7 @@ from backtest.config.scenarios import Scenario, expand_scenarios
 from backtest.data.history import PriceHistory
 from backtest.data.synthetic import demo_history
 from backtest.engine.bars import build_grid
-from backtest.engine.cohorts import Work
+from backtest.engine.cohorts import Population
 from backtest.engine.count import count_entries
 from backtest.engine.count_by_entry import critical_leverages
 from backtest.engine.crossings import first_crossings
@@ -67,7 +67,7 @@ class Asked:
         return bt.Sweep(side=["long"], leverage=LEVERAGES, horizon=[self.horizon], maintenance=[MAINTENANCE])
 
     @cached_property
-    def work(self) -> Work:
+    def work(self) -> Population:
         return prepare_entries(Config(sweep=self.sweep, margin=self.margin), build_grid(self.history))
 
     @cached_property

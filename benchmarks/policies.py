@@ -18,12 +18,12 @@ from backtest.config.policies import Deleverage, Exit, Ladder, Policy, ScaleIn, 
 from backtest.config.scenarios import Maintenance, Scenario
 from backtest.data.synthetic import demo_history
 from backtest.engine.bars import Grid, build_grid
-from backtest.engine.cohorts import Work
+from backtest.engine.cohorts import Population
 from backtest.engine.kernels.jit import kernel
-from backtest.engine.kernels.policy_loop import LIFE, Course, lines_between, live, reach, walk_bar, write_life
+from backtest.engine.kernels.policy_loop import RESULT, Market, lines_between, reach, simulate, walk_bar, write_result
 from backtest.engine.kernels.position import TIE, Records, exit_price, heeds_call, period_at, scale_in_price
-from backtest.engine.policy_inputs import stage_of
-from backtest.engine.policy_simulation import openings_of, positions_of
+from backtest.engine.policy_inputs import make_policy_inputs
+from backtest.engine.policy_simulation import grid_openings, opening_records
 from backtest.engine.thresholds import MarginTerms
 from backtest.margin.packaged_tiers import packaged_tables
 
@@ -50,12 +50,12 @@ POLICIES = (
 
 
 @kernel(fastmath=False)
-def walk(course: Course, columns: Float, terms: Records, positions: Records, horizon: int, out: Records) -> None:
-    """Every bar of every position: the same tests as `live`, none left out.
+def walk(market: Market, columns: Float, terms: Records, positions: Records, horizon: int, out: Records) -> None:
+    """Every bar of every position: the same tests as `simulate`, none left out.
 
     columns : (5, n_bars) adverse price, what stop-loss and take-profit watch, funding paid, close
     """
-    bars, periods, lines, additions, _, _ = course
+    bars, periods, lines, additions, _, _ = market
     rules = terms[0]
     sign, lean, inverse, ratio, reserve = rules.sign, rules.lean, rules.inverse, rules.call_ratio, rules.close_reserve
     confirmed = rules.confirm_bars > 0
@@ -102,7 +102,7 @@ def walk(course: Course, columns: Float, terms: Records, positions: Records, hor
                 if walk_bar(bars, rules, periods, lines, additions, p, t):
                     break
                 t += 1
-        write_life(bars, rules, periods, lines, p, end, out[j, 0])
+        write_result(bars, rules, periods, lines, p, end, out[j, 0])
 
 
 @kernel(fastmath=False)
@@ -114,10 +114,10 @@ def required(rules: np.record, lines: Records, low: int, high: int, size: float)
     return float(most + rules.close_reserve * size)
 
 
-def work_of(grid: Grid) -> Work:
+def work_of(grid: Grid) -> Population:
     """Entries every hour."""
     terms = MarginTerms(liquidation_slippage=0.001, liquidation_fee=0.005)
-    return Work(grid, grid.entry_bars(3_600_000), (MONTH,), np.array(LEVERAGES), 7 * DAY_MS, terms)
+    return Population(grid, grid.entry_bars(3_600_000), (MONTH,), np.array(LEVERAGES), 7 * DAY_MS, terms)
 
 
 def scenarios() -> list[tuple[str, Scenario]]:
@@ -135,23 +135,23 @@ def scenarios() -> list[tuple[str, Scenario]]:
     return out
 
 
-def seconds_of(work: Work, scenario: Scenario, *, literal: bool) -> tuple[float, list[Records]]:
+def seconds_of(work: Population, scenario: Scenario, *, literal: bool) -> tuple[float, list[Records]]:
     """Time of all leverages, and their lives; the walk's is without what it does not need."""
     chunk = slice(0, work.bars.size)
-    opened = [openings_of(work, chunk, leverage) for leverage in LEVERAGES]
+    opened = [grid_openings(work, chunk, leverage) for leverage in LEVERAGES]
     started = time.perf_counter()
-    stage = stage_of(work, scenario, opened)
+    inputs = make_policy_inputs(work, scenario, opened)
     if literal:
-        columns = np.array([stage.course.bars[name] for name in WATCHED])
+        columns = np.array([inputs.market.bars[name] for name in WATCHED])
         started = time.perf_counter()
     lives = []
     for entries in opened:
-        positions = positions_of(work, scenario, entries, stage)
-        out = np.zeros((positions.size, 1), LIFE)
+        positions = opening_records(work, scenario, entries, inputs)
+        out = np.zeros((positions.size, 1), RESULT)
         if literal:
-            walk(stage.course, columns, stage.terms, positions, MONTH, out)
+            walk(inputs.market, columns, inputs.terms, positions, MONTH, out)
         else:
-            live(stage.course, stage.terms, positions, np.array([MONTH]), out)
+            simulate(inputs.market, inputs.terms, positions, np.array([MONTH]), out)
         lives.append(out)
     return time.perf_counter() - started, lives
 

@@ -22,7 +22,7 @@ from backtest.config.portfolio_scenarios import expand_portfolios
 from backtest.data.history import PRICES, PriceHistory
 from backtest.data.synthetic import LEVEL, demo_history
 from backtest.engine.count_portfolio import Local, count_portfolio, slice_legs
-from backtest.engine.portfolio import PortfolioWork, prepare_portfolio
+from backtest.engine.portfolio import PortfolioPopulation, prepare_portfolio
 from backtest.engine.thresholds import TIE
 from backtest.runs.inputs import checked_sources, read_portfolio_grids
 
@@ -96,7 +96,7 @@ def adverse_series(local: Local) -> np.ndarray:
     return np.nan_to_num(np.array(rows), nan=-1e300)
 
 
-def counted(rates: np.ndarray, work: PortfolioWork, local: Local, weight: np.ndarray) -> np.ndarray:
+def counted(rates: np.ndarray, work: PortfolioPopulation, local: Local, weight: np.ndarray) -> np.ndarray:
     """Liquidations per horizon and leverage of the entries whose windows lie inside the grid."""
     offset = sum(leg.sign * (leg.weight - a * leg.paid[local.bar]) for leg, a in zip(local.legs, weight.T, strict=True))
     dead = (1 - TIE) / work.base.leverages <= (rates + offset[:, None])[..., None]

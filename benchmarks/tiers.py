@@ -27,7 +27,7 @@ from backtest.data.history import PriceHistory
 from backtest.data.synthetic import demo_history
 from backtest.engine.adverse_series import chunk_series
 from backtest.engine.bars import build_grid
-from backtest.engine.cohorts import Work
+from backtest.engine.cohorts import Population
 from backtest.engine.count_by_threshold import compile_chunk, price_ratio_bounds
 from backtest.engine.prepare import prepare_entries
 from backtest.margin.packaged_tiers import packaged_tables
@@ -45,7 +45,7 @@ def ten_tiers() -> TierTable:
     return replace(table, max_leverage=np.full(table.floor.size, np.inf))
 
 
-def work_and_scenario(history: PriceHistory, ratio: float) -> tuple[Work, Scenario]:
+def work_and_scenario(history: PriceHistory, ratio: float) -> tuple[Population, Scenario]:
     """A flat rate over every entry."""
     sweep = bt.Sweep(side=["long"], leverage=range(1, 126), horizon=HORIZONS, maintenance=[0.004])
     config = Config(sweep=sweep, margin=bt.Margin(margin_call_ratio=ratio))
@@ -58,7 +58,7 @@ def under_tiers(flat: Scenario, table: TierTable, notional: float) -> Scenario:
     return replace(flat, maintenance=maintenance, size=Size(notional=notional))
 
 
-def reachable(work: Work, scenario: Scenario, table: TierTable, notional: float) -> tuple[float, float]:
+def reachable(work: Population, scenario: Scenario, table: TierTable, notional: float) -> tuple[float, float]:
     """Tiers that hold some notional of a block of work, and lines that the block is swept with; entries' means."""
     tiers, lines, entries = 0, 0, 0
     for chunk in work.chunks():

@@ -15,7 +15,7 @@ from backtest.config.resolve import has_own_leverage
 from backtest.config.scenarios import Scenario, expand_scenarios, scenarios_at, split_sides
 from backtest.engine.adverse_series import split_by_table
 from backtest.engine.bars import Grid
-from backtest.engine.cohorts import Work
+from backtest.engine.cohorts import Population
 from backtest.engine.crossings import first_crossings
 from backtest.engine.positions import entry_windows, recovered_mask
 from backtest.engine.prepare import prepare_entries
@@ -89,16 +89,16 @@ def count_days(
         kept = [(s, mask) for s, mask in zip(own, masks, strict=True) if (mask.any() if at is None else mask[at])]
         if not kept:
             continue
-        work = prepare_entries(config, read_grid(config, source, own))
-        per_entry = -(-work.grid.n_bars // max(1, work.bars.size))
-        chunks = work.chunks(min(CHUNK_BARS * per_entry, MOST_CHUNK_BARS))
+        population = prepare_entries(config, read_grid(config, source, own))
+        per_entry = -(-population.grid.n_bars // max(1, population.bars.size))
+        chunks = population.chunks(min(CHUNK_BARS * per_entry, MOST_CHUNK_BARS))
         with progress(f"days of {source.symbol}", len(kept) * len(chunks)) as advance:
             for scenario, mask in kept:
-                tally = _empty(config, work, scenario, mask, at)
+                tally = _empty(config, population, scenario, mask, at)
                 for chunk in chunks:
-                    for part in split_by_table(work, scenario.maintenance, chunk):
+                    for part in split_by_table(population, scenario.maintenance, chunk):
                         for side in split_sides(scenario):
-                            _count(work, side, part, tally, at)
+                            _count(population, side, part, tally, at)
                     advance(1)
                 yield tally
 
@@ -116,29 +116,31 @@ def _wanted(condition: Where | None, config: Config, symbol: str, scenario: Scen
     return found
 
 
-def _empty(config: Config, work: Work, scenario: Scenario, wanted: Bool, at: int | None) -> Tally:
-    grid = work.grid
+def _empty(config: Config, population: Population, scenario: Scenario, wanted: Bool, at: int | None) -> Tally:
+    grid = population.grid
     first, last = grid.start_ms // DAY_MS, (grid.start_ms + (grid.n_bars - 1) * grid.interval_ms) // DAY_MS
-    counts = np.zeros((2, work.leverages.size, last - first + 1), np.int64)
+    counts = np.zeros((2, population.leverages.size, last - first + 1), np.int64)
     labels: Labels = {"symbol": grid.symbol, **scenario.columns(), "horizon": config.sweep.horizon[0]}
     by_bar = np.zeros(0 if at is None else grid.n_bars, np.int64)
     return Tally(labels, scenario, grid, wanted, first, counts[0], counts[1], by_bar)
 
 
-def _count(work: Work, scenario: Scenario, chunk: slice, tally: Tally, at: int | None) -> None:
+def _count(population: Population, scenario: Scenario, chunk: slice, tally: Tally, at: int | None) -> None:
     """Add the liquidations of a chunk of entries."""
-    found = first_crossings(work, scenario, chunk, calls=False)
-    (window,) = entry_windows(work, chunk, found.series.weight)
-    grid, n_days = work.grid, tally.liquidations.shape[1]
+    found = first_crossings(population, scenario, chunk, calls=False)
+    (window,) = entry_windows(population, chunk, found.series.weight)
+    grid, n_days = population.grid, tally.liquidations.shape[1]
     # Every leverage is counted for `lived`; where only days are asked for, those that are.
-    for leverage in range(work.leverages.size) if at is not None else np.flatnonzero(tally.wanted).tolist():
+    for leverage in range(population.leverages.size) if at is not None else np.flatnonzero(tally.wanted).tolist():
         dead = found.liquidation[window.kept, leverage].astype(np.int64)
         who = np.flatnonzero((dead > 0) & (dead <= window.bars) & ~found.rejected[window.kept, leverage])
         bar = window.entry_bar[who] + dead[who]
         day = (grid.start_ms + bar * grid.interval_ms) // DAY_MS - tally.first_day
         tally.liquidations[leverage] += np.bincount(day, minlength=n_days)
         if at is None or leverage == at:
-            back = recovered_mask(work, scenario, found.series, window.take(who), float(work.leverages[leverage]))
+            back = recovered_mask(
+                population, scenario, found.series, window.take(who), float(population.leverages[leverage])
+            )
             tally.recovered[leverage] += np.bincount(day[back], minlength=n_days)
         if leverage == at:
             tally.by_bar[:] += np.bincount(bar, minlength=grid.n_bars)

@@ -19,10 +19,10 @@ from backtest.config.resolve import has_own_leverage, resolve_config, with_trade
 from backtest.config.scenarios import Scenario, expand_scenarios, scenarios_at, split_sides
 from backtest.data.history import PriceHistory
 from backtest.engine.adverse_series import split_by_table
-from backtest.engine.cohorts import Work
+from backtest.engine.cohorts import Population
 from backtest.engine.count_by_entry import critical_leverages
 from backtest.engine.crossings import first_crossings
-from backtest.engine.outcomes import closed_lives, lives_by_leverage
+from backtest.engine.outcomes import policy_exits, simulate_leverages
 from backtest.engine.positions import Exits, Window, close_positions, entry_windows
 from backtest.engine.prepare import prepare_entries
 from backtest.errors import ConfigError
@@ -127,8 +127,8 @@ def write_events(
     if where is None and not everything:
         n_rows = 0
         for source in sources:
-            work, _ = _of_symbol(config, source, scenarios)
-            n_rows += count_rows(work, scenarios)
+            population, _ = _of_symbol(config, source, scenarios)
+            n_rows += count_rows(population, scenarios)
             if n_rows > UNASKED_ROWS:
                 raise ConfigError(
                     f"the events are more than {UNASKED_ROWS:,} rows; narrow them with --where, or ask for --all"
@@ -139,8 +139,8 @@ def write_events(
         try:
             with _writer(partial, target.suffix, events_schema(config, scenarios)) as writer:
                 for source in sources:
-                    work, own = _of_symbol(config, source, scenarios)
-                    for table in _coalesced(symbol_events(work, config, own, selection)):
+                    population, own = _of_symbol(config, source, scenarios)
+                    for table in _coalesced(symbol_events(population, config, own, selection)):
                         writer.write_table(table)
                         written += table.num_rows
             partial.replace(target)
@@ -182,8 +182,8 @@ def events_of(
     selection, scenarios = EventFilter.parse(where), expand_scenarios(config)
     batches: list[pa.RecordBatch] = []
     for one in checked_sources(source, config):
-        work, own = _of_symbol(config, one, scenarios)
-        batches += symbol_events(work, config, own, selection)
+        population, own = _of_symbol(config, one, scenarios)
+        batches += symbol_events(population, config, own, selection)
     frame: pd.DataFrame = pa.Table.from_batches(batches, schema=events_schema(config, scenarios)).to_pandas()
     return frame
 
@@ -193,8 +193,8 @@ def _refuse_portfolio(config: Config) -> None:
         raise ConfigError("sweep.portfolio: events are those of single positions; run it for its survival and band")
 
 
-def _of_symbol(config: Config, source: HistorySource, scenarios: list[Scenario]) -> tuple[Work, list[Scenario]]:
-    """Work of one symbol, and the scenarios with its own tier tables."""
+def _of_symbol(config: Config, source: HistorySource, scenarios: list[Scenario]) -> tuple[Population, list[Scenario]]:
+    """Entries of one symbol, and the scenarios with its own tier tables."""
     own = scenarios_at(scenarios, source.symbol)
     return prepare_entries(config, read_grid(config, source, own)), own
 
@@ -213,24 +213,24 @@ def _writer(path: Path, suffix: str, schema: pa.Schema) -> pq.ParquetWriter:
     return pq.ParquetWriter(path, schema, compression="zstd")
 
 
-def count_rows(work: Work, scenarios: list[Scenario]) -> int:
+def count_rows(population: Population, scenarios: list[Scenario]) -> int:
     """Rows of all events of a symbol."""
-    every = slice(0, work.bars.size)
+    every = slice(0, population.bars.size)
     cohorts = 0
     for scenario in scenarios:
         for side in split_sides(scenario):
-            weight = work.weights(scenario.weight, every, side.sign)
-            cohorts += int(work.members(every, weight).inside.sum())
-    return cohorts * work.leverages.size
+            weight = population.weights(scenario.weight, every, side.sign)
+            cohorts += int(population.members(every, weight).inside.sum())
+    return cohorts * population.leverages.size
 
 
 def symbol_events(
-    work: Work, config: Config, scenarios: list[Scenario], selection: EventFilter
+    population: Population, config: Config, scenarios: list[Scenario], selection: EventFilter
 ) -> Iterator[pa.RecordBatch]:
     """Events of one symbol: scenario by scenario, stretch by stretch, horizon by horizon, leverage by leverage."""
-    per_entry = -(-work.grid.n_bars // max(1, work.bars.size))
-    chunks = work.chunks(min(EVENT_CHUNK_BARS * per_entry, MOST_CHUNK_BARS))
-    symbol = work.grid.symbol
+    per_entry = -(-population.grid.n_bars // max(1, population.bars.size))
+    chunks = population.chunks(min(EVENT_CHUNK_BARS * per_entry, MOST_CHUNK_BARS))
+    symbol = population.grid.symbol
     with progress(f"events of {symbol}", len(scenarios) * len(chunks)) as advance:
         for scenario in scenarios:
             wanted = selection.wanted(symbol, scenario, config)
@@ -238,9 +238,9 @@ def symbol_events(
                 advance(len(chunks))
                 continue
             for chunk in chunks:
-                for part in split_by_table(work, scenario.maintenance, chunk):
+                for part in split_by_table(population, scenario.maintenance, chunk):
                     for side in split_sides(scenario):
-                        for batch in _batches(work, config, side, part, wanted):
+                        for batch in _batches(population, config, side, part, wanted):
                             rows = selection.filter(batch)
                             if rows.num_rows:
                                 yield rows
@@ -261,70 +261,77 @@ def _coalesced(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(waiting)
 
 
-def _batches(work: Work, config: Config, scenario: Scenario, chunk: slice, wanted: Bool) -> Iterator[pa.RecordBatch]:
+def _batches(
+    population: Population, config: Config, scenario: Scenario, chunk: slice, wanted: Bool
+) -> Iterator[pa.RecordBatch]:
     """Rows of a chunk: horizon by horizon, leverage by leverage."""
     if scenario.policy is not None:
-        yield from _life_batches(work, config, scenario, chunk, wanted)
+        yield from _life_batches(population, config, scenario, chunk, wanted)
         return
-    found = first_crossings(work, scenario, chunk)
-    critical = None if work.trades is None else critical_leverages(work, scenario, chunk)
-    for window in entry_windows(work, chunk, found.series.weight):
+    found = first_crossings(population, scenario, chunk)
+    critical = None if population.trades is None else critical_leverages(population, scenario, chunk)
+    for window in entry_windows(population, chunk, found.series.weight):
         for leverage in np.flatnonzero(wanted[window.horizon]).tolist():
-            labels = row_labels(work, config, scenario, window.horizon, leverage)
-            further = _trade_columns(work, window, critical)
-            yield _batch(work, labels, window, close_positions(work, scenario, found, window, leverage), further)
+            labels = row_labels(population, config, scenario, window.horizon, leverage)
+            further = _trade_columns(population, window, critical)
+            yield _batch(
+                population, labels, window, close_positions(population, scenario, found, window, leverage), further
+            )
 
 
-def _trade_columns(work: Work, window: Window, critical: Float | None) -> list[pa.Array]:
+def _trade_columns(population: Population, window: Window, critical: Float | None) -> list[pa.Array]:
     """The row of each trade in its file, and the leverage from which it would have been liquidated."""
-    if work.trades is None:
+    if population.trades is None:
         return []
     found = np.full(window.kept.size, np.nan) if critical is None else critical[window.horizon, window.kept]
-    return [pa.array(work.trades.row[window.place]), pa.array(found, mask=~np.isfinite(found))]
+    return [pa.array(population.trades.row[window.place]), pa.array(found, mask=~np.isfinite(found))]
 
 
 def _life_batches(
-    work: Work, config: Config, scenario: Scenario, chunk: slice, wanted: Bool
+    population: Population, config: Config, scenario: Scenario, chunk: slice, wanted: Bool
 ) -> Iterator[pa.RecordBatch]:
     """Rows of a policy: leverage by leverage, horizon by horizon."""
-    weight = work.weights(scenario.weight, chunk, scenario.sign)
-    windows = list(entry_windows(work, chunk, weight))
-    for leverage, (kept, lives) in enumerate(lives_by_leverage(work, scenario, chunk)):
+    weight = population.weights(scenario.weight, chunk, scenario.sign)
+    windows = list(entry_windows(population, chunk, weight))
+    for leverage, (kept, simulated) in enumerate(simulate_leverages(population, scenario, chunk)):
         for window in windows:
             if wanted[window.horizon, leverage]:
                 who, h = np.searchsorted(kept, window.kept), window.horizon
-                labels = row_labels(work, config, scenario, h, leverage)
-                own = float(work.leverages[leverage]) * weight[window.kept]
-                closed = closed_lives(work, scenario, lives, who, h, own, window.entry_price)
-                end = lives.end[who, h].astype(np.int64)
-                when = work.grid.start_ms + (window.entry_bar + end) * work.grid.interval_ms
+                labels = row_labels(population, config, scenario, h, leverage)
+                own = float(population.leverages[leverage]) * weight[window.kept]
+                closed = policy_exits(population, scenario, simulated, who, h, own, window.entry_price)
+                end = simulated.end[who, h].astype(np.int64)
+                when = population.grid.start_ms + (window.entry_bar + end) * population.grid.interval_ms
                 names = np.array(["survived", "liquidated", "stopped", "took_profit"])
                 further = [
-                    pa.array(names[lives.outcome[who, h]], mask=closed.rejected),
+                    pa.array(names[simulated.outcome[who, h]], mask=closed.rejected),
                     pa.array(when, mask=closed.rejected | (end == 0)).cast(TIME),
-                    *(pa.array(getattr(lives, n)[who, h], mask=closed.rejected) for n in ("equity", "fees", "added")),
-                    *(pa.array(getattr(lives, n)[who, h].astype(np.int64)) for n in LIFE_COUNTS),
-                    *_trade_columns(work, window, None),
+                    *(
+                        pa.array(getattr(simulated, n)[who, h], mask=closed.rejected)
+                        for n in ("equity", "fees", "added")
+                    ),
+                    *(pa.array(getattr(simulated, n)[who, h].astype(np.int64)) for n in LIFE_COUNTS),
+                    *_trade_columns(population, window, None),
                 ]
-                yield _batch(work, labels, window, closed, further)
+                yield _batch(population, labels, window, closed, further)
 
 
-def row_labels(work: Work, config: Config, scenario: Scenario, horizon: int, leverage: int) -> Labels:
+def row_labels(population: Population, config: Config, scenario: Scenario, horizon: int, leverage: int) -> Labels:
     """The columns that are the same in all rows of a scenario, horizon and leverage."""
-    own = work.trades is not None and work.trades.own_leverage
+    own = population.trades is not None and population.trades.own_leverage
     return {
-        "symbol": work.grid.symbol,
+        "symbol": population.grid.symbol,
         **scenario.columns(),
         "horizon": config.sweep.horizon[horizon],
-        "leverage": None if own else float(work.leverages[leverage]),
+        "leverage": None if own else float(population.leverages[leverage]),
     }
 
 
 def _batch(
-    work: Work, labels: Labels, window: Window, closed: Exits, further: Sequence[pa.Array] = ()
+    population: Population, labels: Labels, window: Window, closed: Exits, further: Sequence[pa.Array] = ()
 ) -> pa.RecordBatch:
     """Rows of one horizon and leverage; `further` are the columns of a policy and of trades."""
-    grid, bar, n = work.grid, window.entry_bar, window.kept.size
+    grid, bar, n = population.grid, window.entry_bar, window.kept.size
     call, dead, price, fill = closed.margin_call, closed.liquidation, closed.liquidation_price, closed.fill_price
 
     def known(values: Float | Int, mask: Bool, kind: pa.DataType | None = None) -> pa.Array:
@@ -352,5 +359,5 @@ def _batch(
         known(closed.insurance, owed),
     ]
     columns += further
-    schema = event_schema(labels, lives="policy" in labels, trades=work.trades is not None)
+    schema = event_schema(labels, lives="policy" in labels, trades=population.trades is not None)
     return pa.RecordBatch.from_arrays(columns, schema=schema)

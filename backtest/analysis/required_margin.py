@@ -23,7 +23,7 @@ from backtest.config.resolve import resolve_config
 from backtest.config.scenarios import Scenario, expand_scenarios, scenarios_at, split_sides
 from backtest.data.history import PriceHistory
 from backtest.engine.adverse_series import ChunkSeries, chunk_series, split_by_table
-from backtest.engine.cohorts import Work
+from backtest.engine.cohorts import Population
 from backtest.engine.count_by_entry import compile_entries, rates_by_horizon
 from backtest.engine.entry_rates import RatePart
 from backtest.engine.prepare import prepare_entries
@@ -181,15 +181,15 @@ def leverage_at(rates: Float, survival: Sequence[float]) -> Float:
 def samples(config: Config, source: HistorySource, workers: int = 1) -> Iterator[Sample]:
     """What the entries of a symbol needed: scenario by scenario, horizon by horizon."""
     own = scenarios_at(expand_scenarios(config), source.symbol)
-    work = prepare_entries(config, read_grid(config, source, own))
-    if not work.bars.size:
+    population = prepare_entries(config, read_grid(config, source, own))
+    if not population.bars.size:
         raise DataError(f"{source.symbol}: no bar is an entry; entries.every is {config.entries.every}")
     for scenario in own:
-        _refuse_many_parts(work, scenario)
-    chunks = work.chunks()
+        _refuse_many_parts(population, scenario)
+    chunks = population.chunks()
 
     def needed(task: tuple[Scenario, slice]) -> list[tuple[Float, float]]:
-        return _needed(work, *task)
+        return _needed(population, *task)
 
     with progress(f"required margin of {source.symbol}", len(own) * len(chunks)) as advance:
         found = map_ordered(needed, ((scenario, chunk) for scenario in own for chunk in chunks), workers)
@@ -216,15 +216,15 @@ def _grid_free(config: Config) -> Config:
     return config.model_copy(update={"sweep": config.sweep.model_copy(update={"leverage": EVERY_LEVERAGE})})
 
 
-def _refuse_many_parts(work: Work, scenario: Scenario) -> None:
+def _refuse_many_parts(population: Population, scenario: Scenario) -> None:
     """Before any work: one entry of each table tells whether one set of lines answers all leverages."""
-    for part in split_by_table(work, scenario.maintenance, slice(0, work.bars.size)):
+    for part in split_by_table(population, scenario.maintenance, slice(0, population.bars.size)):
         one = split_sides(scenario)[0]
-        _only_part(work, one, chunk_series(work, slice(part.start, part.start + 1), one))
+        _only_part(population, one, chunk_series(population, slice(part.start, part.start + 1), one))
 
 
-def _only_part(work: Work, scenario: Scenario, series: ChunkSeries) -> RatePart:
-    parts = compile_entries(work, series, scenario, np.array(EVERY_LEVERAGE))
+def _only_part(population: Population, scenario: Scenario, series: ChunkSeries) -> RatePart:
+    parts = compile_entries(population, series, scenario, np.array(EVERY_LEVERAGE))
     if len(parts) > 1:
         label = scenario.size.label if scenario.size else ""
         raise ConfigError(
@@ -234,17 +234,19 @@ def _only_part(work: Work, scenario: Scenario, series: ChunkSeries) -> RatePart:
     return parts[0]
 
 
-def _needed(work: Work, scenario: Scenario, chunk: slice) -> list[tuple[Float, float]]:
+def _needed(population: Population, scenario: Scenario, chunk: slice) -> list[tuple[Float, float]]:
     """Per horizon, in the order of the configuration: the rates of a chunk's cohort, and its greatest floor."""
-    rates: list[list[Float]] = [[] for _ in work.horizons]
-    floors = np.zeros(len(work.horizons))
-    for part in split_by_table(work, scenario.maintenance, chunk):
+    rates: list[list[Float]] = [[] for _ in population.horizons]
+    floors = np.zeros(len(population.horizons))
+    for part in split_by_table(population, scenario.maintenance, chunk):
         for one in split_sides(scenario):
-            series = chunk_series(work, part, one)
-            lines, members = _only_part(work, one, series), work.members(part, series.weight)
-            trades = work.trades
-            unit = trades.leverage[part] if trades is not None and trades.own_leverage else np.ones(series.worth.size)
-            found = rates_by_horizon(work, series, lines.liquidation, members)
+            series = chunk_series(population, part, one)
+            lines, members = _only_part(population, one, series), population.members(part, series.weight)
+            trades = population.trades
+            unit = (
+                trades.leverage[part] if trades is not None and trades.own_leverage else np.ones(series.unit_value.size)
+            )
+            found = rates_by_horizon(population, series, lines.liquidation, members)
             for k, (h, rate) in enumerate(zip(members.axis, found, strict=True)):
                 inside = members.inside[k]
                 floor = lines.floor[inside] / unit[inside]

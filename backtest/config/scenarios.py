@@ -109,7 +109,7 @@ class Scenario:
         """Sign of the profit as P (linear) or 1/P (inverse) rises: the sign of the side, mirrored for inverse."""
         return -self.sign if self.inverse else self.sign
 
-    def worth(self, price: Float) -> Float:
+    def unit_value(self, price: Float) -> Float:
         """What the value of a position moves with: P, for inverse contracts 1/P; applied twice it is the price."""
         return 1.0 / price if self.inverse else price
 

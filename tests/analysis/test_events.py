@@ -12,14 +12,14 @@ from backtest.analysis.events import EventFilter, symbol_events, write_events
 from backtest.config.models import Config
 from backtest.config.scenarios import expand_scenarios
 from backtest.engine.bars import build_grid
-from backtest.engine.cohorts import Work
+from backtest.engine.cohorts import Population
 from backtest.engine.prepare import prepare_entries
 from tests._support.histories import HOUR, history_of, random_rows
 from tests.engine.test_truth import COIN_SIZES, SIZES, bt_duration, ladder_csv, scenario_of
 from tests.oracles import walk as oracle
 
 
-def events_of(config: Config, work: Work, where: str | None = None) -> pd.DataFrame:
+def events_of(config: Config, work: Population, where: str | None = None) -> pd.DataFrame:
     batches = symbol_events(work, config, expand_scenarios(config), EventFilter.parse(where))
     return pa.Table.from_batches(list(batches)).to_pandas()
 
