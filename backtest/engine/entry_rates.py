@@ -18,7 +18,7 @@ import numpy as np
 from backtest.arrays import Bool, Float
 from backtest.config.scenarios import Scenario
 from backtest.engine.adverse_series import ChunkSeries
-from backtest.engine.kernels.bar_loop import Bars, Positions, Rule, Tiers
+from backtest.engine.kernels.bar_loop import EntryPositions, EntryRule, RiskBars, Tiers
 from backtest.engine.thresholds import (
     TIE,
     Balance,
@@ -55,10 +55,10 @@ class RateLines:
 class Walk:
     """Arguments of the literal walk, for what has no adverse series."""
 
-    bars: Bars
-    positions: Positions
+    bars: RiskBars
+    positions: EntryPositions
     tiers: Tiers
-    rule: Rule
+    rule: EntryRule
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class RatePart:
 
 
 @dataclass(frozen=True)
-class Line:
+class TierLine:
     """One tier of one table: ``mmr·n − deduction`` from bar `first` to before `stop`, for the entries `kept`."""
 
     mmr: float
@@ -118,12 +118,12 @@ class RateTest:
     @property
     def steep(self) -> Float:
         """What the size adds to the maintenance rate, by the slope of the rule; with a fixed margin per leverage."""
-        worth = self.series.worth
-        coins = np.ones(worth.size) if self.scenario.inverse else 1 / worth
+        unit_value = self.series.unit_value
+        coins = np.ones(unit_value.size) if self.scenario.inverse else 1 / unit_value
         return np.asarray(self.scenario.maintenance.slope * (self.margin or self.notional) * coins)
 
 
-def parts_of_scenario(
+def compile_rates(
     scenario: Scenario, leverages: Float, terms: MarginTerms, series: ChunkSeries, periods: tuple[Period, ...]
 ) -> list[RatePart]:
     """Compile a scenario for the entries of a chunk, all of which are under the table of ``periods[0]``.
@@ -132,10 +132,10 @@ def parts_of_scenario(
     """
     fee = scenario.open_fee if terms.fees_from_margin else 0.0
     margin = (scenario.size.margin or 0.0) if scenario.size else 0.0
-    n = series.worth.size
+    n = series.unit_value.size
     if not margin:
         fixed = 1.0 if scenario.size is None else scenario.size.notional or 0.0
-        notional = scenario.face * series.worth if scenario.face is not None else np.full(n, fixed)
+        notional = scenario.face * series.unit_value if scenario.face is not None else np.full(n, fixed)
         question = RateTest(scenario, series, fee, notional, 0.0)
         return [_part(question, tuple(range(leverages.size)), leverages, terms, periods)]
     out = []
@@ -174,7 +174,7 @@ def _part(
     return RatePart(members, floor, compiled[0], compiled[1])
 
 
-def rate_lines(question: RateTest, leverages: Float, periods: tuple[Period, ...]) -> list[Line]:
+def rate_lines(question: RateTest, leverages: Float, periods: tuple[Period, ...]) -> list[TierLine]:
     """The tiers that can be in force, of every table in turn."""
     scenario, series = question.scenario, question.series
     reach = _bounds(series.adverse_price)
@@ -183,17 +183,17 @@ def rate_lines(question: RateTest, leverages: Float, periods: tuple[Period, ...]
         notional = question.margin * np.outer(leverages[[0, -1]], series.weight)
     bounds = _bounds(notional)
     if scenario.maintenance.basis == "mark":
-        low, high = _bounds(notional / series.worth)
+        low, high = _bounds(notional / series.unit_value)
         bounds = (min(bounds[0], low * reach[0]), max(bounds[1], high * reach[1]))
     out = []
     for period in periods:
         table, first, stop = period.table, period.first, period.stop
         if table is None or table.has_deductions:
             for mmr, deduction in zip(*tiers_in_force(scenario.maintenance, table, 0.0, bounds), strict=True):
-                out.append(Line(float(mmr), float(deduction), first, stop, None))
+                out.append(TierLine(float(mmr), float(deduction), first, stop, None))
             continue
         tier = table.tier_index(np.where(np.isnan(question.notional), 0.0, question.notional))
-        out += [Line(float(table.mmr[k]), 0.0, first, stop, tier == k) for k in np.unique(tier)]
+        out += [TierLine(float(table.mmr[k]), 0.0, first, stop, tier == k) for k in np.unique(tier)]
     return out
 
 
@@ -203,14 +203,14 @@ def _bounds(values: Float) -> tuple[float, float]:
     return (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
 
 
-def is_separable(scenario: Scenario, scaled: bool, lines: list[Line]) -> bool:
+def is_separable(scenario: Scenario, scaled: bool, lines: list[TierLine]) -> bool:
     """Whether maintenance falls into a part of the bar and a part of the entry (docs/semantics.md §3)."""
     if scenario.maintenance.slope:
         return scenario.face is not None and not scaled
     return not scaled or (scenario.maintenance.basis == "mark" and all(line.deduction == 0 for line in lines))
 
 
-def compile_lines(question: RateTest, lines: list[Line], ratio: float) -> RateLines | Walk:
+def compile_lines(question: RateTest, lines: list[TierLine], ratio: float) -> RateLines | Walk:
     """Adverse series where there are any; maintenance is divided by `ratio`."""
     scenario, series = question.scenario, question.series
     if scenario.maintenance.spot is not None:
@@ -220,11 +220,11 @@ def compile_lines(question: RateTest, lines: list[Line], ratio: float) -> RateLi
     balance, reserve = question.balance(ratio), scenario.maintenance.close_reserve
     on_mark = scenario.maintenance.basis == "mark"
     adverse = np.empty((len(lines), series.adverse_price.size))
-    offset, scale = (np.empty((len(lines), series.worth.size)) for _ in range(2))
+    offset, scale = (np.empty((len(lines), series.unit_value.size)) for _ in range(2))
     for k, line in enumerate(lines):
         due = line.mmr * (1.0 if series.scale is None else series.scale) + reserve
         rate = (due / ratio if on_mark else 0.0) - scenario.lean
-        if scenario.maintenance.slope:  # inverse at a fixed face value: the size is face · worth
+        if scenario.maintenance.slope:  # inverse at a fixed face value: the size is face · value of a unit
             rate = rate + scenario.maintenance.slope * (scenario.face or 0.0) * series.adverse_price / ratio
         adverse[k] = rate * series.adverse_price + scenario.sign * series.paid
         adverse[k, : line.first] = np.nan
@@ -233,8 +233,8 @@ def compile_lines(question: RateTest, lines: list[Line], ratio: float) -> RateLi
         held = balance.held + line.deduction / ratio
         divisor = balance.numerator + (held / question.margin if question.margin else 0.0)
         taken = 0.0 if question.margin else held / question.notional
-        offset[k] = series.entries.offset - (base - taken) * series.worth
-        scale[k] = series.weight / (divisor * series.worth)
+        offset[k] = series.entries.offset - (base - taken) * series.unit_value
+        scale[k] = series.weight / (divisor * series.unit_value)
         if line.kept is not None:
             scale[k, ~line.kept] = 0.0
     return RateLines(adverse, offset, scale)
@@ -248,22 +248,22 @@ def _loan(question: RateTest, ratio: float) -> RateLines:
     level = (spot.liquidation_ltv if ratio == 1.0 else spot.margin_call_ltv) * (1 - TIE)
     if scenario.sign > 0:
         # (1 − 1/L + fee)·G_t/G_i ≥ ltv·P_t/p
-        scale = series.weight * level / series.worth
+        scale = series.weight * level / series.unit_value
         return RateLines(-series.adverse_price[None], -(1 + question.fee) * series.weight / scale[None], scale[None])
     # P_t·G_t/(p·G_i) ≥ ltv·(1/L + 1 − fee)
-    scale = series.weight / (level * series.worth)
+    scale = series.weight / (level * series.unit_value)
     return RateLines(series.adverse_price[None], (1 - question.fee) * series.weight / scale[None], scale[None])
 
 
-def _walk(question: RateTest, lines: list[Line], ratio: float) -> Walk:
+def _walk(question: RateTest, lines: list[TierLine], ratio: float) -> Walk:
     scenario, series, balance = question.scenario, question.series, question.balance(ratio)
-    n = series.worth.size
+    n = series.unit_value.size
     scale = np.ones(series.adverse_price.size) if series.scale is None else series.scale
     kept = np.array([np.ones(n, np.bool_) if line.kept is None else line.kept for line in lines])
     return Walk(
-        Bars(series.adverse_price, scale, scenario.sign * series.paid),
-        Positions(
-            series.entries.bar, series.until, series.worth, series.entries.offset, series.weight,
+        RiskBars(series.adverse_price, scale, scenario.sign * series.paid),
+        EntryPositions(
+            series.entries.bar, series.until, series.unit_value, series.entries.offset, series.weight,
             question.notional, question.steep,
         ),
         Tiers(
@@ -273,7 +273,7 @@ def _walk(question: RateTest, lines: list[Line], ratio: float) -> Walk:
             np.array([line.stop for line in lines]),
             kept,
         ),
-        Rule(
+        EntryRule(
             scenario.lean, scenario.maintenance.basis == "entry", scenario.inverse,
             scenario.maintenance.close_reserve, ratio, question.fee + balance.reserve, balance.numerator,
             balance.held, question.margin,
@@ -281,18 +281,18 @@ def _walk(question: RateTest, lines: list[Line], ratio: float) -> Walk:
     )  # fmt: skip
 
 
-def _opening(question: RateTest, lines: list[Line]) -> Float:
+def _opening(question: RateTest, lines: list[TierLine]) -> Float:
     """(n_entries,) the rate at the entry price itself, under the table of the entry's bar."""
     scenario, series = question.scenario, question.series
     if scenario.maintenance.spot is not None:
         worst = compile_lines(question, lines, 1.0)
         assert isinstance(worst, RateLines)
-        at_entry = -series.worth if scenario.sign > 0 else series.worth
+        at_entry = -series.unit_value if scenario.sign > 0 else series.unit_value
         return np.asarray((at_entry - worst.offset[0]) * worst.scale[0])
     balance = question.balance(1.0)
-    g = np.ones(series.worth.size) if series.scale is None else series.scale[series.entries.bar]
+    g = np.ones(series.unit_value.size) if series.scale is None else series.scale[series.entries.bar]
     rest = scenario.maintenance.close_reserve + question.fee
-    best = np.full(series.worth.size, -np.inf)
+    best = np.full(series.unit_value.size, -np.inf)
     for line in lines:
         if line.first > 0:
             continue

@@ -33,7 +33,7 @@ class TierLines:
     """Adverse series ``Z_k = rate_k·P + s·C`` and what makes a required margin rate of their maxima.
 
     ``x = max_k weight_k·((max Z_k − s·C_i)/p_i) + shift_k``. A line of a dated table is there only while the table is
-    in force: from bar ``first_k`` to before bar ``stop_k`` of the block of work.
+    in force: from bar ``first_k`` to before bar ``stop_k`` of the chunk.
     """
 
     rate: tuple[float, ...]
@@ -45,7 +45,7 @@ class TierLines:
 
 @dataclass(frozen=True)
 class Period:
-    """Bars ``first … stop − 1`` of a block of work, and the tier table in force (None: a flat rate)."""
+    """Bars ``first … stop − 1`` of a chunk, and the tier table in force (None: a flat rate)."""
 
     table: TierTable | None
     first: int

@@ -13,8 +13,8 @@ from backtest.config.models import Funding, Size
 from backtest.config.policies import Deleverage, Exit, Ladder, Policy, ScaleIn, TopUp
 from backtest.config.scenarios import Maintenance, Scenario
 from backtest.engine.bars import build_grid
-from backtest.engine.cohorts import Work
-from backtest.engine.policy_simulation import Lives, lives_of
+from backtest.engine.cohorts import Population
+from backtest.engine.policy_simulation import SimulatedPositions, simulate_policy
 from backtest.engine.thresholds import MarginTerms
 from backtest.margin.tiers import DatedTable, TierTable
 from tests._support.histories import HOUR, history_of
@@ -191,13 +191,13 @@ def oracle_policy(policy: Policy) -> oracle.Policy:
     return oracle.Policy(confirm_bars=policy.confirm_bars, **made)
 
 
-def work_of(made: Rows, case: Case, horizons: list[int], leverages: list[float], every: int = 1) -> Work:
+def work_of(made: Rows, case: Case, horizons: list[int], leverages: list[float], every: int = 1) -> Population:
     grid = build_grid(history_of(made))
     bars = grid.entry_bars()[::every]
-    return Work(grid, bars, tuple(horizons), np.array(leverages), 24 * HOUR, case.terms())
+    return Population(grid, bars, tuple(horizons), np.array(leverages), 24 * HOUR, case.terms())
 
 
-def last_of(work: Work) -> oracle.Last:
+def last_of(work: Population) -> oracle.Last:
     """Last prices of the grid, for an exit on `last`."""
     columns = (work.grid.last_open, work.grid.last_high, work.grid.last_low)
     return oracle.Last(*([None if math.isnan(v) else float(v) for v in column] for column in columns))
@@ -209,12 +209,12 @@ def close_to(got: float, want: float | None) -> bool:
 
 
 def assert_same(
-    work: Work,
+    work: Population,
     grid: Grid,
     case: Case,
     policy: Policy,
     leverage: float,
-    lives: Lives,
+    lives: SimulatedPositions,
     every: int,
     weight: float | None = None,
 ) -> int:
@@ -289,7 +289,7 @@ def check(made: Rows, case: Case, policy: Policy, leverage: float, horizons: lis
     """Lives of a history against the walk; how many positions had an event."""
     work = work_of(made, case, horizons, [leverage])
     scenario = case.scenario(policy)
-    lives = lives_of(work, scenario, slice(0, work.bars.size), leverage)
+    lives = simulate_policy(work, scenario, slice(0, work.bars.size), leverage)
     return assert_same(work, oracle_grid(made), case, policy, leverage, lives, every)
 
 
@@ -326,6 +326,6 @@ def random_case(seed: int) -> Case:
     )
 
 
-def assert_equal(one: Lives, other: Lives) -> None:
+def assert_equal(one: SimulatedPositions, other: SimulatedPositions) -> None:
     for name, values in vars(one).items():
         assert np.array_equal(values, getattr(other, name), equal_nan=values.dtype.kind == "f"), name

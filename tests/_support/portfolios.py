@@ -11,7 +11,7 @@ import backtest as bt
 from backtest.config.models import Config
 from backtest.config.portfolio_scenarios import PortfolioScenario, expand_portfolios, group_portfolios
 from backtest.engine.count import count_entries
-from backtest.engine.portfolio import PortfolioWork, prepare_portfolio
+from backtest.engine.portfolio import PortfolioPopulation, prepare_portfolio
 from backtest.runs.inputs import checked_sources, read_portfolio_grids
 from backtest.stats.survival_table import COUNTS, SurvivalTable
 from backtest.units import duration_ms
@@ -108,7 +108,9 @@ def walked(
     return out
 
 
-def works(histories: list[bt.PriceHistory], config: Config) -> list[tuple[PortfolioWork, list[PortfolioScenario]]]:
+def works(
+    histories: list[bt.PriceHistory], config: Config
+) -> list[tuple[PortfolioPopulation, list[PortfolioScenario]]]:
     """The work of each portfolio, with its scenarios."""
     scenarios = expand_portfolios(config)
     grids = read_portfolio_grids(config, checked_sources(histories, config), scenarios)
@@ -118,7 +120,7 @@ def works(histories: list[bt.PriceHistory], config: Config) -> list[tuple[Portfo
 
 
 def count_all(
-    work: PortfolioWork, scenarios: list[PortfolioScenario], size: int | None = None
+    work: PortfolioPopulation, scenarios: list[PortfolioScenario], size: int | None = None
 ) -> list[tuple[PortfolioScenario, SurvivalTable, int]]:
     """Each scenario with the table of its group and its place in it, counted in chunks of `size` bars."""
     out = []

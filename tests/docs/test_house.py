@@ -31,23 +31,8 @@ KNOWN_SIGNATURES = {
     "margin/liquidation.py: liquidation_prices",
     "stats/leverage_choice.py: choose",
 }
-KNOWN_CLASSES = {
-    "Archive", "Bars", "Charges", "Explorer", "Grid", "Line", "Positions", "Rule", "Runs", "Shown", "Span",
-}  # fmt: skip
-KNOWN_NAMES = {
-    "engine/policy_inputs.py: additions_of",
-    "engine/policy_inputs.py: bars_of",
-    "engine/policy_inputs.py: quantities_of",
-    "engine/policy_inputs.py: reach_of",
-    "engine/policy_inputs.py: stage_of",
-    "engine/policy_inputs.py: tables_of",
-    "engine/policy_inputs.py: terms_of",
-    "engine/policy_simulation.py: lives_of",
-    "engine/policy_simulation.py: openings_of",
-    "engine/policy_simulation.py: positions_of",
-    "engine/policy_simulation.py: rejected_of",
-    "engine/positions.py: positions_of",
-}
+KNOWN_CLASSES = {"Archive", "Charges", "Explorer", "Grid", "Shown", "Span"}
+KNOWN_NAMES: set[str] = set()
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
