@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from backtest.arrays import Float
 from backtest.data.quality.report import CAP
 from backtest.report.plots import style as drawing
 from backtest.units import instant_ms
@@ -15,6 +14,7 @@ from backtest.units import instant_ms
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from backtest.arrays import Float
     from backtest.data.quality.coverage import Coverage, Timeline
     from backtest.data.quality.report import Report, Suspicion
 
