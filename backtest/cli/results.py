@@ -48,9 +48,10 @@ def choose(
         rows = choices.astype(object).where(choices.notna(), None).to_dict("records")
         emit({"run": run_directory, **choices.attrs, "choices": rows})
     else:
+        from backtest.report.labels import noted
         from backtest.report.terminal import choices_text
 
-        say(choices_text(choices))
+        say(choices_text(noted(choices, result.info)))
 
 
 @cli.command()

@@ -323,7 +323,7 @@ class Result:
         )
 
     def _repr_html_(self) -> str:
-        from backtest.report.notebook import result_html
+        from backtest.report.notebook_widgets import result_html
 
         return result_html(repr(self), self.table, noted(self.choose(), self.info))
 

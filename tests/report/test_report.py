@@ -18,6 +18,7 @@ from backtest.stats.leverage_choice import choose
 from tests.report.test_labels import LABELS
 from tests.report.test_plots import outcomes_table, portfolio_table, survival_table
 
+CHOSEN = ("leverage", "survival", "survival_low", "survival_high")
 ENDS = ("survived", "liquidated", "stopped")
 POLICIES = [
     {},
@@ -96,8 +97,12 @@ def choices_of(table: pd.DataFrame, target: float = 0.95, attainable: float = 0.
         ordered = part.sort_values("leverage")
         count = int((ordered["survival_low"] >= target).cummin().sum())
         found = ordered.iloc[count - 1] if count else dict.fromkeys(ordered.columns, np.nan)
-        rows.append((*key, *(found[n] for n in ("leverage", "survival", "survival_low")), attainable))
-    choices = pd.DataFrame(rows, columns=[*axes, "leverage", "survival", "survival_low", "attainable"])
+        few = bool(part["few_blocks"].any())
+        rows.append(
+            (*key, *(found[n] for n in ("leverage", "survival", "survival_low", "survival_high")), attainable, few)
+        )
+    bounds = ["survival", "survival_low", "survival_high", "attainable", "few_blocks"]
+    choices = pd.DataFrame(rows, columns=[*axes, "leverage", *bounds])
     choices.attrs = {"survival": target, "confidence": 0.95}
     return choices
 
@@ -194,9 +199,8 @@ def test_few_blocks_null_survival_and_missing_choices_are_shown(tmp_path):
     balanced(page)
     text = words(page)
     assert "No choice of leverage was made for this run." in text
-    assert "†" in text
-    assert "Few blocks." in text
-    assert "no entry" in text
+    assert "* Few blocks." in text
+    assert "all rejected" in text
 
 
 def test_trades_with_their_own_leverage_are_reported(tmp_path):

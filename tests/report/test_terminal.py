@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from backtest.report.terminal import choices_text, leverage_text
+from backtest.report.terminal import choices_text, survival_text
 from backtest.stats.leverage_choice import choose
 from tests.report.test_labels import LABELS
 from tests.report.test_plots import portfolio_table, survival_table
@@ -32,7 +32,7 @@ def test_trades_with_their_own_leverage_read_as_survival():
     assert text.startswith("Survival of the trades at the leverage each had, and its 95 % interval")
     assert "none" not in text
     assert f"{100 * choices['survival'].iloc[0]:.1f} % (" in text
-    survival = leverage_text(table)
+    survival = survival_text(table)
     assert "Survival of trades on BTCUSDT" in survival
     assert "each its own" in survival
 
@@ -48,13 +48,11 @@ def test_a_horizon_without_a_trade_says_so():
 def test_both_verdicts_of_a_portfolio_are_told_apart():
     table = portfolio_table()
     text = choices_text(choose(table, {table["symbol"].iloc[0]: 40_000}, HOUR))
-    assert [line.split()[0] for line in text.splitlines() if line.startswith((" worst", " close"))] == [
-        "worst",
-        "close",
-    ]
+    lines = [line for line in text.splitlines() if line.startswith(" BTCUSDT 60 % long, ETHUSDT 40 % short")]
+    assert [line.split()[8] for line in lines] == ["worst", "close"]
     assert "the truth lies between" in text
-    assert "—" not in text  # no column of sides
-    assert leverage_text(table).startswith("Survival of portfolio BTCUSDT 60 % long, ETHUSDT 40 % short")
+    assert "side" not in text
+    assert survival_text(table).startswith("Survival of portfolio BTCUSDT 60 % long, ETHUSDT 40 % short")
 
 
 def test_long_labels_are_not_cut():

@@ -9,7 +9,7 @@ from typing import Any
 from backtest.margin.rules import rules
 from backtest.report.labels import contracts, value_words
 from backtest.report.number_format import rate_text
-from backtest.report.policy_tables import policy_sentences
+from backtest.report.policy_labels import policy_sentences
 from backtest.units import duration_ms, number_text
 
 BASES = {"mark": "the notional at the trigger price", "entry": "the notional at entry"}

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
     from matplotlib.axes import Axes
 
-    from backtest.report.html.tables import Grid
+    from backtest.report.tables import Grid
 
 MOST_POINTS = 250  # leverages that a curve is drawn through
 SVG_STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "report", "savefig.dpi": 100}
