@@ -13,8 +13,8 @@ from backtest.config.models import Config
 from backtest.config.portfolio_scenarios import PortfolioScenario
 from backtest.engine.bars import Grid
 from backtest.engine.cohorts import Population
-from backtest.engine.prepare import prepare_entries
-from backtest.errors import DataError, RuleError
+from backtest.engine.prepare import prepare_entries, refuse_before_tables
+from backtest.errors import DataError
 from backtest.units import instant_text
 
 
@@ -68,12 +68,7 @@ def prepare_portfolio(
     cuts = [slice((start - g.start_ms) // step, (end - g.start_ms) // step) for g in chosen]
     legs = tuple(_cut(grid, part) for grid, part in zip(chosen, cuts, strict=True))
     for rule, grid in ((m, g) for s in scenarios for m, g in zip(s.maintenance, legs, strict=True)):
-        since = rule.tables[0].effective_from_ms if rule.tables else None
-        if since is not None and grid.start_ms < since:
-            raise RuleError(
-                f"{grid.symbol}: the portfolio starts at {instant_text(grid.start_ms)}, before the first date of the "
-                f"tier table {rule.label!r}, {instant_text(since)}; cut it with data.start or add an earlier table"
-            )
+        refuse_before_tables(grid.symbol, "the portfolio", grid.start_ms, rule)
     cut = {g.symbol: (part.start, g.n_bars - part.stop) for g, part in zip(chosen, cuts, strict=True)}
     base = prepare_entries(config, _common(legs))
     return PortfolioPopulation(base, legs, cut)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from backtest.config.models import Config, Data, Funding
-from backtest.config.scenarios import Scenario, horizon_bars, whole_bars
+from backtest.config.scenarios import Maintenance, Scenario, horizon_bars, whole_bars
 from backtest.config.trades_file import read_trades
 from backtest.data.history import PriceHistory
 from backtest.engine.bars import Grid
@@ -75,12 +75,17 @@ def is_charged(config: Config) -> bool:
 def refuse_early(symbol: str, start_ms: int, scenarios: Sequence[Scenario]) -> None:
     """Tier tables must be in force from the first bar on."""
     for maintenance in {id(s.maintenance): s.maintenance for s in scenarios}.values():
-        since = maintenance.tables[0].effective_from_ms if maintenance.tables else None
-        if since is not None and start_ms < since:
-            raise RuleError(
-                f"{symbol}: the range starts at {instant_text(start_ms)}, before the first date of the tier "
-                f"table {maintenance.label!r}, {instant_text(since)}; cut it with data.start or add an earlier table"
-            )
+        refuse_before_tables(symbol, "the range", start_ms, maintenance)
+
+
+def refuse_before_tables(symbol: str, what: str, start_ms: int, maintenance: Maintenance) -> None:
+    """Refuse bars before the first tier table is in force; `what` names them in the message."""
+    since = maintenance.tables[0].effective_from_ms if maintenance.tables else None
+    if since is not None and start_ms < since:
+        raise RuleError(
+            f"{symbol}: {what} starts at {instant_text(start_ms)}, before the first date of the tier table "
+            f"{maintenance.label!r}, {instant_text(since)}; cut it with data.start or add an earlier table"
+        )
 
 
 def refuse_lacking(config: Config, history: PriceHistory) -> None:

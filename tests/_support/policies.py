@@ -17,7 +17,9 @@ from backtest.engine.cohorts import Population
 from backtest.engine.policy_simulation import SimulatedPositions, simulate_policy
 from backtest.engine.thresholds import MarginTerms
 from backtest.margin.tiers import DatedTable, TierTable
+from tests._support import tiers
 from tests._support.histories import HOUR, history_of
+from tests._support.tiers import LATER, LATEST, TIMES_MS
 from tests.oracles import policies as oracle
 from tests.oracles.history import Grid, Rows
 from tests.oracles.history import grid_of as oracle_grid
@@ -26,12 +28,9 @@ from tests.oracles.position import Scenario as Terms
 
 FUNDING, NO_FUNDING = Funding(), Funding(scale=0.0)
 OUTCOMES = ("survived", "liquidated", "stopped", "took_profit")
-LADDER = [(0.0, 2_000.0, 0.01, 0.0, 50.0), (2_000.0, 10_000.0, 0.05, 80.0, 20.0), (10_000.0, 60_000.0, 0.1, 580.0, 9.0)]
-LATER = [(0.0, 3_000.0, 0.02, 0.0, 40.0), (3_000.0, 60_000.0, 0.06, 120.0, 10.0)]
-LATEST = [(0.0, 60_000.0, 0.03, 0.0, 20.0)]
+LADDER = [*tiers.LADDER[:2], (10_000.0, 60_000.0, 0.1, 580.0, 9.0)]
 BANDS = [(0.01, 50.0), (0.016, 40.0), (0.025, 30.0), (0.04, 20.0), (0.06, 12.0), (0.09, 8.0)]
 """Rates and largest leverages of narrow tiers: from 150 on each reaches twice as far as the one before."""
-DATES = [None, 200 * HOUR, 206 * HOUR]
 
 POLICIES = {
     "none": Policy(),
@@ -148,20 +147,20 @@ def tables_of(rule: str) -> list[tuple[int | None, list[tuple[float, ...]]]]:
     if rule == "flat":
         return []
     if rule.startswith("dated"):
-        return list(zip(DATES, (LADDER, LATER, LATEST), strict=True))
+        return list(zip(TIMES_MS, (LADDER, LATER, LATEST), strict=True))
     return [(None, narrow() if rule.startswith("narrow") else LADDER)]
 
 
 def narrow() -> list[tuple[float, ...]]:
     """`BANDS`, with the deductions that join them."""
-    tiers: list[tuple[float, ...]] = []
+    out: list[tuple[float, ...]] = []
     floor = deduction = before = 0.0
     for k, (rate, most) in enumerate(BANDS):
         deduction += floor * (rate - before)
         cap = 150.0 * 2**k if k < len(BANDS) - 1 else 60_000.0
-        tiers.append((floor, cap, rate, deduction, most))
+        out.append((floor, cap, rate, deduction, most))
         floor, before = cap, rate
-    return tiers
+    return out
 
 
 def table_of(ladder: list[tuple[float, ...]], rule: str) -> TierTable:

@@ -12,8 +12,9 @@ import backtest as bt
 from backtest.cli import cli
 from backtest.data.history import PriceHistory
 from backtest.errors import ConfigError
+from backtest.units import duration_ms
 from tests._support.histories import HOUR, history_of, random_rows
-from tests.engine.test_truth import bt_duration, scenario_of
+from tests._support.judge import scenario_of
 from tests.oracles import policies as lived
 from tests.oracles import walk as oracle
 
@@ -34,7 +35,7 @@ def test_returns_are_those_of_the_walk() -> None:
     grid = oracle.grid_of(made)
     found = bt.returns(history_of(made), SWEEP, margin=MARGIN, quantiles=[0.01, 0.5, 1.0], bankroll_fraction=0.3)
     for _, row in found.iterrows():
-        scenario, horizon = scenario_of(row.replace({np.nan: None}), MARGIN), bt_duration(row["horizon"]) // HOUR
+        scenario, horizon = scenario_of(row.replace({np.nan: None}), MARGIN), duration_ms(row["horizon"]) // HOUR
         lives = [
             lived.live(grid, scenario, RULES[row["policy"].split("(")[0]], i, horizon, taker_fee=0.0007)
             for i in range(len(grid.open_time_ms))

@@ -26,7 +26,7 @@ from tests._support.policies import (
     random_case,
     work_of,
 )
-from tests.engine.test_truth import ladder_csv
+from tests._support.tiers import write_tiers
 from tests.oracles.history import Rows
 from tests.oracles.history import grid_of as oracle_grid
 from tests.oracles.walk import walk_one
@@ -90,13 +90,13 @@ def test_ladders_go_down_tier_by_tier(contract, side, step, rule) -> None:
 def test_named_rules_that_post_a_fee_to_close(tmp_path, named, extra, side) -> None:
     """As a configuration gives them; cuts, additions and answers, and a leverage at which the fee is negative."""
     contract, c = named.removeprefix("bybit-"), 0.00055
-    ladder_csv(tmp_path / "tiers.csv", True)
+    write_tiers(tmp_path / "with.csv")
     chosen = ("step 1", "top-up", "late top-up", "deleverage", "scale-in", "martingale", "everything")
     size = Size(margin=700.0, extra=extra)
     config = Config(
         sweep=Sweep(
             side=[side], leverage=[2], horizon=["1h"], size=[size], open_fee=[c],
-            maintenance=[RuleTiers(rule=named, tiers=str(tmp_path / "tiers.csv"))],
+            maintenance=[RuleTiers(rule=named, tiers=str(tmp_path / "with.csv"))],
             policy=[POLICIES[name] for name in chosen],
         )
     )  # fmt: skip
