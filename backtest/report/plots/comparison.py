@@ -70,8 +70,7 @@ def plot_compared(
         style.leverage_axis(ax, leverages(rows))
         style.survival_axis(ax, list(curves.values()), leave_out=columns)
         style.title(ax, rows, leave_out=columns, also=[f"held {text}"])
-        labels = ["
-".join(line for leg in end[0].split(", ") for line in wrap(leg, LABEL_WIDTH)) for end in ends]
+        labels = ["\n".join(line for leg in end[0].split(", ") for line in wrap(leg, LABEL_WIDTH)) for end in ends]
         ends = [(label, x, y, colour) for label, (_, x, y, colour) in zip(labels, ends, strict=True)]
         style.end_labels(ax, ends, axis.replace("_", " "))
     return ax
