@@ -198,6 +198,11 @@ def spread(values: Sequence[Value], most: int) -> list[Value]:
     return [values[round(k * step)] for k in range(count)]
 
 
+def curves_by_horizon(rows: pd.DataFrame, asked: str | Sequence[str] | None = None) -> dict[str, pd.DataFrame]:
+    """Rows of each horizon asked for (all by default), smallest leverage first; horizon → rows."""
+    return {text: matching(rows, "horizon", text).sort_values("leverage") for text in horizons(rows, asked)}
+
+
 def curves_by_leverage(rows: pd.DataFrame, asked: float | Sequence[float] | None = None) -> dict[str, pd.DataFrame]:
     """Rows of each leverage asked for (the usual ones by default), shortest horizon first; label → rows."""
     rows = rows.sort_values("after_ms")

@@ -17,7 +17,7 @@ from backtest.report.labels import (
     value_words,
 )
 from backtest.report.number_format import is_null, percent_text, rate_text, signed_text, times_text
-from backtest.report.scenario_selection import horizons, matching, usual_leverages
+from backtest.report.scenario_selection import curves_by_horizon, horizons, matching, usual_leverages
 from backtest.units import duration_text
 
 if TYPE_CHECKING:
@@ -260,13 +260,12 @@ def margin_table(rows: pd.DataFrame, target: float) -> Grid:
     target : float
         A share that is shown beside `REQUIRED_SHARES`.
     """
-    shown = list(horizons(rows))
-    curves = {text: matching(rows, "horizon", text).sort_values("leverage") for text in shown}
+    curves = curves_by_horizon(rows)
     lines = [
-        [Cell(rate_text(share)), *(_required(curves[text], share) for text in shown)]
+        [Cell(rate_text(share)), *(_required(curve, share) for curve in curves.values())]
         for share in sorted({*REQUIRED_SHARES, target})
     ]
-    return Grid(["share that lives", *shown], lines, 1)
+    return Grid(["share that survives", *curves], lines, 1)
 
 
 def _required(curve: pd.DataFrame, share: float) -> Cell:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import subprocess
 import sys
@@ -253,6 +254,11 @@ def test_the_accessor_passes_every_argument_on(table):
         assert ax.get_title(loc="left").startswith("BTCUSDT short · maintenance binance-usdm")
 
 
+def test_the_accessor_shows_the_arguments_of_its_plots(table):
+    assert list(inspect.signature(Plots(table).curves).parameters) == ["leverage", "horizon", "ax", "scenario"]
+    assert Plots.curves.__doc__ == plot_curves.__doc__
+
+
 def test_usual_leverages_fall_back_to_an_even_choice(table):
     rows = select(table)
     assert usual_leverages(rows) == [2, 3, 5, 10, 20, 50]
@@ -263,7 +269,7 @@ def test_required_margin_is_survival_read_at_one_over_leverage(table):
     ax = Plots(table).required_margin(horizon="7d")
     line = ax.get_lines()[0]
     rows = select(table)
-    rows = rows[rows["horizon"] == "7d"].sort_values("leverage", ascending=False)
+    rows = rows[rows["horizon"] == "7d"].sort_values("leverage")
     np.testing.assert_array_equal(line.get_xdata(), 1 / rows["leverage"])
     np.testing.assert_array_equal(line.get_ydata(), rows["survival"])
     assert ax.xaxis_inverted()

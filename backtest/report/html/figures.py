@@ -22,7 +22,7 @@ from backtest.report.plots.liquidation_days import plot_days
 from backtest.report.plots.policies import by_policy, not_liquidated
 from backtest.report.plots.portfolio_band import verdicts
 from backtest.report.plots.style import INK
-from backtest.report.scenario_selection import horizons, leverages, matching, spread, usual_leverages
+from backtest.report.scenario_selection import curves_by_horizon, horizons, leverages, matching, spread, usual_leverages
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -155,8 +155,7 @@ def _short(path: str) -> str:
 def _reach(rows: pd.DataFrame, target: float) -> str:
     """Up to which leverage each horizon's observed survival stays at the target."""
     words = []
-    for text in horizons(rows):
-        curve = matching(rows, "horizon", text).sort_values("leverage")
+    for text, curve in curves_by_horizon(rows).items():
         meets = curve["leverage"][(curve["survival"] >= target).cummin()]
         words.append(f"{text} up to {times_text(float(meets.iloc[-1]))}" if len(meets) else f"{text} at none")
     return ", ".join(words)
@@ -165,11 +164,9 @@ def _reach(rows: pd.DataFrame, target: float) -> str:
 def _needed(rows: pd.DataFrame, target: float) -> str:
     """The margin rate on which each horizon's observed survival reaches the target."""
     words = []
-    for text in horizons(rows):
-        curve = matching(rows, "horizon", text).sort_values("leverage")
+    for text, curve in curves_by_horizon(rows).items():
         meets = curve["leverage"][(curve["survival"] >= target).cummin()]
-        lowest = float(curve["leverage"].iloc[0])
-        rate = percent_text(1 / (float(meets.iloc[-1]) if len(meets) else lowest))
+        rate = percent_text(1 / float(meets.iloc[-1] if len(meets) else curve["leverage"].iloc[0]))
         words.append(f"{text} {rate}" if len(meets) else f"{text} more than {rate}")
     return f"For {rate_text(target)} of the entries this was enough: {', '.join(words)}"
 

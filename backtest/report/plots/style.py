@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from io import BytesIO
 from itertools import pairwise
@@ -42,6 +42,8 @@ STYLE: dict[str, Any] = {
 OKABE_ITO = ("#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7")
 LEVELS = (0.5, 0.9, 0.95, 0.99)
 TITLE_WIDTH = 78
+CurveEnd = tuple[str, float, float, str]
+"""Label, x, y and colour of a curve at its last known point."""
 TICKS = (1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0)
 
 
@@ -128,8 +130,24 @@ def draw_curve(ax: Axes, rows: pd.DataFrame, x: str, y: str, colour: str, alpha:
         ax.plot(at, dashed, color=colour, ls=(0, (3, 2)), marker=marker, ms=3.5, zorder=3)
 
 
-def end_labels(ax: Axes, ends: Sequence[tuple[str, float, float, str]], heading: str) -> None:
-    """Labels (text, x, y, colour) in a column on the right, apart from each other, each tied to its curve's end."""
+def draw_curves(
+    ax: Axes,
+    curves: Mapping[str, pd.DataFrame],
+    x: str,
+    y: str = "survival",
+    palette: Sequence[str] | None = None,
+    alpha: float = 0.13,
+) -> list[CurveEnd]:
+    """A curve with its band for each label, and where each ends, for `end_labels`."""
+    ends = []
+    for (text, rows), colour in zip(curves.items(), palette or colours(len(curves)), strict=True):
+        draw_curve(ax, rows, x, y, colour, alpha)
+        ends.append((text, *last_point(rows, x, y), colour))
+    return ends
+
+
+def end_labels(ax: Axes, ends: Sequence[CurveEnd], heading: str) -> None:
+    """Labels in a column on the right, apart from each other, each tied to its curve's end."""
     bottom, top = ax.get_ylim()
     drawn = sorted((end for end in reversed(ends) if not math.isnan(end[2])), key=lambda end: round(end[2], 3))
     heights = [0.052 * (top - bottom) * (1 + end[0].count("\n")) for end in drawn]
