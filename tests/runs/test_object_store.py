@@ -456,17 +456,6 @@ def test_addresses_are_what_they_look_like(tmp_path: Path) -> None:
         local("s3://b/e.csv", "--out")
 
 
-def test_local_paths_load_nothing_of_it(tmp_path: Path) -> None:
-    bt.write_history(bars(1.0, 0, 3), tmp_path)
-    code = (
-        "import sys, backtest as bt\n"
-        f"bt.read_history({str(tmp_path)!r}); bt.check({str(tmp_path)!r})\n"
-        "bad = [m for m in ('pyarrow.dataset', 'pandas', 'concurrent.futures.thread') if m in sys.modules]\n"
-        "assert not bad, bad"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
-
-
 class Denies(BaseHTTPRequestHandler):
     """A store that lets nobody in."""
 
