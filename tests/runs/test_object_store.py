@@ -207,7 +207,7 @@ def test_a_reader_sees_the_old_or_the_new_state_there_too(bucket: str) -> None:
 
 def test_two_writers_there_keep_apart(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     data = f"{bucket}/data"
-    monkeypatch.setattr(object_store, "WAIT_S", 20.0)
+    monkeypatch.setattr(object_store, "WAIT_S", 60.0)
 
     def write(number: int) -> None:
         for n in range(3):
