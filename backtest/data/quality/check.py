@@ -94,9 +94,9 @@ def check_history(history: PriceHistory) -> Report:
 class Checking:
     """`check_history` of a history that comes in stretches, one after the other: of each bar ten bytes are kept."""
 
-    def __init__(self, symbol: str, interval_ms: int) -> None:
+    def __init__(self, symbol: str, interval_ms: int, watch: Watch | None = None) -> None:
         self._series, self._step = SeriesName(duration_text(interval_ms), symbol), interval_ms
-        self._found, self._watch = Findings(), Watch(interval_ms)
+        self._found, self._watch = Findings(), watch or Watch(interval_ms)
         self._names: set[str] = set()
         self._times: list[Int] = []
         self._flags: list[Flags] = []

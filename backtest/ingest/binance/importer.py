@@ -10,13 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from backtest.data.quality.check import Checking
 from backtest.data.writer import Existing, adding
 from backtest.errors import BacktestError, ConfigError, DataError
 from backtest.ingest.binance.names import Archive, Kind, find_archives
 from backtest.ingest.binance.overlaps import Stretches, merge_charges
 from backtest.ingest.binance.rows import ArchiveRows, read_part
-from backtest.ingest.merge import Imported
+from backtest.ingest.merge import ImportCheck, Imported
 from backtest.ingest.messages import Notices
 from backtest.progress import progress
 from backtest.units import instant_text
@@ -110,7 +109,7 @@ def _import_one(
     """One symbol and interval."""
     symbol = archives[0].symbol
     _check_market(archives, notices)
-    checking, stretches = Checking(symbol, step), Stretches(symbol, step, notices)
+    checking, stretches = ImportCheck(symbol, step), Stretches(symbol, step, notices)
     # Unpacking and parsing leave Python's lock, so that threads share the processors.
     with adding(out, symbol, step, existing) as addition, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         funding = [one for one in archives if one.kind == "funding"]
@@ -122,13 +121,7 @@ def _import_one(
             checking.add(history)
             addition.add(history)
         stretches.say()
-        report = checking.report()
-        if not report.ok:
-            raise DataError(f"nothing was written, as the result does not pass the check:\n{report.text()}")
-        for suspicion in report.warnings:
-            notices.warn(str(suspicion).removeprefix("warning: "))
-        for more in report.warnings_left_out:
-            notices.warn(f"{more.file}: {more.count:,} more like this: {more.rule}")
+        report = checking.finish(notices)
     first, last = addition.span_ms
     coverage = report.coverage[0]
     return Imported(
