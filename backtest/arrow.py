@@ -1,4 +1,4 @@
-"""Arrow arrays to numpy and back through their buffers: ``.to_numpy()`` would import pandas, 0.4 s."""
+"""Convert Arrow arrays to numpy and back through their buffers: ``.to_numpy()`` would import pandas (0.4 s)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TICKS = {"s": (1000, 1), "ms": (1, 1), "us": (1, 1_000), "ns": (1, 1_000_000)}
 
 @contextmanager
 def arrow_errors(file: Place, kind: str = "Parquet") -> Iterator[None]:
-    """What Arrow says about a damaged file, as one DataError that names it."""
+    """Turn Arrow's errors about a damaged file into a DataError that names the file."""
     try:
         yield
     except (pa.ArrowException, OSError) as error:
@@ -43,7 +43,7 @@ def times_to_arrow(times_ms: Int) -> Any:
 
 
 def to_floats(column: Any, where: str) -> tuple[Float, Bool]:
-    """Values of an Arrow column of numbers, NaN where null, and where it is null: null and NaN stay apart.
+    """Values of an Arrow column of numbers, NaN where null, and a mask of the nulls, which tells null from NaN.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def to_floats(column: Any, where: str) -> tuple[Float, Bool]:
     Raises
     ------
     DataError
-        If it holds something else than numbers.
+        If the column does not hold numbers.
     """
     kind = column.type
     is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
@@ -99,7 +99,7 @@ def to_times(column: Any, where: str, first_row: int = 0) -> Int:
 
 
 def null_mask(column: Any) -> Bool:
-    """Where an Arrow timestamp column is null."""
+    """Mask of the nulls of an Arrow timestamp column."""
     return _parts(column, np.int64)[1]
 
 

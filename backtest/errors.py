@@ -1,6 +1,9 @@
-"""What can go wrong, in a few words: the data, a margin rule, the configuration."""
+"""The errors of the package: of data, of margin rules, of the configuration."""
 
 from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
 
 
 class BacktestError(ValueError):
@@ -21,3 +24,15 @@ class RuleError(BacktestError):
 
 class ConfigError(BacktestError):
     """An argument or a key of the configuration is unknown, of the wrong type or impossible."""
+
+
+def did_you_mean(name: str, known: Iterable[str], most: int = 3) -> str:
+    """The hint of an error about an unknown name: the closest known ones, at most so many, or nothing.
+
+    Examples
+    --------
+    >>> did_you_mean("maintenence", ["maintenance", "margin"])
+    " (did you mean 'maintenance'?)"
+    """
+    close = difflib.get_close_matches(name, list(known), n=most)
+    return f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""

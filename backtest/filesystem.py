@@ -1,7 +1,7 @@
-"""Places of files: on this machine, or in an object store under a URI such as ``s3://bucket/data``.
+"""Files on this machine or in an object store (``s3://bucket/data``): paths, atomic writes, errors without credentials.
 
-Local places are `pathlib.Path`; a `Remote` has the part of its methods that datasets and runs need. Credentials are
-those of the environment or of the store's own chain, the address of another S3 server is AWS_ENDPOINT_URL.
+A local file is a `pathlib.Path`; a `Remote` has those of its methods that datasets and runs need. Credentials come from
+the environment or the store's own configuration. AWS_ENDPOINT_URL is the address of another S3 server.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _SECRET = re.compile(r"(AWS|AZURE|GOOGLE|GCS)_\w*(KEY|SECRET|TOKEN|PASSWORD|CONN
 
 
 class Changed(BacktestError):
-    """A file went away or changed while it was read: another process wrote it, and reading again will do.
+    """Another process removed or changed a file while it was read; reading again helps.
 
-    No DataError: the data are not wrong, and who lists what is wrong with them must not list this.
+    This is not a DataError, because the data are not wrong: a check of the data must not report it.
     """
 
 
@@ -74,7 +74,7 @@ class Remote:
         return self
 
     def below(self, folder: Remote) -> str:
-        """The rest of the path, seen from a folder."""
+        """Path relative to a folder."""
         return self.uri.removeprefix(folder.uri + "/")
 
     def exists(self) -> bool:
@@ -98,7 +98,7 @@ class Remote:
             return int(store.get_file_info(path).size)
 
     def files(self) -> dict[Remote, Stored]:
-        """Everything below a folder, in the order of names; nothing where there is no such folder."""
+        """All files below a folder, sorted by name; empty if there is no such folder."""
         from pyarrow.fs import FileSelector, FileType
 
         with remote_errors(self):
@@ -118,14 +118,14 @@ class Remote:
                 return bytes(stream.read())
 
     def write_bytes(self, content: bytes) -> None:
-        """The whole file in one step: it appears when it is whole."""
+        """Write the file in one step: readers never see a part of it."""
         with remote_errors(self):
             store, path = open_store(self)
             with store.open_output_stream(path) as stream:
                 stream.write(content)
 
     def upload(self, file: Path) -> None:
-        """Take the content of a file of this machine."""
+        """Copy a file of this machine to here."""
         from pyarrow.fs import LocalFileSystem, copy_files
 
         with remote_errors(self):
@@ -133,7 +133,7 @@ class Remote:
             copy_files(str(file), path, LocalFileSystem(), store)
 
     def download(self, file: Path) -> None:
-        """Copy it into a file of this machine."""
+        """Copy it to a file of this machine."""
         from pyarrow.fs import LocalFileSystem, copy_files
 
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -147,9 +147,10 @@ class Remote:
             store.delete_file(path)
 
     def take_folder(self, folder: Path, last: str) -> None:
-        """Make this folder what one of this machine is; `last`, without which it is nothing, goes first and comes last.
+        """Make this folder equal to one of this machine.
 
-        Whoever reads meanwhile finds `last` missing, never a mixture.
+        Readers need the file `last`. It is removed first and uploaded last, so that nobody reads a mixture of old and
+        new files.
         """
         before = self.files()
         if self / last in before:
@@ -160,13 +161,13 @@ class Remote:
         (self / last).upload(folder / last)
 
     def give_folder(self, folder: Path, left_out: str) -> None:
-        """Copy every file into a folder of this machine, but for one name."""
+        """Copy all files except those of one name to a folder of this machine."""
         files = [file for file in self.files() if file.name != left_out]
         _at_once(lambda file: file.download(folder / file.below(self)), files)
 
 
 def _at_once(work: Callable[[T], object], items: Iterable[T]) -> None:
-    """Several at a time: a store answers late, but many."""
+    """Call `work` on eight items at a time: a store answers slowly, but many requests at once."""
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(8) as pool:
@@ -176,7 +177,7 @@ def _at_once(work: Callable[[T], object], items: Iterable[T]) -> None:
 
 @dataclass(frozen=True)
 class Stored:
-    """Size in bytes of a stored file, and when the store says it was written, in seconds."""
+    """Size of a stored file in bytes, and its time of writing by the clock of the store, in seconds since the epoch."""
 
     size: int
     written_s: float
@@ -186,7 +187,7 @@ Place = Path | Remote
 
 
 def file_stamp(file: Place) -> tuple[int, ...]:
-    """Size and time of change of a file; while they stand, so does its content. FileNotFoundError without one."""
+    """Size and modification time of a file: they change with its content. FileNotFoundError if there is no file."""
     if isinstance(file, Path):
         found = file.stat()
         return found.st_size, found.st_mtime_ns, found.st_ino
@@ -199,12 +200,12 @@ def file_stamp(file: Place) -> tuple[int, ...]:
 
 
 def to_place(path: str | Place) -> Place:
-    """A local path or URI as a place.
+    """A local path or URI as a `Path` or `Remote`.
 
     Raises
     ------
     ConfigError
-        If a URI is of an unknown kind or holds credentials or options; the message does not repeat them.
+        If the scheme of a URI is unknown, or it holds credentials or options; the message does not repeat them.
 
     Examples
     --------
@@ -231,12 +232,12 @@ def to_place(path: str | Place) -> Place:
 
 
 def is_uri(path: str) -> bool:
-    """Whether a text is a URI and no local path."""
+    """Whether a text is a URI, not a local path."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path) is not None
 
 
 def refuse_credentials(uri: str) -> None:
-    """A URI says where, nothing else: what it says is written into results and messages."""
+    """Refuse a URI with a user name, password or option: URIs are written into results and messages."""
     parts = urlsplit(uri)
     scheme, user = parts.scheme, parts.netloc.rpartition("@")[0]
     is_container = scheme in ("abfs", "abfss") and ":" not in user  # abfs://container@account…
@@ -250,7 +251,7 @@ def refuse_credentials(uri: str) -> None:
 
 
 def local(path: str | Path, what: str) -> Path:
-    """A place that must be on this machine."""
+    """A path that must be on this machine; ConfigError naming the option `what` otherwise."""
     place = to_place(path)
     if isinstance(place, Remote):
         raise ConfigError(f"{what} must be a local path; got {place}")
@@ -258,13 +259,13 @@ def local(path: str | Path, what: str) -> Path:
 
 
 def resolved(base: Path, path: str) -> str:
-    """A path of a configuration against the folder of its file; URIs stay."""
+    """A path of a configuration, relative to the folder of its file; a URI is returned unchanged."""
     return path if is_uri(path) else str(base / path)
 
 
 @contextmanager
 def opened(file: Place) -> Iterator[Any]:
-    """What Arrow reads a file from: its path, or an open file of the store."""
+    """What Arrow reads a file from: a local path, or an open file of the store."""
     if not isinstance(file, Remote):
         yield file
         return
@@ -275,7 +276,7 @@ def opened(file: Place) -> Iterator[Any]:
 
 @contextmanager
 def remote_errors(place: Remote) -> Iterator[None]:
-    """What a store says, as one DataError without a credential in it; a file that is not there stays so."""
+    """Turn an error of the store into a DataError without credentials; FileNotFoundError stays."""
     try:
         yield
     except FileNotFoundError:
@@ -286,7 +287,7 @@ def remote_errors(place: Remote) -> Iterator[None]:
 
 
 def scrubbed(text: str) -> str:
-    """A message without user names and passwords of URIs and without values of secret environment variables."""
+    """Remove user names and passwords of URIs, and the values of secret environment variables, from a message."""
     text = _AUTHORITY.sub(r"\1…@", text)
     for name, value in os.environ.items():
         if len(value) >= 6 and _SECRET.match(name):
@@ -295,7 +296,7 @@ def scrubbed(text: str) -> str:
 
 
 def open_store(place: Remote) -> tuple[Any, str]:
-    """Arrow's file system of a place, and its path there."""
+    """Arrow's file system for a file, and the path within it."""
     scheme, _, rest = place.uri.partition("://")
     root, _, path = rest.partition("/")
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") if scheme == "s3" else None
@@ -324,22 +325,52 @@ def _store(scheme: str, root: str, endpoint: str | None) -> tuple[Any, str]:
     return store, base.rstrip("/")
 
 
-def write_whole(file: Path, document: object, durable: bool = True) -> None:
-    """Write JSON in one step, so that a reader sees all of it or what was there before."""
-    fresh = file.with_name(f"{file.name}.part")
+@contextmanager
+def atomic_write(target: Path, *, durable: bool = False) -> Iterator[Path]:
+    """Write a file so that readers see the old content or all of the new content.
+
+    Parameters
+    ----------
+    target : Path
+        The file to write. Its folder must exist.
+    durable : bool
+        Whether the content must survive a crash of the machine (fsync of the file and of its folder).
+
+    Yields
+    ------
+    Path
+        A new file beside `target` to write to. It replaces `target` at the end of the block. If the block raises, it
+        is removed and `target` stays as it was.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with atomic_write(Path(folder, "run.json")) as file:
+    ...         _ = file.write_text("{}")
+    ...     [file.name for file in Path(folder).iterdir()]
+    ['run.json']
+    """
+    partial = target.with_name(f".{target.name}.{os.urandom(4).hex()}.partial")
     try:
-        fresh.write_text(json.dumps(document, ensure_ascii=False, indent=1))
+        yield partial
         if durable:
-            sync(fresh)
-        fresh.replace(file)
+            sync(partial)
+        partial.replace(target)
+        if durable:
+            sync(target.parent)
     finally:
-        fresh.unlink(missing_ok=True)
-    if durable:
-        sync(file.parent)
+        partial.unlink(missing_ok=True)
+
+
+def write_json(file: Path, document: object, *, durable: bool = True) -> None:
+    """Write a JSON file with `atomic_write`."""
+    with atomic_write(file, durable=durable) as partial:
+        partial.write_text(json.dumps(document, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
 def sync(path: Path) -> None:
-    """Have the disk hold a file, or the names in a folder, whatever happens to the machine."""
+    """Write a file, or the names in a folder, to the disk (fsync), so that they survive a crash of the machine."""
     if path.is_dir() and os.name != "posix":  # folders cannot be opened there
         return
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
@@ -362,7 +393,7 @@ WHAT_TO_DO = {
 
 @contextmanager
 def writing(place: Place) -> Iterator[None]:
-    """A disk that is full or not to be written, as one DataError that names the run and what to do."""
+    """Turn errors of a full or read-only disk into a DataError that names the run and what to do."""
     try:
         yield
     except OSError as error:

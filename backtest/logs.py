@@ -1,4 +1,4 @@
-"""What happens in a run: a line per event, on standard error with ``-v``, and as JSON in the file of ``--log``."""
+"""The log of a run: a line per event on standard error with ``-v``, and JSON lines in the file of ``--log``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def tell(event: str, facts: Mapping[str, object]) -> None:
     event : str
         Such as ``"task finished"``.
     facts : mapping
-        What JSON can hold, under names with units.
+        Values that JSON can hold; units are in the names.
     """
     text = ", ".join(f"{name} {value}" for name, value in facts.items())
     LOG.info(f"{event}: {text}" if text else event, extra={"event": event, "facts": facts})
@@ -31,10 +31,10 @@ def tell(event: str, facts: Mapping[str, object]) -> None:
 
 @contextmanager
 def logged(file: str | Path | None) -> Iterator[None]:
-    """Append all that is logged meanwhile to a file, an object of JSON per line; None: to none.
+    """Append all log records of the block to a file, one JSON object per line; None: no file.
 
-    Each has ``time`` (UTC, by the machine's clock), ``level`` and ``event``, which is ``message`` with its ``text``
-    where it is no event of a run; the facts stand beside them.
+    Each object has ``time`` (UTC, by the machine's clock), ``level``, ``event`` and the facts of the event. A record
+    that is no event of a run has the event ``message`` and its ``text``.
 
     Raises
     ------
@@ -57,7 +57,7 @@ def logged(file: str | Path | None) -> Iterator[None]:
     finally:
         LOG.setLevel(level)
         LOG.removeHandler(handler)
-        with suppress(OSError):  # what could not be written
+        with suppress(OSError):  # the last lines could not be written
             handler.close()
 
 
@@ -71,7 +71,7 @@ class _Json(logging.Formatter):
 
 
 class _File(logging.FileHandler):
-    """A log that cannot be written any more, as on a full disk, is given up with one line: the work is worth more."""
+    """Stops with one warning when it cannot be written, as on a full disk; the run continues."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         LOG.removeHandler(self)

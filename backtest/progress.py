@@ -1,20 +1,19 @@
-"""Progress bars with time left, on terminals only, on standard error."""
+"""Progress bars with the time left, on standard error, where that is a terminal."""
 
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as Shown
+    from rich.progress import Progress as Bar
 
 
 @contextmanager
 def progress(description: str, total: int, show: bool | None = None) -> Iterator[Callable[[float], None]]:
-    """Yield a function that advances the bar by so many steps.
+    """Yield a function that advances a progress bar by a number of steps.
 
     show : None shows it where standard error is a terminal.
     """
@@ -24,103 +23,59 @@ def progress(description: str, total: int, show: bool | None = None) -> Iterator
 
 
 class Progress:
-    """How far work is that consists of several pieces, and how long the rest will take.
+    """How much of a run is done. A run has several pieces, and the exact work of each is known when it begins.
 
     Parameters
     ----------
     expected : mapping of str to float
-        What each piece is expected to take, in any unit: only how they compare counts.
+        Expected work of each piece, in any unit: only their ratios count.
     known : mapping of str to float
-        What other pieces take, in one unit, such as seconds of one core.
-    clock : callable
-        Seconds, never going back.
-
-    Notes
-    -----
-    The rest is taken to go as fast as all that was done since something first was, when kernels are loaded: units are
-    estimates, and their ratio to seconds is what is measured. A rate over the last few seconds jumps with every file
-    that is written.
+        Work of other pieces, in the unit of `begin` and `advance`, such as seconds of one core.
+    bar : rich.progress.Progress, optional
+        Where it is shown.
     """
 
     def __init__(
-        self,
-        expected: Mapping[str, float],
-        known: Mapping[str, float] | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        self, expected: Mapping[str, float], known: Mapping[str, float] | None = None, bar: Bar | None = None
     ) -> None:
         self._expected = dict(expected)
         self._known = dict(known or {})
-        self._ratios = (0.0, 0.0)  # sums of what known pieces were expected to take, and take
-        self._clock = clock
-        self._begun: tuple[float, float] | None = None
-        self._shown: Callable[[], None] = lambda: None
-        self.label, self.done = "", 0.0
+        self._begun = (0.0, 0.0)  # expected and exact work of the pieces that began
+        self.done = 0.0
+        self._bar = bar
+        self._task = None if bar is None else bar.add_task("", total=self.total)
 
     @property
     def total(self) -> float:
-        """What all pieces take; those to come are off by as much as those that are known were."""
-        ratio = self._ratios[1] / self._ratios[0] if self._ratios[0] else 1.0
+        """Work of all pieces. Expected work is scaled by the ratio found in the pieces that began."""
+        ratio = self._begun[1] / self._begun[0] if self._begun[0] else 1.0
         return sum(self._known.values()) + ratio * sum(self._expected.values())
 
-    def begin(self, name: str, label: str, takes: float, left: float | None = None) -> None:
-        """Say what a piece takes, now that it is known, and what is left of it where some is done already."""
+    def begin(self, name: str, label: str, work: float, left: float | None = None) -> None:
+        """Set the exact work of a piece, and what is left of it if a run before did a part; show its label."""
         expected = self._expected.pop(name, 0.0)
         if expected:
-            self._ratios = self._ratios[0] + expected, self._ratios[1] + takes
-        self._known[name] = takes if left is None else left
-        self.label = label
-        self._shown()
+            self._begun = self._begun[0] + expected, self._begun[1] + work
+        self._known[name] = work if left is None else left
+        if self._bar is not None and self._task is not None:
+            task = self._bar.tasks[self._task]  # update(total=…) would forget the rate
+            task.total, task.finished_time = self.total, None
+            self._bar.update(self._task, description=label)
 
     def advance(self, by: float) -> None:
-        """So much is done."""
+        """Add work that is done."""
         self.done += by
-        if self._begun is None:
-            self._begun = self._clock(), self.done
-        self._shown()
-
-    def seconds_left(self) -> float | None:
-        """Of the rest; None as long as that cannot be told."""
-        since, before = self._begun or (0.0, self.done)
-        if self.done <= before:
-            return None
-        return (self._clock() - since) * max(0.0, self.total - self.done) / (self.done - before)
-
-    def show_on(self, bar: Shown) -> None:
-        """Show it on a bar from now on."""
-        task = bar.add_task("", total=self.total, left="")
-
-        def shown() -> None:
-            left = self.seconds_left()
-            text = "" if left is None else f"{clock_text(left)} left"
-            bar.update(task, description=self.label, completed=self.done, total=self.total, left=text)
-
-        self._shown = shown
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=self.done)
 
 
-def clock_text(seconds: float) -> str:
-    """``0:07``, ``12:30``, ``3:05:00``.
+def make_bar(clock: Callable[[], float] | None = None) -> Bar:
+    """A bar that tells the time left from all work since the first was done, when the kernels are loaded.
 
-    Examples
-    --------
-    >>> clock_text(59.6), clock_text(3_725)
-    ('1:00', '1:02:05')
+    The rate of the last seconds alone would jump with every file that is written.
     """
-    whole = round(seconds)
-    hours, minutes = divmod(whole // 60, 60)
-    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
-
-
-@contextmanager
-def run_progress(
-    expected: Mapping[str, float], known: Mapping[str, float] | None = None, show: bool | None = None
-) -> Iterator[Progress]:
-    """A bar as of `Progress`, shown where `progress` shows one."""
-    made = Progress(expected, known)
-    if not (sys.stderr.isatty() if show is None else show):
-        yield made
-        return
     from rich.console import Console
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
     columns = (
@@ -128,8 +83,20 @@ def run_progress(
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[left]}"),
+        TimeRemainingColumn(compact=True),
+        TextColumn("left"),
     )
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        made.show_on(bar)
-        yield made
+    console = Console(stderr=True)
+    return Bar(*columns, console=console, transient=True, get_time=clock, speed_estimate_period=float("inf"))
+
+
+@contextmanager
+def run_progress(
+    expected: Mapping[str, float], known: Mapping[str, float] | None = None, show: bool | None = None
+) -> Iterator[Progress]:
+    """Yield a `Progress`, shown where `progress` shows its bar."""
+    if not (sys.stderr.isatty() if show is None else show):
+        yield Progress(expected, known)
+        return
+    with make_bar() as bar:
+        yield Progress(expected, known, bar)

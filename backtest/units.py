@@ -1,4 +1,4 @@
-"""Durations, instants and numbers as people write them."""
+"""Reads and writes durations, instants and numbers as text."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def instant_text(ms: int) -> str:
 
 
 def number_text(value: float) -> str:
-    """``repr(float)`` without a trailing ``.0``: how numbers stand in labels.
+    """``repr(float)`` without a trailing ``.0``: how numbers are written in labels.
 
     Examples
     --------

@@ -1,5 +1,5 @@
-"""Questions asked of a finished run, or of the histories again.
+"""Questions to a finished run or to its histories: events, returns, required margin, worst days, comparison.
 
-In: a `Result`, or a history and a sweep. Out: frames: events, returns, required margin, days that liquidated,
-comparison, walk-forward, sensitivity to bar length and trigger.
+In: a `Result`, or price histories with a sweep. Out: a DataFrame or an events file. A new question becomes a module
+here and a command in `backtest.cli`.
 """

@@ -9,8 +9,8 @@ import numpy as np
 
 from backtest.arrays import Bool, Float, Int
 from backtest.errors import ConfigError
+from backtest.runs.count_files import Blocks
 from backtest.runs.result import Result
-from backtest.runs.tables import Blocks, block_counts, read_blocks
 from backtest.stats.binomial_interval import check_confidence
 from backtest.stats.survival_table import Span, SurvivalTable, estimate
 from backtest.units import MS_PER_UNIT, duration_ms, duration_text
@@ -161,8 +161,7 @@ def scenarios(result: Result, plan: Plan) -> Iterator[Counts]:
     order = np.argsort(leverage)
     bars = {part["symbol"]: (int(part["present_bars"]), int(part["bars"])) for part in info["coverage"]}
     found = False
-    for where in block_counts(info):
-        table = read_blocks(result.path, where, len(sweep["horizon"]), leverage.size)
+    for where, table in result.counts.tables():
         seen = table["entries"] + table["rejected"] + table["excluded"]
         cohort = np.flatnonzero(seen[0, plan.column].any(axis=0))
         if not cohort.size:

@@ -10,8 +10,8 @@ import numpy as np
 
 from backtest.arrays import Float, Int
 from backtest.errors import ConfigError
+from backtest.runs.count_files import Blocks
 from backtest.runs.result import Result
-from backtest.runs.tables import Blocks, block_counts, read_blocks
 from backtest.stats.bootstrap import FEWEST_BLOCKS, check_level, jumps, mean_length, sums, weights
 from backtest.stats.schema import axes_fields
 from backtest.stats.survival_table import SurvivalTable
@@ -86,7 +86,7 @@ def compare(one: Result, other: Result, horizon: str | None = None, confidence: 
     rows: list[dict[str, object]] = []
     drawn: dict[tuple[int, int], csr_array] = {}
     for pair in match.pairs:
-        tables = [_read(run, where) for run, where in zip((one, other), pair, strict=True)]
+        tables = [run.counts.read(where) for run, where in zip((one, other), pair, strict=True)]
         labels = _labels(pair[0], match.columns)
         mine, theirs = [at for _, at, _ in match.leverages], [at for _, _, at in match.leverages]
         for name, ms, *columns in match.horizons:
@@ -133,11 +133,6 @@ def compare(one: Result, other: Result, horizon: str | None = None, confidence: 
         "seed": seed,
     }
     return out
-
-
-def _read(run: Result, where: Blocks) -> SurvivalTable:
-    sweep = run.info["config"]["sweep"]
-    return read_blocks(run.path, where, len(sweep["horizon"]), len(sweep["leverage"]))
 
 
 def _counts(table: SurvivalTable, column: int, leverages: list[int]) -> Int:
@@ -216,7 +211,7 @@ def _matched(one: Result, other: Result, horizon: str | None) -> _Match:
             f"statistics.block is {_both(*map(duration_text, block_ms))}; runs are compared block by block: "
             "run one of them again with the block of the other"
         )
-    places = [block_counts(run.info) for run in runs]
+    places = [run.counts.scenarios for run in runs]
     names = [f.name for f in axes_fields(name for side in places for where in side for name in where.scenario)]
     labels = [[_labels(where, names) for where in side] for side in places]
     columns, differs = [], {}

@@ -1,4 +1,4 @@
-"""Liquidations of a scenario counted by the day of the liquidation, stretch by stretch of entries."""
+"""Liquidations of each scenario, counted by the UTC day of the liquidation."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from backtest.analysis.row_filter import Where
+from backtest.analysis.row_filter import RowFilter, scenario_mask
+from backtest.analysis.study_inputs import SymbolEntries
 from backtest.arrays import Bool, Int
 from backtest.config.models import Config
-from backtest.config.scenarios import Scenario, expand_scenarios, scenarios_at, split_sides
+from backtest.config.resolve import has_own_leverage
+from backtest.config.scenarios import Scenario, expand_scenarios
 from backtest.engine.bars import Grid
-from backtest.engine.closings import entry_windows, recovered_mask
 from backtest.engine.cohorts import Work
-from backtest.engine.count_by_threshold import first_crossings, split_by_table
-from backtest.engine.prepare import prepare_entries
+from backtest.engine.crossings import first_crossings
+from backtest.engine.positions import entry_windows, recovered_mask
 from backtest.errors import ConfigError
 from backtest.progress import progress
-from backtest.runs.inputs import HistorySource, has_own_leverage, read_grid
-from backtest.stats.schema import POINT, axes_fields, repeated
+from backtest.runs.inputs import HistorySource
+from backtest.stats.schema import POINT, axes_fields
 
 Labels = dict[str, str | float | None]
 
 DAY_MS = 86_400_000
 CHUNK_BARS = 1 << 15
-"""Bars whose entries' crossings are held at once: at 125 leverages a few dozen megabytes."""
-MOST_CHUNK_BARS = 1 << 22
+"""Bars whose entries' crossings are in memory at once: at 125 leverages a few dozen megabytes."""
 
 
 @dataclass(frozen=True)
-class Tally:
+class DayCounts:
     """Liquidations of one scenario at one horizon, by the time of the liquidation.
 
     Attributes
@@ -60,7 +60,7 @@ class Tally:
     by_bar: Int
 
 
-def tally_fields(config: Config) -> list[pa.Field]:
+def scenario_fields(config: Config) -> list[pa.Field]:
     """Symbol and scenario columns."""
     return axes_fields(expand_scenarios(config)[0].columns())
 
@@ -73,70 +73,56 @@ def leverage_column(config: Config, place: Int) -> pa.Array:
 
 def count_days(
     config: Config, sources: Sequence[HistorySource], where: str | None, at: int | None = None
-) -> Iterator[Tally]:
-    """Per symbol and scenario that is asked for; bars are counted at the leverage `at`."""
-    condition = None if where is None else Where(where)
+) -> Iterator[DayCounts]:
+    """Counts of each symbol and scenario that `where` selects; bars are counted at leverage number `at`."""
+    conditions = [] if where is None else [RowFilter(where)]
     scenarios = expand_scenarios(config)
-    if condition is not None:
-        condition.require(field.name for field in [*tally_fields(config), *POINT])
-    chosen = [(source, [_wanted(condition, config, source.symbol, s) for s in scenarios]) for source in sources]
+    for condition in conditions:
+        condition.require(field.name for field in [*scenario_fields(config), *POINT])
+    chosen = [
+        (source, [scenario_mask(conditions, config, source.symbol, s)[0] for s in scenarios]) for source in sources
+    ]
     if not any((mask.any() if at is None else mask[at]) for _, masks in chosen for mask in masks):
         raise ConfigError(f"--where selects no scenario of the sweep: {where!r}")
     for source, masks in chosen:
-        own = scenarios_at(scenarios, source.symbol)
-        kept = [(s, mask) for s, mask in zip(own, masks, strict=True) if (mask.any() if at is None else mask[at])]
-        if not kept:
+        if not any(mask.any() if at is None else mask[at] for mask in masks):
             continue
-        work = prepare_entries(config, read_grid(config, source, own))
-        per_entry = -(-work.grid.n_bars // max(1, work.bars.size))
-        chunks = work.chunks(min(CHUNK_BARS * per_entry, MOST_CHUNK_BARS))
-        with progress(f"days of {source.symbol}", len(kept) * len(chunks)) as advance:
-            for scenario, mask in kept:
-                tally = _empty(config, work, scenario, mask, at)
+        entries = SymbolEntries.read(config, source)
+        own = [(s, m) for s, m in zip(entries.scenarios, masks, strict=True) if (m.any() if at is None else m[at])]
+        chunks = entries.chunks(CHUNK_BARS)
+        with progress(f"days of {source.symbol}", len(own) * len(chunks)) as advance:
+            for scenario, mask in own:
+                counts = _empty(config, entries.work, scenario, mask, at)
                 for chunk in chunks:
-                    for part in split_by_table(work, scenario.maintenance, chunk):
-                        for side in split_sides(scenario):
-                            _count(work, side, part, tally, at)
+                    for side, part in entries.parts(scenario, chunk):
+                        _count(entries.work, side, part, counts, at)
                     advance(1)
-                yield tally
+                yield counts
 
 
-def _wanted(condition: Where | None, config: Config, symbol: str, scenario: Scenario) -> Bool:
-    """(n_leverages,) leverages of a scenario that satisfy a condition."""
-    n = len(config.sweep.leverage)
-    if condition is None:
-        return np.ones(n, np.bool_)
-    labels = {"symbol": symbol, **scenario.columns(), "horizon": config.sweep.horizon[0]}
-    fields = axes_fields(labels)
-    columns = [*repeated([*fields, POINT[0]], labels, n), leverage_column(config, np.arange(n))]
-    batch = pa.RecordBatch.from_arrays(columns, schema=pa.schema([*fields, *POINT]))
-    found: Bool = condition.mask(batch).to_numpy(zero_copy_only=False)
-    return found
-
-
-def _empty(config: Config, work: Work, scenario: Scenario, wanted: Bool, at: int | None) -> Tally:
+def _empty(config: Config, work: Work, scenario: Scenario, wanted: Bool, at: int | None) -> DayCounts:
     grid = work.grid
     first, last = grid.start_ms // DAY_MS, (grid.start_ms + (grid.n_bars - 1) * grid.interval_ms) // DAY_MS
-    counts = np.zeros((2, work.leverages.size, last - first + 1), np.int64)
+    found = np.zeros((2, work.leverages.size, last - first + 1), np.int64)
     labels: Labels = {"symbol": grid.symbol, **scenario.columns(), "horizon": config.sweep.horizon[0]}
     by_bar = np.zeros(0 if at is None else grid.n_bars, np.int64)
-    return Tally(labels, scenario, grid, wanted, first, counts[0], counts[1], by_bar)
+    return DayCounts(labels, scenario, grid, wanted, first, found[0], found[1], by_bar)
 
 
-def _count(work: Work, scenario: Scenario, chunk: slice, tally: Tally, at: int | None) -> None:
+def _count(work: Work, scenario: Scenario, chunk: slice, counts: DayCounts, at: int | None) -> None:
     """Add the liquidations of a chunk of entries."""
     found = first_crossings(work, scenario, chunk, calls=False)
     (window,) = entry_windows(work, chunk, found.series.weight)
-    grid, n_days = work.grid, tally.liquidations.shape[1]
+    grid, n_days = work.grid, counts.liquidations.shape[1]
     # Every leverage is counted for `lived`; where only days are asked for, those that are.
-    for leverage in range(work.leverages.size) if at is not None else np.flatnonzero(tally.wanted).tolist():
+    for leverage in range(work.leverages.size) if at is not None else np.flatnonzero(counts.wanted).tolist():
         dead = found.liquidation[window.kept, leverage].astype(np.int64)
         who = np.flatnonzero((dead > 0) & (dead <= window.bars) & ~found.rejected[window.kept, leverage])
         bar = window.entry_bar[who] + dead[who]
-        day = (grid.start_ms + bar * grid.interval_ms) // DAY_MS - tally.first_day
-        tally.liquidations[leverage] += np.bincount(day, minlength=n_days)
+        day = (grid.start_ms + bar * grid.interval_ms) // DAY_MS - counts.first_day
+        counts.liquidations[leverage] += np.bincount(day, minlength=n_days)
         if at is None or leverage == at:
-            back = recovered_mask(work, scenario, found.series, window.of(who), float(work.leverages[leverage]))
-            tally.recovered[leverage] += np.bincount(day[back], minlength=n_days)
+            back = recovered_mask(work, scenario, found.series, window.take(who), float(work.leverages[leverage]))
+            counts.recovered[leverage] += np.bincount(day[back], minlength=n_days)
         if leverage == at:
-            tally.by_bar[:] += np.bincount(bar, minlength=grid.n_bars)
+            counts.by_bar[:] += np.bincount(bar, minlength=grid.n_bars)

@@ -1,8 +1,7 @@
-"""The flags: one row per entry × scenario, when it hit margin call and liquidation, and what was left."""
+"""Events: one row per entry and scenario, with times of margin call and liquidation, fill price and what was left."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,28 +11,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from backtest.analysis.row_filter import Where
+from backtest.analysis.row_filter import RowFilter, scenario_mask
+from backtest.analysis.study_inputs import Source, StudyInputs, SymbolEntries
 from backtest.arrays import Bool, Float, Int
 from backtest.config.models import Config, Data, Entries, Margin, Sweep
-from backtest.config.scenarios import Scenario, expand_scenarios, scenarios_at, split_sides
-from backtest.data.history import PriceHistory
-from backtest.engine.closings import Exits, Window, close_positions, entry_windows
+from backtest.config.scenarios import Scenario, expand_scenarios, split_sides
 from backtest.engine.cohorts import Work
-from backtest.engine.count_by_entry import cohort_members
-from backtest.engine.count_by_threshold import critical_leverages, first_crossings, split_by_table
+from backtest.engine.count_by_entry import critical_leverages
+from backtest.engine.crossings import first_crossings
 from backtest.engine.outcomes import closed_lives, lives_by_leverage
-from backtest.engine.prepare import prepare_entries
+from backtest.engine.positions import Exits, Window, close_positions, entry_windows
 from backtest.errors import ConfigError
-from backtest.filesystem import local
+from backtest.filesystem import atomic_write, local
 from backtest.progress import progress
-from backtest.runs.inputs import (
-    HistorySource,
-    checked_sources,
-    has_own_leverage,
-    read_grid,
-    resolve_config,
-    with_trades,
-)
+from backtest.runs.inputs import HistorySource
 from backtest.runs.run_directory import folders_for
 from backtest.stats.schema import FURTHER, LIFE_COUNTS, POINT, TIME, axes_fields, event_schema, repeated
 
@@ -44,7 +35,6 @@ Labels = dict[str, str | float | None]
 
 UNASKED_ROWS = 50_000_000
 EVENT_CHUNK_BARS = 1 << 16
-MOST_CHUNK_BARS = 1 << 22
 ROWS_WRITTEN = 1 << 17
 
 
@@ -52,35 +42,23 @@ ROWS_WRITTEN = 1 << 17
 class EventFilter:
     """Which rows are wanted: whole scenarios that can match, and what is left to test row by row."""
 
-    axes: list[Where]
-    rows: list[Where]
+    axes: list[RowFilter]
+    rows: list[RowFilter]
 
     @classmethod
     def parse(cls, text: str | None) -> EventFilter:
         """Split a condition into the part that scenarios decide and the rest."""
         if text is None:
             return cls([], [])
-        condition = Where(text)
+        condition = RowFilter(text)
         condition.require(event_schema(FURTHER, lives=True, trades=True).names)
         names = {field.name for field in (*axes_fields(FURTHER), *POINT)}
         parts = condition.conjuncts()
         return cls([p for p in parts if p.columns <= names], [p for p in parts if not p.columns <= names])
 
-    def wanted(self, symbol: str, scenario: Scenario, config: Config) -> Bool:
+    def wanted(self, config: Config, symbol: str, scenario: Scenario) -> Bool:
         """(n_horizons, n_leverages) combinations of a scenario that can match."""
-        horizons, leverages = config.sweep.horizon, config.sweep.leverage
-        labels = {"symbol": symbol, **scenario.columns()}
-        n = len(horizons) * len(leverages)
-        fields = axes_fields(labels)
-        columns = repeated(fields, labels, n)
-        columns.append(pa.array([h for h in horizons for _ in leverages], pa.string()))
-        shown = [None] if has_own_leverage(config) else list(leverages)
-        columns.append(pa.array(shown * len(horizons), pa.float64()))
-        batch = pa.RecordBatch.from_arrays(columns, schema=pa.schema([*fields, *POINT]))
-        out = np.ones(n, dtype=np.bool_)
-        for part in self.axes:
-            out &= part.mask(batch).to_numpy(zero_copy_only=False)
-        return out.reshape(len(horizons), len(leverages))
+        return scenario_mask(self.axes, config, symbol, scenario)
 
     def filter(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Rows that satisfy what scenarios cannot decide."""
@@ -89,23 +67,83 @@ class EventFilter:
         return batch
 
 
-def write_events(
-    config: Config, out: str | Path, where: str | None = None, *, everything: bool = False, overwrite: bool = False
-) -> int:
-    """Write the events of a configuration to a Parquet or CSV file.
+def events(
+    source: Source,
+    sweep: Sweep | None = None,
+    *,
+    where: str | None = None,
+    data: Data | None = None,
+    entries: Entries | None = None,
+    margin: Margin | None = None,
+) -> pd.DataFrame:
+    """The events as a DataFrame, one row per entry and scenario; `write_events` writes more than fits in memory.
 
     Parameters
     ----------
-    config : Config
-        As of `load_config`.
+    source, sweep, data, entries, margin
+        As of `backtest.Study`, or a study.
+    where : str, optional
+        A condition on the columns, such as ``"leverage = 20 and side = 'long'"``.
+
+    Returns
+    -------
+    DataFrame
+        Columns as in docs/interface.md. Rows are the cohort of each horizon, rejected entries included.
+
+    Raises
+    ------
+    ConfigError, RuleError, DataError
+        As of `backtest.run`, and for portfolios.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import backtest as bt
+    >>> bars = {"high": np.full(4, 101.0), "low": np.array([99.0, 99.0, 85.0, 99.0]), "close": np.full(4, 100.0)}
+    >>> history = bt.PriceHistory("DIP", 3_600_000, 0, bars)
+    >>> sweep = bt.Sweep(side=["long"], leverage=[10], horizon=["2h"], maintenance=[0.0])
+    >>> bt.events(history, sweep)["bars_to_liquidation"].tolist()
+    [2, 1]
+    """
+    study = _checked(StudyInputs.given(source, sweep, data, entries, margin))
+    config, selection = study.config, EventFilter.parse(where)
+    batches: list[pa.RecordBatch] = []
+    for one in study.sources():
+        batches += symbol_events(SymbolEntries.read(config, one), selection)
+    frame: pd.DataFrame = pa.Table.from_batches(batches, schema=events_schema(config)).to_pandas()
+    return frame
+
+
+events_of = events
+"""The former name of `events`."""
+
+
+def write_events(
+    source: Source,
+    out: str | Path,
+    where: str | None = None,
+    *,
+    sweep: Sweep | None = None,
+    data: Data | None = None,
+    entries: Entries | None = None,
+    margin: Margin | None = None,
+    everything: bool = False,
+    overwrite: bool = False,
+) -> int:
+    """Write the events to a Parquet or CSV file, chunk by chunk.
+
+    Parameters
+    ----------
+    source, sweep, data, entries, margin
+        As of `backtest.Study`, or a study.
     out : path
-        ``.parquet`` or ``.csv``; it appears whole or not at all.
+        ``.parquet`` or ``.csv``; the file appears when it is complete.
     where : str, optional
         A condition on the columns, such as ``"leverage = 20 and side = 'long'"``.
     everything : bool
         Allow more than 50 million rows without a condition.
     overwrite : bool
-        Replace `out` where it exists.
+        Replace `out` if it exists.
 
     Returns
     -------
@@ -115,98 +153,51 @@ def write_events(
     Raises
     ------
     ConfigError
-        If the file exists or has another suffix, the condition is not one, or the rows are too many.
+        If the file exists or has another suffix, the condition cannot be parsed, or there are too many rows.
     """
     target = local(out, "--out")
     if target.suffix not in (".parquet", ".csv"):
         raise ConfigError(f"--out must end in .parquet or .csv; got {target.name!r}")
     if target.exists() and not overwrite:
         raise ConfigError(f"{target}: exists already; choose another file, or ask for --overwrite")
-    config = with_trades(config)
-    _refuse_portfolio(config)
-    selection = EventFilter.parse(where)
+    study = _checked(StudyInputs.given(source, sweep, data, entries, margin))
+    config, selection, sources = study.config, EventFilter.parse(where), study.sources()
     scenarios = expand_scenarios(config)
-    sources = checked_sources(config.data.path or "", config)
-    if not any(selection.wanted(one.symbol, scenario, config).any() for one in sources for scenario in scenarios):
+    if not any(selection.wanted(config, one.symbol, scenario).any() for one in sources for scenario in scenarios):
         raise ConfigError(f"--where selects no scenario of the sweep: {where!r}")
     if where is None and not everything:
-        n_rows = 0
-        for source in sources:
-            work, _ = _of_symbol(config, source, scenarios)
-            n_rows += count_rows(work, scenarios)
-            if n_rows > UNASKED_ROWS:
-                raise ConfigError(
-                    f"the events are more than {UNASKED_ROWS:,} rows; narrow them with --where, or ask for --all"
-                )
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+        _refuse_many_rows(config, sources)
     written = 0
-    with folders_for(target):
-        try:
-            with _writer(partial, target.suffix, events_schema(config, scenarios)) as writer:
-                for source in sources:
-                    work, own = _of_symbol(config, source, scenarios)
-                    for table in _coalesced(symbol_events(work, config, own, selection)):
-                        writer.write_table(table)
-                        written += table.num_rows
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
+    with (
+        folders_for(target),
+        atomic_write(target) as partial,
+        _writer(partial, target.suffix, events_schema(config)) as writer,
+    ):
+        for one in sources:
+            for table in _coalesced(symbol_events(SymbolEntries.read(config, one), selection)):
+                writer.write_table(table)
+                written += table.num_rows
     return written
 
 
-def events_of(
-    source: str | Path | PriceHistory | Sequence[PriceHistory],
-    sweep: Sweep | None = None,
-    *,
-    where: str | None = None,
-    data: Data | None = None,
-    entries: Entries | None = None,
-    margin: Margin | None = None,
-) -> pd.DataFrame:
-    """The events as a DataFrame; for more than fits in memory use `write_events`.
-
-    Parameters
-    ----------
-    source, sweep, data, entries, margin
-        As of `backtest.run`.
-    where : str, optional
-        A condition on the columns, such as ``"leverage = 20 and side = 'long'"``.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import backtest as bt
-    >>> bars = {"high": np.full(4, 101.0), "low": np.array([99.0, 99.0, 85.0, 99.0]), "close": np.full(4, 100.0)}
-    >>> history = bt.PriceHistory("DIP", 3_600_000, 0, bars)
-    >>> sweep = bt.Sweep(side=["long"], leverage=[10], horizon=["2h"], maintenance=[0.0])
-    >>> bt.events_of(history, sweep)["bars_to_liquidation"].tolist()
-    [2, 1]
-    """
-    config = resolve_config(source, sweep, data, entries, margin)
-    _refuse_portfolio(config)
-    selection, scenarios = EventFilter.parse(where), expand_scenarios(config)
-    batches: list[pa.RecordBatch] = []
-    for one in checked_sources(source, config):
-        work, own = _of_symbol(config, one, scenarios)
-        batches += symbol_events(work, config, own, selection)
-    frame: pd.DataFrame = pa.Table.from_batches(batches, schema=events_schema(config, scenarios)).to_pandas()
-    return frame
+def _checked(study: StudyInputs) -> StudyInputs:
+    study.refuse({"portfolio": "events are those of single positions; run it for its survival and band"})
+    return study
 
 
-def _refuse_portfolio(config: Config) -> None:
-    if config.sweep.portfolio:
-        raise ConfigError("sweep.portfolio: events are those of single positions; run it for its survival and band")
+def _refuse_many_rows(config: Config, sources: Sequence[HistorySource]) -> None:
+    n_rows = 0
+    for one in sources:
+        n_rows += count_rows(SymbolEntries.read(config, one))
+        if n_rows > UNASKED_ROWS:
+            raise ConfigError(
+                f"the events are more than {UNASKED_ROWS:,} rows; narrow them with --where, or ask for --all"
+            )
 
 
-def _of_symbol(config: Config, source: HistorySource, scenarios: list[Scenario]) -> tuple[Work, list[Scenario]]:
-    """Work of one symbol, and the scenarios with its own tier tables."""
-    own = scenarios_at(scenarios, source.symbol)
-    return prepare_entries(config, read_grid(config, source, own)), own
-
-
-def events_schema(config: Config, scenarios: Sequence[Scenario]) -> pa.Schema:
+def events_schema(config: Config) -> pa.Schema:
     """Columns of the events of a configuration."""
-    first = scenarios[0]
+    first = expand_scenarios(config)[0]
     return event_schema(first.columns(), lives=first.policy is not None, trades=config.entries.file is not None)
 
 
@@ -218,42 +209,37 @@ def _writer(path: Path, suffix: str, schema: pa.Schema) -> pq.ParquetWriter:
     return pq.ParquetWriter(path, schema, compression="zstd")
 
 
-def count_rows(work: Work, scenarios: list[Scenario]) -> int:
+def count_rows(entries: SymbolEntries) -> int:
     """Rows of all events of a symbol."""
-    every = slice(0, work.bars.size)
+    work, every = entries.work, slice(0, entries.work.bars.size)
     cohorts = 0
-    for scenario in scenarios:
+    for scenario in entries.scenarios:
         for side in split_sides(scenario):
             weight = work.weights(scenario.weight, every, side.sign)
-            cohorts += int(cohort_members(work, every, weight).inside.sum())
+            cohorts += int(work.members(every, weight).inside.sum())
     return cohorts * work.leverages.size
 
 
-def symbol_events(
-    work: Work, config: Config, scenarios: list[Scenario], selection: EventFilter
-) -> Iterator[pa.RecordBatch]:
-    """Events of one symbol: scenario by scenario, stretch by stretch, horizon by horizon, leverage by leverage."""
-    per_entry = -(-work.grid.n_bars // max(1, work.bars.size))
-    chunks = work.chunks(min(EVENT_CHUNK_BARS * per_entry, MOST_CHUNK_BARS))
-    symbol = work.grid.symbol
-    with progress(f"events of {symbol}", len(scenarios) * len(chunks)) as advance:
-        for scenario in scenarios:
-            wanted = selection.wanted(symbol, scenario, config)
+def symbol_events(entries: SymbolEntries, selection: EventFilter) -> Iterator[pa.RecordBatch]:
+    """Events of one symbol: by scenario, chunk of entries, horizon and leverage."""
+    work, config, chunks = entries.work, entries.config, entries.chunks(EVENT_CHUNK_BARS)
+    with progress(f"events of {entries.symbol}", len(entries.scenarios) * len(chunks)) as advance:
+        for scenario in entries.scenarios:
+            wanted = selection.wanted(config, entries.symbol, scenario)
             if not wanted.any():
                 advance(len(chunks))
                 continue
             for chunk in chunks:
-                for part in split_by_table(work, scenario.maintenance, chunk):
-                    for side in split_sides(scenario):
-                        for batch in _batches(work, config, side, part, wanted):
-                            rows = selection.filter(batch)
-                            if rows.num_rows:
-                                yield rows
+                for side, part in entries.parts(scenario, chunk):
+                    for batch in _batches(work, config, side, part, wanted):
+                        rows = selection.filter(batch)
+                        if rows.num_rows:
+                            yield rows
                 advance(1)
 
 
 def _coalesced(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """Tables of at least `ROWS_WRITTEN` rows, so that row groups are of a sane size."""
+    """Tables of at least `ROWS_WRITTEN` rows each, so that row groups are not too small."""
     waiting: list[pa.RecordBatch] = []
     rows = 0
     for batch in batches:

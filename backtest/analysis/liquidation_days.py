@@ -1,22 +1,21 @@
-"""The days that did it: liquidations by calendar day, and the episodes they make."""
+"""Liquidations by calendar day, and the episodes with the most of them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
-from backtest.analysis.daily_counts import DAY_MS, Tally, count_days, leverage_column, tally_fields
+from backtest.analysis.daily_counts import DAY_MS, DayCounts, count_days, leverage_column, scenario_fields
+from backtest.analysis.study_inputs import Source, StudyInputs
 from backtest.arrays import Int
 from backtest.config.models import Config, Data, Entries, Margin, Sweep
-from backtest.data.history import PriceHistory
+from backtest.config.resolve import has_own_leverage
 from backtest.engine.bars import Grid
 from backtest.errors import ConfigError
 from backtest.report.labels import noted
-from backtest.runs.inputs import checked_sources, has_own_leverage, resolve_config
 from backtest.stats.schema import POINT, TIME, repeated
 from backtest.units import duration_ms, instant_text, number_text
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 
 QUIET_DAYS = 1
-"""Days without a liquidation that do not yet end an episode."""
+"""Most days in a row without a liquidation inside an episode."""
 
 COUNTED = [("liquidations", pa.int64()), ("recovered", pa.int64())]
 EPISODE = [
@@ -42,7 +41,7 @@ EPISODE = [
 
 
 def liquidation_days(
-    source: str | Path | PriceHistory | Sequence[PriceHistory],
+    source: Source,
     sweep: Sweep | None = None,
     *,
     horizon: str | None = None,
@@ -58,7 +57,7 @@ def liquidation_days(
     Parameters
     ----------
     source, sweep, data, entries, margin
-        As of `backtest.run`.
+        As of `backtest.Study`, or a study.
     horizon : str, optional
         One of the sweep's, matched by duration; default: the longest.
     where : str, optional
@@ -89,12 +88,13 @@ def liquidation_days(
     >>> found[["leverage", "day", "liquidations"]].to_string(index=False, header=False)
     '10.0 1970-01-02 00:00:00+00:00 4'
     """
-    config = _config(source, sweep, horizon, data, entries, margin)
-    return _days(config, count_days(config, checked_sources(source, config), where))
+    study = StudyInputs.given(source, sweep, data, entries, margin)
+    config = _at_horizon(study, horizon)
+    return _days(config, count_days(config, study.sources(config), where))
 
 
 def liquidation_episodes(
-    source: str | Path | PriceHistory | Sequence[PriceHistory],
+    source: Source,
     sweep: Sweep | None = None,
     *,
     leverage: float | None = None,
@@ -150,36 +150,35 @@ def liquidation_episodes(
     >>> str(worst["first_day"].date()), round(float(worst["adverse_move"]), 3), float(worst["lived"])
     ('1970-01-02', 0.15, 5.0)
     """
-    config = _config(source, sweep, horizon, data, entries, margin)
-    at = _place(config, leverage)
-    return _episodes(config, at, count_days(config, checked_sources(source, config), where, at))
+    study = StudyInputs.given(source, sweep, data, entries, margin)
+    config = _at_horizon(study, horizon)
+    at = _leverage_number(config, leverage)
+    return _episodes(config, at, count_days(config, study.sources(config), where, at))
 
 
-def days_and_episodes(
-    source: PriceHistory, sweep: Sweep, leverage: float | None, data: Data, entries: Entries, margin: Margin
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def days_and_episodes(study: StudyInputs, leverage: float | None) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Both of one leverage and the sweep's longest horizon, in one pass."""
-    config = _config(source, sweep, None, data, entries, margin)
-    at = _place(config, leverage)
+    config = _at_horizon(study, None)
+    at = _leverage_number(config, leverage)
     where = None if leverage is None else f"leverage = {leverage!r}"
-    tallies = list(count_days(config, checked_sources(source, config), where, at))
-    return _days(config, tallies), _episodes(config, at, tallies)
+    counts = list(count_days(config, study.sources(config), where, at))
+    return _days(config, counts), _episodes(config, at, counts)
 
 
-def _days(config: Config, tallies: Iterable[Tally]) -> pd.DataFrame:
+def _days(config: Config, counts: Iterable[DayCounts]) -> pd.DataFrame:
     """What `liquidation_days` returns, at the leverages asked for."""
-    fields = tally_fields(config)
+    fields = scenario_fields(config)
     tables: list[pa.RecordBatch] = []
     span: dict[str, tuple[str, str]] = {}
-    for tally in tallies:
-        span[tally.grid.symbol] = _span(tally.grid)
-        at, day = np.nonzero((tally.liquidations > 0) & tally.wanted[:, None])
+    for one in counts:
+        span[one.grid.symbol] = _span(one.grid)
+        at, day = np.nonzero((one.liquidations > 0) & one.wanted[:, None])
         columns = [
-            *repeated([*fields, POINT[0]], tally.labels, at.size),
+            *repeated([*fields, POINT[0]], one.labels, at.size),
             leverage_column(config, at),
-            pa.array((tally.first_day + day) * DAY_MS).cast(TIME),
-            pa.array(tally.liquidations[at, day]),
-            pa.array(tally.recovered[at, day]),
+            pa.array((one.first_day + day) * DAY_MS).cast(TIME),
+            pa.array(one.liquidations[at, day]),
+            pa.array(one.recovered[at, day]),
         ]
         tables.append(pa.RecordBatch.from_arrays(columns, schema=pa.schema([*fields, *POINT, ("day", TIME), *COUNTED])))
     found = noted(pa.Table.from_batches(tables).to_pandas(), {"config": config.model_dump(mode="json", by_alias=True)})
@@ -187,14 +186,14 @@ def _days(config: Config, tallies: Iterable[Tally]) -> pd.DataFrame:
     return found
 
 
-def _episodes(config: Config, at: int, tallies: Iterable[Tally]) -> pd.DataFrame:
-    """What `liquidation_episodes` returns, at the leverage of that place."""
-    fields = tally_fields(config)
+def _episodes(config: Config, at: int, counts: Iterable[DayCounts]) -> pd.DataFrame:
+    """What `liquidation_episodes` returns, at leverage number `at`."""
+    fields = scenario_fields(config)
     tables: list[pa.RecordBatch] = []
-    for tally in tallies:
-        rows = _ranked(_episode(tally, at, config, first, last) for first, last in _runs(tally.liquidations[at]))
+    for one in counts:
+        rows = _ranked(_episode(one, at, config, first, last) for first, last in _runs(one.liquidations[at]))
         columns = [
-            *repeated([*fields, POINT[0]], tally.labels, len(rows)),
+            *repeated([*fields, POINT[0]], one.labels, len(rows)),
             leverage_column(config, np.full(len(rows), at)),
             *(pa.array([row[name] for row in rows], kind) for name, kind in EPISODE),
         ]
@@ -203,20 +202,15 @@ def _episodes(config: Config, at: int, tallies: Iterable[Tally]) -> pd.DataFrame
     return noted(found, {"config": config.model_dump(mode="json", by_alias=True)})
 
 
-def _config(
-    source: str | Path | PriceHistory | Sequence[PriceHistory],
-    sweep: Sweep | None,
-    horizon: str | None,
-    data: Data | None,
-    entries: Entries | None,
-    margin: Margin | None,
-) -> Config:
-    """The configuration at one horizon; what has no single day of liquidation is refused."""
-    config = resolve_config(source, sweep, data, entries, margin)
-    if config.sweep.portfolio:
-        raise ConfigError("sweep.portfolio: days are those of single positions; name the legs as symbols")
-    if config.sweep.policy:
-        raise ConfigError("sweep.policy: days are counted for static rules only; leave it out, or see `events`")
+def _at_horizon(study: StudyInputs, horizon: str | None) -> Config:
+    """The configuration at one horizon; refuses sweeps whose liquidations have no single day."""
+    study.refuse(
+        {
+            "portfolio": "days are those of single positions; name the legs as symbols",
+            "policy": "days are counted for static rules only; leave it out, or see `events`",
+        }
+    )
+    config = study.config
     asked = config.sweep.horizon
     chosen = max(asked, key=duration_ms) if horizon is None else _matched(asked, horizon)
     return config.model_copy(update={"sweep": config.sweep.model_copy(update={"horizon": (chosen,)})})
@@ -230,8 +224,8 @@ def _matched(horizons: Sequence[str], asked: str) -> str:
     raise ConfigError(f"horizon must be one of sweep.horizon, {', '.join(horizons)}; got {asked!r}")
 
 
-def _place(config: Config, leverage: float | None) -> int:
-    """Where a leverage stands in the sweep."""
+def _leverage_number(config: Config, leverage: float | None) -> int:
+    """The number of a leverage in the sweep's list."""
     grid = config.sweep.leverage
     if has_own_leverage(config):
         if leverage is not None:
@@ -268,25 +262,25 @@ def _ranked(rows: Iterator[Row]) -> list[Row]:
     return [{**row, "rank": rank} for rank, row in enumerate(ordered, start=1)]
 
 
-def _episode(tally: Tally, at: int, config: Config, first: int, last: int) -> Row:
-    grid, days = tally.grid, slice(first, last + 1)
-    edges = (tally.first_day + np.array([first, last + 1])) * DAY_MS - grid.start_ms
+def _episode(one: DayCounts, at: int, config: Config, first: int, last: int) -> Row:
+    grid, days = one.grid, slice(first, last + 1)
+    edges = (one.first_day + np.array([first, last + 1])) * DAY_MS - grid.start_ms
     start, stop = (int(x) for x in np.clip(-(-edges // grid.interval_ms), 0, grid.n_bars))
-    bars = start + np.flatnonzero(tally.by_bar[start:stop])
-    died = tally.liquidations[:, days].sum(axis=1) > 0
+    bars = start + np.flatnonzero(one.by_bar[start:stop])
+    died = one.liquidations[:, days].sum(axis=1) > 0
     # By leverage, so that one that is rejected or rescued by its tier does not count as having lived through it.
     order = np.argsort(config.sweep.leverage, kind="stable")
     lived = int(np.argmax(died[order])) if died.any() else order.size
-    count = int(tally.liquidations[at, days].sum())
+    count = int(one.liquidations[at, days].sum())
     known = lived > 0 and not has_own_leverage(config)
     return {
-        "first_day": (tally.first_day + first) * DAY_MS,
-        "last_day": (tally.first_day + last) * DAY_MS,
+        "first_day": (one.first_day + first) * DAY_MS,
+        "last_day": (one.first_day + last) * DAY_MS,
         "hours": float((bars[-1] - bars[0]) * grid.interval_ms / 3_600_000),
-        "adverse_move": None if tally.scenario.own_side else _move(grid, tally.scenario.sign, start, int(bars[-1]) + 1),
+        "adverse_move": None if one.scenario.own_side else _move(grid, one.scenario.sign, start, int(bars[-1]) + 1),
         "liquidations": count,
-        "share": count / int(tally.liquidations[at].sum()),
-        "recovered": int(tally.recovered[at, days].sum()),
+        "share": count / int(one.liquidations[at].sum()),
+        "recovered": int(one.recovered[at, days].sum()),
         "lived": config.sweep.leverage[order[lived - 1]] if known else None,
     }
 

@@ -8,29 +8,24 @@ each, for one scenario at a time.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
+from backtest.analysis.study_inputs import Source, StudyInputs, SymbolEntries, thread_count
 from backtest.arrays import Float
-from backtest.config.models import Config, Data, Entries, Margin, Sweep
-from backtest.config.scenarios import Scenario, expand_scenarios, scenarios_at, split_sides
-from backtest.data.history import PriceHistory
+from backtest.config.models import Data, Entries, Margin, Sweep
+from backtest.config.scenarios import Scenario
 from backtest.engine.adverse_series import ChunkSeries, chunk_series
 from backtest.engine.cohorts import Work
-from backtest.engine.count_by_entry import cohort_members, rates_by_horizon
-from backtest.engine.count_by_threshold import entry_parts, split_by_table
+from backtest.engine.count_by_entry import compile_entries, rates_by_horizon
 from backtest.engine.entry_rates import RatePart
-from backtest.engine.prepare import prepare_entries
-from backtest.errors import ConfigError, DataError
+from backtest.errors import ConfigError
 from backtest.progress import progress
 from backtest.runs.executors.thread_pool import map_ordered
-from backtest.runs.inputs import HistorySource, checked_sources, read_grid, resolve_config
 from backtest.stats.schema import axes_fields
 
 if TYPE_CHECKING:
@@ -63,7 +58,7 @@ class Sample:
 
 
 def required_margin(
-    source: str | Path | PriceHistory | Sequence[PriceHistory],
+    source: Source,
     sweep: Sweep | None = None,
     *,
     data: Data | None = None,
@@ -80,7 +75,7 @@ def required_margin(
     Parameters
     ----------
     source, sweep, data, entries, margin
-        As of `backtest.run`.
+        As of `backtest.Study`, or a study.
     quantiles : sequence of float
         Shares of the entries within (0, 1]: quantiles of the margin rate, and so targets for the survival.
     workers : int, optional
@@ -130,22 +125,14 @@ def required_margin(
     >>> found["leverage"].round(2).tolist()
     [40.16, 29.06, 28.94]
     """
-    config = _grid_free(resolve_config(source, sweep, data, entries, margin))
+    study = StudyInputs.given(source, sweep, data, entries, margin)
     shares = [float(share) for share in quantiles]
     for share in shares:
         if not 0 < share <= 1:
             raise ConfigError(f"quantiles must be shares within (0, 1]; got {share:g}")
     if not shares:
         raise ConfigError("quantiles must name at least one share within (0, 1]")
-    threads = workers if workers is not None else os.cpu_count() or 1
-    if threads < 1:
-        raise ConfigError(f"workers must be ≥ 1; got {threads}")
-    rows = [
-        row
-        for one in checked_sources(source, config)
-        for sample in samples(config, one, threads)
-        for row in _rows(sample, shares)
-    ]
+    rows = [row for sample in samples(study, thread_count(workers)) for row in _rows(sample, shares)]
     fields = ("rejected_from", "quantile", "required_margin", "critical_leverage", "leverage", "survival")
     schema = pa.schema(
         [
@@ -178,53 +165,49 @@ def leverage_at(rates: Float, survival: Sequence[float]) -> Float:
     return np.array([_largest_below(float(ordered[_rank(share, rates.size) - 1])) for share in survival])
 
 
-def samples(config: Config, source: HistorySource, workers: int = 1) -> Iterator[Sample]:
-    """What the entries of a symbol needed: scenario by scenario, horizon by horizon."""
-    own = scenarios_at(expand_scenarios(config), source.symbol)
-    work = prepare_entries(config, read_grid(config, source, own))
-    if not work.bars.size:
-        raise DataError(f"{source.symbol}: no bar is an entry; entries.every is {config.entries.every}")
+def samples(study: StudyInputs, workers: int = 1) -> Iterator[Sample]:
+    """What the entries of a study needed: by symbol, scenario and horizon."""
+    study.refuse(
+        {
+            name: f"no single margin rate decides where {why}; leave it out, or sweep leverages with `backtest run`"
+            for name, why in (("portfolio", "legs move apart"), ("policy", "rules act between entry and end"))
+        }
+    )
+    sweep = study.config.sweep.model_copy(update={"leverage": EVERY_LEVERAGE})
+    config = study.config.model_copy(update={"sweep": sweep})
+    for source in study.sources(config):
+        yield from _symbol_samples(SymbolEntries.read(config, source, must_enter=True), workers)
+
+
+def _symbol_samples(entries: SymbolEntries, workers: int) -> Iterator[Sample]:
+    own, chunks = entries.scenarios, entries.work.chunks()
     for scenario in own:
-        _refuse_many_parts(work, scenario)
-    chunks = work.chunks()
+        _refuse_many_parts(entries, scenario)
 
     def needed(task: tuple[Scenario, slice]) -> list[tuple[Float, float]]:
-        return _needed(work, *task)
+        return _needed(entries, *task)
 
-    with progress(f"required margin of {source.symbol}", len(own) * len(chunks)) as advance:
+    with progress(f"required margin of {entries.symbol}", len(own) * len(chunks)) as advance:
         found = map_ordered(needed, ((scenario, chunk) for scenario in own for chunk in chunks), workers)
         for scenario in own:
             parts: list[list[tuple[Float, float]]] = []
             for _ in chunks:
                 parts.append(next(found))
                 advance(1)
-            for h, horizon in enumerate(config.sweep.horizon):
-                labels = {"symbol": source.symbol, **scenario.columns(), "horizon": horizon}
+            for h, horizon in enumerate(entries.config.sweep.horizon):
+                labels = {"symbol": entries.symbol, **scenario.columns(), "horizon": horizon}
                 rates = np.concatenate([part[h][0] for part in parts])
                 yield Sample(labels, rates, _inverse(max(part[h][1] for part in parts)))
 
 
-def _grid_free(config: Config) -> Config:
-    """With `EVERY_LEVERAGE` for the leverages; refuses what a rate per entry cannot answer."""
-    for key in ("portfolio", "policy"):
-        if getattr(config.sweep, key):
-            what = "legs move apart" if key == "portfolio" else "rules act between entry and end"
-            raise ConfigError(
-                f"sweep.{key}: no single margin rate decides where {what}; leave it out, or sweep leverages with "
-                "`backtest run`"
-            )
-    return config.model_copy(update={"sweep": config.sweep.model_copy(update={"leverage": EVERY_LEVERAGE})})
-
-
-def _refuse_many_parts(work: Work, scenario: Scenario) -> None:
+def _refuse_many_parts(entries: SymbolEntries, scenario: Scenario) -> None:
     """Before any work: one entry of each table tells whether one set of lines answers all leverages."""
-    for part in split_by_table(work, scenario.maintenance, slice(0, work.bars.size)):
-        one = split_sides(scenario)[0]
-        _only_part(work, one, chunk_series(work, slice(part.start, part.start + 1), one))
+    for one, part in entries.parts(scenario, slice(0, entries.work.bars.size)):
+        _only_part(entries.work, one, chunk_series(entries.work, slice(part.start, part.start + 1), one))
 
 
 def _only_part(work: Work, scenario: Scenario, series: ChunkSeries) -> RatePart:
-    parts = entry_parts(work, series, scenario, np.array(EVERY_LEVERAGE))
+    parts = compile_entries(work, series, scenario, np.array(EVERY_LEVERAGE))
     if len(parts) > 1:
         label = scenario.size.label if scenario.size else ""
         raise ConfigError(
@@ -234,23 +217,22 @@ def _only_part(work: Work, scenario: Scenario, series: ChunkSeries) -> RatePart:
     return parts[0]
 
 
-def _needed(work: Work, scenario: Scenario, chunk: slice) -> list[tuple[Float, float]]:
+def _needed(entries: SymbolEntries, scenario: Scenario, chunk: slice) -> list[tuple[Float, float]]:
     """Per horizon, in the order of the configuration: the rates of a chunk's cohort, and its greatest floor."""
+    work, trades = entries.work, entries.work.trades
     rates: list[list[Float]] = [[] for _ in work.horizons]
     floors = np.zeros(len(work.horizons))
-    for part in split_by_table(work, scenario.maintenance, chunk):
-        for one in split_sides(scenario):
-            series = chunk_series(work, part, one)
-            lines, members = _only_part(work, one, series), cohort_members(work, part, series.weight)
-            trades = work.trades
-            unit = trades.leverage[part] if trades is not None and trades.own_leverage else np.ones(series.worth.size)
-            found = rates_by_horizon(work, series, lines.liquidation, members)
-            for k, (h, rate) in enumerate(zip(members.axis, found, strict=True)):
-                inside = members.inside[k]
-                floor = lines.floor[inside] / unit[inside]
-                floors[h] = max(floors[h], floor.max(initial=0.0))
-                # No margin at all is the least that can be needed.
-                rates[h].append(np.maximum(np.maximum(rate[inside] / unit[inside], floor), 0.0))
+    for one, part in entries.parts(scenario, chunk):
+        series = chunk_series(work, part, one)
+        lines, members = _only_part(work, one, series), work.members(part, series.weight)
+        unit = trades.leverage[part] if trades is not None and trades.own_leverage else np.ones(series.worth.size)
+        found = rates_by_horizon(work, series, lines.liquidation, members)
+        for k, (h, rate) in enumerate(zip(members.axis, found, strict=True)):
+            inside = members.inside[k]
+            floor = lines.floor[inside] / unit[inside]
+            floors[h] = max(floors[h], floor.max(initial=0.0))
+            # No margin at all is the least that can be needed.
+            rates[h].append(np.maximum(np.maximum(rate[inside] / unit[inside], floor), 0.0))
     return [(np.concatenate(each), float(floor)) for each, floor in zip(rates, floors, strict=True)]
 
 

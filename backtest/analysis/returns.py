@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
+from backtest.analysis.study_inputs import Source, StudyInputs, SymbolEntries, thread_count
 from backtest.arrays import Float
 from backtest.config.models import Config, Data, Entries, Margin, Sweep
-from backtest.config.scenarios import Scenario, expand_scenarios, scenarios_at, split_sides
-from backtest.data.history import PriceHistory
+from backtest.config.resolve import has_own_leverage
+from backtest.config.scenarios import Scenario, split_sides
 from backtest.engine.cohorts import Work
 from backtest.engine.outcomes import count_ends, log_growth
-from backtest.engine.prepare import prepare_entries
-from backtest.errors import ConfigError, DataError
+from backtest.errors import ConfigError
 from backtest.progress import progress
 from backtest.runs.executors.thread_pool import map_ordered
-from backtest.runs.inputs import HistorySource, checked_sources, has_own_leverage, read_grid, resolve_config
 from backtest.stats.schema import POINT, axes_fields
 
 if TYPE_CHECKING:
@@ -36,7 +33,7 @@ NUMBERS_AT_ONCE = 64_000_000
 
 
 def returns(
-    source: str | Path | PriceHistory | Sequence[PriceHistory],
+    source: Source,
     sweep: Sweep | None = None,
     *,
     data: Data | None = None,
@@ -52,7 +49,7 @@ def returns(
     Parameters
     ----------
     source, sweep, data, entries, margin
-        As of `backtest.run`.
+        As of `backtest.Study`, or a study.
     leverage : sequence of float, optional
         Some of the sweep's; default: all.
     quantiles : sequence of float
@@ -94,14 +91,13 @@ def returns(
     >>> found[["return_q5", "growth_mean"]].round(3).values.tolist()
     [[-0.014, -0.0], [-0.704, -0.056]]
     """
-    config = resolve_config(source, sweep, data, entries, margin)
+    study = StudyInputs.given(source, sweep, data, entries, margin)
+    study.refuse({"portfolio": "portfolios are not followed to what became of them in money; leave it out"})
+    config, threads = study.config, thread_count(workers)
     shares, chosen = _checked(config, leverage, quantiles, bankroll_fraction)
-    if (threads := workers if workers is not None else os.cpu_count() or 1) < 1:
-        raise ConfigError(f"workers must be ≥ 1; got {threads}")
     config = config.model_copy(update={"sweep": config.sweep.model_copy(update={"leverage": chosen})})
-    rows = [
-        row for one in checked_sources(source, config) for row in _rows(config, one, shares, bankroll_fraction, threads)
-    ]
+    symbols = (SymbolEntries.read(config, one, must_enter=True) for one in study.sources(config))
+    rows = [row for one in symbols for row in _rows(one, shares, bankroll_fraction, threads)]
     names = ("return_mean", *(_name(share) for share in shares), "growth_mean", "insurance_loss")
     numbers = [pa.field(name, pa.float64()) for name in names]
     schema = pa.schema([*axes_fields(rows[0]), *POINT, ("entries", pa.int64()), *numbers])
@@ -113,9 +109,7 @@ def returns(
 def _checked(
     config: Config, leverage: Sequence[float] | None, quantiles: Sequence[float], bankroll_fraction: float
 ) -> tuple[list[float], tuple[float, ...]]:
-    """Quantiles and leverages, as they are asked for."""
-    if config.sweep.portfolio:
-        raise ConfigError("sweep.portfolio: portfolios are not followed to what became of them in money; leave it out")
+    """The requested quantiles and leverages."""
     shares = [float(share) for share in quantiles]
     if not shares:
         raise ConfigError("quantiles must name at least one share within (0, 1]")
@@ -136,17 +130,14 @@ def _name(share: float) -> str:
 
 
 def _rows(
-    config: Config, source: HistorySource, shares: Sequence[float], fraction: float, workers: int
+    entries: SymbolEntries, shares: Sequence[float], fraction: float, workers: int
 ) -> Iterator[dict[str, str | float | None]]:
-    """Scenario by scenario, in the order of a run's rows."""
-    own = scenarios_at(expand_scenarios(config), source.symbol)
-    work = prepare_entries(config, read_grid(config, source, own))
-    if not work.bars.size:
-        raise DataError(f"{source.symbol}: no bar is an entry; entries.every is {config.entries.every}")
+    """Rows by scenario, horizon and leverage, in the order of a run's rows."""
+    config, work, own = entries.config, entries.work, entries.scenarios
     size = max(1, NUMBERS_AT_ONCE // (work.bars.size * len(work.horizons)))
     groups = [work.leverages[i : i + size] for i in range(0, work.leverages.size, size)]
     shown, chunks = not has_own_leverage(config), work.chunks()
-    with progress(f"returns of {source.symbol}", len(own) * len(groups) * len(chunks)) as advance:
+    with progress(f"returns of {entries.symbol}", len(own) * len(groups) * len(chunks)) as advance:
         for scenario in own:
             rows: dict[tuple[int, float], dict[str, str | float | None]] = {}
             for group in groups:
@@ -157,7 +148,7 @@ def _rows(
             for h, horizon in enumerate(config.sweep.horizon):
                 for leverage in work.leverages:
                     numbers = rows.get((h, leverage), {"entries": 0})
-                    labels = {"symbol": source.symbol, **scenario.columns(), "horizon": horizon}
+                    labels = {"symbol": entries.symbol, **scenario.columns(), "horizon": horizon}
                     yield {**labels, "leverage": float(leverage) if shown else None, **numbers}
 
 

@@ -1,15 +1,21 @@
-"""Conditions on rows, as in SQL: ``leverage = 20 and side = 'long'``."""
+"""Conditions on rows, as in SQL: ``leverage = 20 and side = 'long'``; the argument `where` of several functions."""
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from backtest.arrays import Bool
+from backtest.config.models import Config
+from backtest.config.resolve import has_own_leverage
+from backtest.config.scenarios import Scenario
 from backtest.errors import ConfigError
+from backtest.stats.schema import POINT, axes_fields, repeated
 
 TOKENS = re.compile(
     r"(?P<text>'(?:[^']|'')*'|\"[^\"]*\")|(?P<op><>|!=|>=|<=|==|=|<|>)|(?P<word>[A-Za-z_]\w*)|(?P<rest>\s+|[^\s'\"]+?)"
@@ -22,7 +28,7 @@ COMPARE = {ast.Eq: pc.equal, ast.NotEq: pc.not_equal, ast.Lt: pc.less, ast.LtE: 
 }
 
 
-class Where:
+class RowFilter:
     """A parsed condition.
 
     Parameters
@@ -34,7 +40,7 @@ class Where:
     --------
     >>> import pyarrow as pa
     >>> table = pa.table({"leverage": [10.0, 20.0], "side": ["long", "long"]})
-    >>> Where("leverage = 20 and side = 'long'").mask(table).to_pylist()
+    >>> RowFilter("leverage = 20 and side = 'long'").mask(table).to_pylist()
     [False, True]
     """
 
@@ -57,14 +63,14 @@ class Where:
         self._check(self._tree)
         self.columns = {node.id for node in ast.walk(self._tree) if isinstance(node, ast.Name)}
 
-    def conjuncts(self) -> list[Where]:
+    def conjuncts(self) -> list[RowFilter]:
         """The conditions that must all hold."""
         if isinstance(self._tree, ast.BoolOp) and isinstance(self._tree.op, ast.And):
             return [part for node in self._tree.values for part in self._part(node).conjuncts()]
         return [self]
 
-    def _part(self, node: ast.expr) -> Where:
-        part = Where.__new__(Where)
+    def _part(self, node: ast.expr) -> RowFilter:
+        part = RowFilter.__new__(RowFilter)
         part.text, part._tree = self.text, node
         part.columns = {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
         return part
@@ -145,3 +151,22 @@ class Where:
                     scalar = scalar.cast(pa.timestamp("ms")).cast(column.type)
                 return COMPARE[type(op)](column, scalar)
         raise self._error("is not a condition")
+
+
+def scenario_mask(conditions: Sequence[RowFilter], config: Config, symbol: str, scenario: Scenario) -> Bool:
+    """(n_horizons, n_leverages) combinations of a scenario that satisfy conditions on its columns."""
+    horizons, leverages = config.sweep.horizon, config.sweep.leverage
+    labels = {"symbol": symbol, **scenario.columns()}
+    n = len(horizons) * len(leverages)
+    fields = axes_fields(labels)
+    shown = [None] * len(leverages) if has_own_leverage(config) else list(leverages)
+    columns = [
+        *repeated(fields, labels, n),
+        pa.array([horizon for horizon in horizons for _ in leverages], pa.string()),
+        pa.array(shown * len(horizons), pa.float64()),
+    ]
+    batch = pa.RecordBatch.from_arrays(columns, schema=pa.schema([*fields, *POINT]))
+    out = np.ones(n, dtype=np.bool_)
+    for condition in conditions:
+        out &= condition.mask(batch).to_numpy(zero_copy_only=False)
+    return out.reshape(len(horizons), len(leverages))

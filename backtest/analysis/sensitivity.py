@@ -15,12 +15,15 @@ from backtest.units import duration_ms, duration_text, instant_text
 if TYPE_CHECKING:
     import pandas as pd
 
+INTERVALS = ("5m", "15m", "1h")
+TRIGGERS: tuple[Trigger, ...] = ("mark", "last")
+
 
 def sensitivity(
     history: PriceHistory,
     sweep: Sweep,
-    intervals: Sequence[str] = ("5m", "15m", "1h"),
-    triggers: Sequence[Trigger] = ("mark", "last"),
+    intervals: Sequence[str] = INTERVALS,
+    triggers: Sequence[Trigger] = TRIGGERS,
     *,
     data: Data | None = None,
     entries: Entries | None = None,
@@ -78,10 +81,9 @@ def sensitivity(
     """
     import pandas as pd
 
-    if sweep.portfolio:
-        raise ConfigError("sweep.portfolio: bar lengths are compared for single positions; leave it out")
-    if sweep.policy:
-        raise ConfigError("sweep.policy: bar lengths are compared for static rules only; leave it out")
+    for axis, kind in (("portfolio", "single positions"), ("policy", "static rules only")):
+        if getattr(sweep, axis):
+            raise ConfigError(f"sweep.{axis}: bar lengths are compared for {kind}; leave it out")
     if data is not None and data.trigger is not None:
         raise ConfigError(f"data.trigger: name it in triggers, which are compared; got {data.trigger!r}")
     for name, values in (("intervals", [duration_ms(text) for text in intervals]), ("triggers", list(triggers))):
@@ -97,9 +99,11 @@ def sensitivity(
     found = []
     for interval, bars in made.items():
         for trigger in triggers:
-            looked_at = cut.model_copy(update={"trigger": trigger, "interval": None})
-            parts = {"data": looked_at, "entries": chosen, "margin": margin, "statistics": statistics}
-            table = run(bars, sweep, workers=workers, **parts).table  # type: ignore[arg-type]
+            seen = cut.model_copy(update={"trigger": trigger, "interval": None})
+            found_run = run(
+                bars, sweep, data=seen, entries=chosen, margin=margin, statistics=statistics, workers=workers
+            )
+            table = found_run.table
             place = int(table.columns.get_loc("leverage")) + 1  # type: ignore[arg-type]
             table.insert(place, "interval", interval)
             table.insert(place + 1, "trigger", trigger)

@@ -193,11 +193,12 @@ def resampled_choices(
     ahead: str = "13w",
     confidence: float | None = None,
     quantiles: Sequence[float] = QUANTILES,
+    replications: int | None = None,
 ) -> pd.DataFrame:
-    """The choice, and what came of it, in histories that might have happened: the interval of the choice.
+    """How the chosen leverage varies over resampled histories, and the survival that followed each choice.
 
-    Histories are resampled by a stationary block bootstrap over calendar blocks (``statistics.replications`` of them
-    from ``statistics.seed``; all scenarios of a symbol see the same). In each the leverage is chosen on the past and
+    Histories are resampled by a stationary block bootstrap over calendar blocks, from ``statistics.seed``; all
+    scenarios of a symbol see the same ones. In each the leverage is chosen on the past and
     held on the blocks that follow it, as in `walk_forward`. What no block of the history holds, no resampled one does;
     and what is slower than its stretches (`backtest.stats.bootstrap.mean_length`) is broken up, which makes the lower
     bound on a resampled past somewhat higher: the leverages chosen there lie around ``chosen`` or a little above it.
@@ -210,6 +211,8 @@ def resampled_choices(
         Default: as long as the history.
     quantiles : sequence of float
         Within [0, 1].
+    replications : int, optional
+        Number of resampled histories, at least 1; default: ``statistics.replications`` of the run.
 
     Returns
     -------
@@ -226,7 +229,10 @@ def resampled_choices(
     if not quantiles or not all(0 <= q <= 1 for q in quantiles):
         raise ConfigError(f"quantiles must lie within 0 and 1; got {list(quantiles)}")
     statistics = result.info["config"]["statistics"]
-    replications, seed = int(statistics["replications"]), int(statistics["seed"])
+    seed = int(statistics["seed"])
+    replications = int(statistics["replications"]) if replications is None else replications
+    if replications < 1:
+        raise ConfigError(f"replications must be ≥ 1; got {replications}")
     rows: list[dict[str, object]] = []
     for one in scenarios(result, plan):
         whole = rates(one, plan, np.array([0]), np.array([one.n_blocks]))

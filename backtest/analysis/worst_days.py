@@ -1,11 +1,13 @@
-"""The days that did it, for a run that is there: its histories are looked at again, if they are still the same."""
+"""The worst days of a finished run, for its report: its histories are read again if they have not changed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from backtest.analysis.liquidation_days import days_and_episodes
+from backtest.analysis.study_inputs import StudyInputs
 from backtest.config.models import Config
 from backtest.config.scenarios import expand_scenarios, scenarios_at
 from backtest.data.history import PriceHistory
@@ -124,8 +126,9 @@ def _history(source: HistorySource | None, config: Config, expected: str | None)
         return "its history is no longer in the dataset."
     try:
         history = source.read()
-        own = scenarios_at(expand_scenarios(config), source.symbol)
-        grid = read_grid(config, HistorySource(source.symbol, source.interval_ms, lambda: history), own)
+        grid = read_grid(
+            config, replace(source, read=lambda: history), scenarios_at(expand_scenarios(config), source.symbol)
+        )
     except BacktestError as error:
         return f"its history cannot be read again: {error}."
     if fingerprint(grid) != expected:
@@ -145,4 +148,5 @@ def _days(history: PriceHistory, config: Config, side: str | None, point: Point)
         first["side"] = (side,)
     one = sweep.model_copy(update={**first, "horizon": (horizon,)})
     data = config.data.model_copy(update={"symbols": (history.symbol,)})
-    return days_and_episodes(history, one, leverage, data, config.entries, config.margin)
+    study = StudyInputs(history, one, data=data, entries=config.entries, margin=config.margin)
+    return days_and_episodes(study, leverage)

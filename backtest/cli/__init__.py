@@ -1,4 +1,8 @@
-"""The command line: parse, call, print; no logic. Modules are imported when a command runs, so that help is quick."""
+"""Command line: parse options, call, print. No logic.
+
+In: arguments. Out: text or one JSON document on standard output, and an exit code. Each module adds its commands to the
+group `cli` and imports the other rooms only when a command runs, so that help is quick.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that ask the histories again."""
+"""The commands `events`, `days`, `required` and `returns`, which read histories, and `resample-choice` of a run."""
 
 from __future__ import annotations
 
@@ -6,8 +6,17 @@ import json
 
 import click
 
-from backtest.cli._options import cli, emit, json_option, overwrite_option, say
-from backtest.errors import ConfigError
+from backtest.cli._options import (
+    cli,
+    config_argument,
+    emit,
+    json_option,
+    json_rows,
+    overwrite_option,
+    run_argument,
+    say,
+    workers_option,
+)
 
 USUAL = (1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 
@@ -19,7 +28,7 @@ USUAL = (1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 @click.option("--all", "everything", is_flag=True, help="Allow more than 50 million rows.")
 @overwrite_option
 def events(config: str, out: str, where: str | None, everything: bool, overwrite: bool) -> None:
-    """The flags: one row per entry × scenario, when it hit margin call and liquidation."""
+    """One row per entry and scenario: when it hit margin call and liquidation."""
     from backtest.analysis.events import write_events
     from backtest.config.models import load_config
 
@@ -46,7 +55,7 @@ def days(
     plot: str | None,
     as_json: bool,
 ) -> None:
-    """The days that did it: the worst episodes of liquidations at one leverage."""
+    """The days with the most liquidations at one leverage, joined to episodes."""
     from backtest.analysis.liquidation_days import liquidation_days, liquidation_episodes
     from backtest.report.plots.liquidation_days import plot_days, save_plot
     from backtest.report.terminal import episodes_text
@@ -58,23 +67,19 @@ def days(
         save_plot(plot_days(liquidation_days(config, horizon=horizon, where=condition), found), plot)
     shown = found[found["rank"] <= worst]
     if as_json:
-        emit(
-            {
-                "config": config,
-                "episodes": json.loads(shown.to_json(orient="records", date_format="iso", double_precision=15)),
-            }
-        )
+        rows = json.loads(shown.to_json(orient="records", date_format="iso", double_precision=15))
+        emit({"config": config, "episodes": rows})
     else:
         say(episodes_text(found, worst))
 
 
 @cli.command()
-@click.argument("config", type=click.Path())
+@config_argument
 @click.option(
     "--survival", multiple=True, type=float, default=(0.5, 0.9, 0.95, 0.99), show_default=True,
     help="Share of the entries that shall live; may be given several times.",
 )  # fmt: skip
-@click.option("--workers", type=int, help="Threads; default: one per core.")
+@workers_option
 @json_option
 def required(config: str, survival: tuple[float, ...], workers: int | None, as_json: bool) -> None:
     """The margin rate that a share of all entries needed, and the largest leverage, between grid points too.
@@ -84,12 +89,9 @@ def required(config: str, survival: tuple[float, ...], workers: int | None, as_j
     """
     from backtest.analysis.required_margin import required_margin
 
-    if not config.endswith(".toml"):
-        raise ConfigError(f"CONFIG must be a .toml file; got {config!r}")
     frame = required_margin(config, quantiles=survival, workers=workers)
     if as_json:
-        known = frame.replace([float("inf")], None).astype(object)
-        emit({"config": config, "required": known.where(known.notna(), None).to_dict("records")})
+        emit({"config": config, "required": json_rows(frame)})
     else:
         from backtest.report.terminal import required_text
 
@@ -97,27 +99,59 @@ def required(config: str, survival: tuple[float, ...], workers: int | None, as_j
 
 
 @cli.command()
-@click.argument("config", type=click.Path())
+@config_argument
 @click.option(
     "--leverage", multiple=True, type=float, help="One of the sweep's, several times; default: the usual ones."
 )
 @click.option("--fraction", default=0.1, show_default=True, help="Of a bankroll, posted as margin.")
-@click.option("--workers", type=int, help="Threads; default: one per core.")
+@workers_option
 @json_option
 def returns(config: str, leverage: tuple[float, ...], fraction: float, workers: int | None, as_json: bool) -> None:
     """What positions earned on their margin, net of everything: mean, quantiles, growth of a bankroll."""
     from backtest.analysis.returns import returns as returns_of
     from backtest.config.models import load_config
 
-    if not config.endswith(".toml"):
-        raise ConfigError(f"CONFIG must be a .toml file; got {config!r}")
     swept = load_config(config).sweep.leverage
     usual = tuple(x for x in swept if x in USUAL) or swept
     frame = returns_of(config, leverage=leverage or usual, bankroll_fraction=fraction, workers=workers)
     if as_json:
-        known = frame.replace([float("-inf")], None).astype(object)
-        emit({"config": config, **frame.attrs, "returns": known.where(known.notna(), None).to_dict("records")})
+        emit({"config": config, **frame.attrs, "returns": json_rows(frame)})
     else:
         from backtest.report.terminal import returns_text
 
         say(returns_text(frame))
+
+
+@cli.command("resample-choice")
+@run_argument
+@click.option("--horizon", required=True, help="One horizon of the run.")
+@click.option("--survival", default=0.95, show_default=True, help="Target for the lower bound.")
+@click.option("--past", help="Length of the history that the choice is made on; default: all of it.")
+@click.option("--ahead", default="13w", show_default=True, help="Time that the chosen leverage is held afterwards.")
+@click.option("--replications", type=int, help="Number of resampled histories; default: the run's.")
+@json_option
+def resample_choice(
+    run_directory: str,
+    horizon: str,
+    survival: float,
+    past: str | None,
+    ahead: str,
+    replications: int | None,
+    as_json: bool,
+) -> None:
+    """How the chosen leverage would vary if the history were drawn again.
+
+    Blocks of the run's calendar are resampled; on each resampled history the leverage is chosen as by `backtest choose`
+    and held on the blocks that follow.
+    """
+    from backtest.analysis.walk_forward import resampled_choices
+    from backtest.report.terminal import resampled_text
+    from backtest.runs.result import load
+
+    found = resampled_choices(
+        load(run_directory), horizon=horizon, survival=survival, past=past, ahead=ahead, replications=replications
+    )
+    if as_json:
+        emit({"run": run_directory, **found.attrs, "rows": json_rows(found)})
+    else:
+        say(resampled_text(found))

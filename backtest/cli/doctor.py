@@ -1,4 +1,4 @@
-"""What this machine is, and what on it is slow or wrong."""
+"""`backtest doctor`: versions, cores, memory, disk and kernel cache of this machine, and what is slow or wrong."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ PROBE_BARS = 400_000
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Facts about a machine, and what should be mended.
+    """Facts about a machine, and what should be fixed.
 
     Attributes
     ----------
     facts : dict of str to str
     wrong : tuple of str
-        What makes runs fail or answer late, and what to do about each.
+        What makes runs fail or take far too long, and what to do about each.
     slow : tuple of str
         What costs time only.
     """
@@ -87,10 +87,10 @@ def _version(name: str) -> str:
 
 
 def _cores(slow: list[str]) -> str:
-    there = os.cpu_count() or 1
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else there
+    cores = os.cpu_count() or 1
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
     share = _cgroup_cores()
-    text = f"{there}, of which this process may use {usable}" if usable < there else str(there)
+    text = f"{cores}, of which this process may use {usable}" if usable < cores else str(cores)
     if share is not None and share < usable:
         slow.append(
             f"a quota allows {share:g} of {usable} cores: runs start {usable} threads that share them; give --workers"
@@ -102,7 +102,7 @@ def _cores(slow: list[str]) -> str:
 
 
 def _cgroup_cores() -> float | None:
-    """What the container's quota allows."""
+    """Cores that the quota of the container allows; None if there is none."""
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         return None if quota == "max" else int(quota) / int(period)
@@ -132,29 +132,28 @@ def _cache(wrong: list[str], slow: list[str]) -> str:
     if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
         wrong.append("NUMBA_DISABLE_JIT is set: nothing is compiled, a sweep takes a thousand times as long; unset it")
         return "switched off"
-    from backtest.engine.kernels.jit import sealed
+    from backtest.engine.kernel_cache import inspect_cache
 
-    folder = Path(os.environ["NUMBA_CACHE_DIR"])
-    files = [file for file in folder.rglob("*.nbc") if file.is_file()]
-    damaged = sum(not sealed(file.read_bytes()) for file in files)
+    cache = inspect_cache()
+    folder = cache.folder
     if folder.is_dir() and not os.access(folder, os.W_OK):
-        slow.append(f"{folder} cannot be written to: kernels are compiled anew each time; set NUMBA_CACHE_DIR")
+        slow.append(f"{folder} cannot be written to: kernels are compiled again each time; set NUMBA_CACHE_DIR")
     elif Path(tempfile.gettempdir()) in folder.parents:
-        slow.append(f"the kernels' cache lies in a temporary folder ({folder}) and may be lost; set XDG_CACHE_HOME")
-    if damaged:
-        slow.append(f"{damaged} files of the kernels' cache are damaged, and will be compiled again")
-    return f"{folder}, {len(files)} kernels" + ("" if files else " (the first run compiles)")
+        slow.append(f"the kernel cache is in a temporary folder ({folder}) and may be lost; set XDG_CACHE_HOME")
+    if cache.damaged:
+        slow.append(f"{cache.damaged} files of the kernel cache are damaged and will be compiled again")
+    return f"{folder}, {cache.files} kernels" + ("" if cache.files else " (the first run compiles)")
 
 
 def _speed(slow: list[str]) -> str:
-    """Time a sweep of a walk on one thread and on all of them, compiled before."""
+    """Time a small sweep on one thread and on all of them, after compilation."""
     import numpy as np
 
     from backtest.config.models import Config, Sweep
     from backtest.config.scenarios import expand_scenarios
     from backtest.data.history import PriceHistory
     from backtest.engine.bars import build_grid
-    from backtest.engine.count_by_threshold import count_block
+    from backtest.engine.count import count_entries
     from backtest.engine.prepare import prepare_entries
     from backtest.runs.executors.thread_pool import map_ordered
 
@@ -168,7 +167,7 @@ def _speed(slow: list[str]) -> str:
 
     def seconds(workers: int) -> float:
         begun = time.perf_counter()
-        for _ in map_ordered(lambda chunk: count_block(work, scenarios, chunk), chunks, workers):
+        for _ in map_ordered(lambda chunk: count_entries(work, scenarios, chunk), chunks, workers):
             pass
         return time.perf_counter() - begun
 

@@ -1,4 +1,4 @@
-"""Commands that know rules and keys, and need no data."""
+"""The commands `price`, `rules` and `schema`, which need no data."""
 
 from __future__ import annotations
 
@@ -35,22 +35,25 @@ def position_options(function: F) -> F:
     return function
 
 
-@cli.command()
+@cli.command("price")
 @position_options
 @click.option("--json", "document", help="The position as a JSON object; the answer is then JSON.")
-def price(document: str | None, **given: str | float | None) -> None:
+def price_command(document: str | None, **given: str | float | None) -> None:
     """Margins, liquidation and bankruptcy price of one position."""
-    from backtest.margin.liquidation import price_position
+    from backtest.margin.liquidation import price
 
     options: dict[str, object] = {name: value for name, value in given.items() if value is not None}
     if document is not None:
         if options:
-            raise ConfigError(f"--json is a whole position; put {next(iter(options))!r} into it")
-        emit(price_position(_json_object("--json", document)))
+            raise ConfigError(f"--json takes the whole position; put {next(iter(options))!r} into it")
+        found = _json("--json", document)
+        if not isinstance(found, dict):
+            raise ConfigError(f"--json must be a JSON object; got {document!r}")
+        emit(price(found))
         return
     if "tiers" in options:
         options["tiers"] = _json("--tiers", str(options["tiers"]))
-    for key, value in price_position(options).items():
+    for key, value in price(options).items():
         say(f"{key:20s} {'—' if value is None else value}")
 
 
@@ -61,17 +64,10 @@ def _json(name: str, text: str) -> object:
         raise ConfigError(f"{name} is not JSON ({error}); got {text!r}") from None
 
 
-def _json_object(name: str, text: str) -> dict[str, object]:
-    found = _json(name, text)
-    if not isinstance(found, dict):
-        raise ConfigError(f"{name} must be a JSON object; got {text!r}")
-    return found
-
-
 @cli.command()
 @json_option
 def rules(as_json: bool) -> None:
-    """The named margin rules, with the date and source of their formula."""
+    """The named margin rules, with date and source of each formula."""
     from dataclasses import asdict
 
     from backtest.margin.rules import rules as known

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import sys
+from typing import Any
 
 import click
 
-from backtest.cli._options import cli, emit, json_option, overwrite_option, say
-from backtest.errors import ConfigError
+from backtest.cli._options import cli, config_argument, emit, json_option, overwrite_option, say, workers_option
 
 
 def threads_or_dask(context: click.Context, option: click.Parameter, value: str | None) -> int | str | None:
@@ -23,7 +23,7 @@ def threads_or_dask(context: click.Context, option: click.Parameter, value: str 
 
 @cli.command()
 @click.option("--out", default="runs/demo", show_default=True, help="Run directory, replaced each time.")
-@click.option("--workers", type=int, help="Threads; default: one per core.")
+@workers_option
 def demo(out: str, workers: int | None) -> None:
     """Generate five years of 1-minute bars, sweep them, print the leverage table, write the report."""
     from backtest.cli.demo import run_demo
@@ -36,7 +36,7 @@ def demo(out: str, workers: int | None) -> None:
 
 
 @cli.command()
-@click.argument("config", type=click.Path())
+@config_argument
 @click.option("--out", type=click.Path(), help="Run directory; default: runs/<config stem>-<UTC time>.")
 @click.option(
     "--workers",
@@ -45,10 +45,10 @@ def demo(out: str, workers: int | None) -> None:
     help="Threads, or dask:N for N processes; default: a thread per core.",
 )
 @click.option("--scheduler", metavar="ADDRESS", help="Of a dask scheduler, such as tcp://10.0.0.1:8786.")
-@click.option("--resume", is_flag=True, help="Go on with an unfinished run; what was finished is not counted again.")
-@click.option("--memory", help="What the run may take, such as 2GiB; default: a quarter of the machine's.")
-@click.option("--dry-run", is_flag=True, help="Say what the run will take, and stop.")
-@click.option("--log", type=click.Path(), help="A file that takes a line of JSON per event; it is appended to.")
+@click.option("--resume", is_flag=True, help="Go on with an unfinished run; finished tasks are not counted again.")
+@click.option("--memory", help="Memory that the run may take, such as 2GiB; default: a quarter of the machine's.")
+@click.option("--dry-run", is_flag=True, help="Print what the run will take, and stop.")
+@click.option("--log", type=click.Path(), help="A file to which one line of JSON per event is appended.")
 @overwrite_option
 @json_option
 def run(
@@ -65,13 +65,14 @@ def run(
 ) -> None:
     """Sweep every scenario over every entry."""
     from backtest.logs import logged, tell
-    from backtest.runs.estimate import planned
+    from backtest.runs.estimate import check_disk, check_memory, estimate_run
     from backtest.runs.run import run as run_sweep
     from backtest.runs.run_directory import default_directory, unfinished_directory
 
-    if not config.endswith(".toml"):
-        raise ConfigError(f"CONFIG must be a .toml file; got {config!r}")
-    plan = planned(config, workers, memory, None if resume else out or "runs")
+    plan = estimate_run(config, workers, memory)
+    check_memory(plan, memory)
+    if not resume:  # the directory of a run that is resumed has most of its files already
+        check_disk(plan, out or "runs")
     if dry_run:
         if as_json:
             emit(plan.as_dict())
@@ -95,7 +96,11 @@ def run(
     if as_json:
         emit({"run": str(result.place), **result.info})
         return
-    info = result.info
+    _report(str(result.place), result.info)
+
+
+def _report(place: str, info: dict[str, Any]) -> None:
+    """What was counted, for people."""
     for part in info["coverage"]:
         lost = [f"{symbol} {sum(bars):,}" for symbol, bars in part.get("cut", {}).items() if sum(bars)]
         missing = f", {part['missing_bars']:,} missing" if part["missing_bars"] else ""
@@ -107,7 +112,7 @@ def run(
     kept = sum(task["kept"] for task in info.get("tasks", ()))
     before = f", {kept:,} of {len(info['tasks']):,} tasks in attempts before" if kept else ""
     say(f"{info['verdicts']:,} verdicts in {info['wall_seconds']:.1f} s{before}")
-    say(f"{result.place}\nnext: backtest choose {result.place}   or: backtest report {result.place}")
+    say(f"{place}\nnext: backtest choose {place}   or: backtest report {place}")
 
 
 @cli.command()

@@ -1,5 +1,5 @@
-"""Configuration: every key and its rule, and the scenarios that its axes span.
+"""Configuration: every key with its rule, and the scenarios that the axes span.
 
-In: a TOML file or the models `Sweep`, `Data`, `Entries`, `Margin`, `Statistics`. Out: a checked `Config`, its
-`Scenario` grid (`scenarios`, `portfolio_scenarios`) and the user's own trades as the file holds them (`trades_file`).
+In: a TOML file, or the models `Sweep`, `Data`, `Entries`, `Margin`, `Statistics`. Out: a checked `Config`, the list of
+its scenarios, and the user's own trades as their file holds them.
 """

@@ -1,9 +1,9 @@
-"""The kinds of keys a configuration is made of, and how a refusal of one reads."""
+"""The types of configuration keys, and the text of validation errors."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -11,9 +11,6 @@ from backtest.errors import ConfigError
 from backtest.filesystem import is_uri, refuse_credentials, scrubbed
 from backtest.units import duration_ms, instant_ms
 
-Side = Literal["long", "short"]
-Basis = Literal["mark", "entry"]
-Contract = Literal["linear", "inverse", "spot"]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Rate = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, lt=1)]
 Fee = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-0.01, lt=1)]
@@ -21,12 +18,14 @@ Fee = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-0.01, lt=1)]
 Positive = Annotated[float, Field(strict=True, allow_inf_nan=False, gt=0)]
 NotNegative = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0)]
 Share = Annotated[float, Field(strict=True, allow_inf_nan=False, gt=0, lt=1)]
+Portion = Annotated[float, Field(strict=True, allow_inf_nan=False, gt=0, le=1)]
 Count = Annotated[int, Field(strict=True, ge=1)]
+Whole = Annotated[int, Field(strict=True, ge=0)]
 Leverage = Annotated[float, Field(strict=True, allow_inf_nan=False, gt=0, le=1000)]
 
 
 class Model(BaseModel):
-    """A part of the configuration: unknown keys are refused, values never change."""
+    """A part of the configuration: unknown keys are refused, values are immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -75,7 +74,7 @@ WORDS = {
 
 
 def explain(error: ValidationError, root: str = "") -> str:
-    """Every problem of a configuration on a line of its own: key's path, rule and value."""
+    """Every problem of a configuration on its own line: path of the key, rule and value."""
     lines = []
     for problem in error.errors():
         path = root
@@ -85,7 +84,7 @@ def explain(error: ValidationError, root: str = "") -> str:
             elif str(part).isidentifier():
                 path += f".{part}" if path else str(part)
         inner = getattr(problem.get("ctx", {}).get("error"), "__context__", None)
-        if isinstance(inner, ValidationError):  # a part that refused itself
+        if isinstance(inner, ValidationError):  # raised by the part itself
             lines.append(explain(inner, path))
             continue
         value = problem["input"]
@@ -95,7 +94,7 @@ def explain(error: ValidationError, root: str = "") -> str:
         rule_text = rule_text.replace("Input should be", "must be")
         told = problem["type"] == "missing" or isinstance(value, dict) or "; got " in rule_text
         shown = "" if told else f"; got {value!r}"
-        whole = not path and problem["type"] == "value_error"  # of several tables; its text names the key
+        whole = not path and problem["type"] == "value_error"  # about several tables; the text names the keys
         place = "" if whole else f"{path or 'configuration'}: "
         lines.append(f"{place}{rule_text}{shown if len(shown) < 200 else ''}")
     return scrubbed("\n".join(dict.fromkeys(lines)))

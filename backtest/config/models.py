@@ -1,4 +1,4 @@
-"""Every key of a configuration, from Python or TOML: its type, its rule, its place in the JSON Schema."""
+"""Every key of a configuration, from Python or TOML: its type, default, rule and description."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
+import numpy as np
 from pydantic import (
     AfterValidator,
     BeforeValidator,
@@ -19,9 +20,8 @@ from pydantic import (
 )
 from pydantic import field_validator as check
 
+from backtest.arrays import Float
 from backtest.config.keys import (
-    Basis,
-    Contract,
     Duration,
     Fee,
     Instant,
@@ -30,16 +30,20 @@ from backtest.config.keys import (
     NotNegative,
     Number,
     PathText,
+    Portion,
     Positive,
     Rate,
-    Side,
+    Share,
+    Whole,
     explain,
 )
+from backtest.config.labels import write_label
 from backtest.config.policies import Policy, VolatilityScale, VolatilityTarget
-from backtest.config.regimes import Regimes, of_market
+from backtest.config.regimes import Regimes, uses_market
 from backtest.errors import ConfigError
 from backtest.filesystem import resolved
-from backtest.margin.rules import rules
+from backtest.margin.position import Side
+from backtest.margin.rules import AnyContract, Basis, rules
 from backtest.units import duration_ms, instant_ms, number_text
 
 MAX_POINTS = 10_000
@@ -82,7 +86,7 @@ class Entries(Model):
 
 
 class Funding(Model):
-    """Funding rates as charged, scaled, and shifted once per charge."""
+    """Funding rates as charged, times `scale`, plus `shift` at each charge."""
 
     scale: Number = 1.0
     shift: Number = 0.0
@@ -91,7 +95,7 @@ class Funding(Model):
 class Size(Model):
     """Size of a position: a fixed entry notional, or a fixed margin (the notional is then margin × leverage).
 
-    `extra` is wallet balance that stands behind the position beside its margin (single-position cross).
+    `extra` is further wallet balance behind the position (cross margin with one position).
     """
 
     notional: Positive | None = None
@@ -107,10 +111,13 @@ class Size(Model):
     @property
     def label(self) -> str:
         """As in the results: ``notional=10000``."""
-        extra = f" extra={number_text(self.extra)}" if self.extra else ""
-        if self.notional is not None:
-            return f"notional={number_text(self.notional)}{extra}"
-        return f"margin={number_text(self.margin or 0)}{extra}"
+        return write_label({key: value for key, value in self if value})
+
+    def entry_notional(self, leverage: Float) -> Float:
+        """Entry notional of each leverage: fixed, or margin × leverage."""
+        if self.margin is not None:
+            return self.margin * leverage
+        return np.full(leverage.shape, self.notional)
 
 
 class RuleTiers(Model):
@@ -149,9 +156,8 @@ def _leverages(value: object) -> object:
         span = LeverageRange(**value)
         count = int((span.stop - span.start) / span.step * (1 + 1e-12)) + 1
         if not 1 <= count <= MAX_POINTS:
-            raise ValueError(
-                f"from {span.start:g} to {span.stop:g} by {span.step:g} is not 1 to {MAX_POINTS} leverages"
-            )
+            span_text = f"from {span.start:g} to {span.stop:g} by {span.step:g}"
+            raise ValueError(f"{span_text} is not 1 to {MAX_POINTS} leverages")
         return tuple(span.start + i * span.step for i in range(count))
     return tuple(value) if isinstance(value, range) else value
 
@@ -197,7 +203,7 @@ class Sweep(Model):
     """
 
     horizon: tuple[Duration, ...] = Field(min_length=1)
-    maintenance: tuple[MaintenanceItem, ...] = Field((), description="Needed but for spot margin, which has none.")
+    maintenance: tuple[MaintenanceItem, ...] = Field((), description="Required, except for spot margin.")
     side: tuple[Side, ...] = Field(("long", "short"), min_length=1)
     leverage: Leverages = Field(tuple(float(x) for x in range(1, 126)), min_length=1, max_length=MAX_POINTS)
     open_fee: tuple[Fee, ...] = Field((0.0,), min_length=1)
@@ -226,27 +232,26 @@ class Sweep(Model):
         return values
 
 
-LoanToValue = Annotated[Number, Field(gt=0, le=1)]
-
-
 class Margin(Model):
-    """How margin is charged, where a rule does not say."""
+    """Terms of margin where a named rule does not fix them."""
 
-    contract: Contract = Field("linear", description="Inverse: margin, tiers and sizes by margin are in coin.")
-    expiry: Instant | None = Field(None, description="Dated futures: no funding, settled at the last close before it.")
-    basis: Basis = Field("mark", description="Maintenance on the notional at the mark price, or at entry.")
-    close_reserve: Rate = Field(0.0, description="Closing fee kept inside the maintenance term.")
+    contract: AnyContract = Field("linear", description="Inverse: margin, tiers and sizes by margin are in coin.")
+    expiry: Instant | None = Field(
+        None, description="Dated futures: no funding; positions are closed at the last close before it."
+    )
+    basis: Basis = Field("mark", description="Whether maintenance is of the notional at the mark price or at entry.")
+    close_reserve: Rate = Field(0.0, description="Closing fee that is part of the maintenance margin.")
     fees_from_margin: Annotated[bool, Field(strict=True)] = True
-    margin_call_ratio: Annotated[Number, Field(gt=0, le=1)] = 0.8
-    liquidation_slippage: Rate = Field(0.0, description="Of the fill, against the position. Events only.")
+    margin_call_ratio: Portion = 0.8
+    liquidation_slippage: Rate = Field(0.0, description="Of the fill price, against the position. Events only.")
     liquidation_fee: Rate = Field(0.0, description="Fraction of the notional at the fill. Events only.")
-    surplus: Literal["trader", "fund"] = Field("trader", description="Who keeps what a liquidation leaves.")
+    surplus: Literal["trader", "fund"] = Field("trader", description="Who keeps the margin left after a liquidation.")
     taker_fee: Fee | None = Field(
-        None, description="Where a rule or policy needs it; default: the rule's, else open_fee."
+        None, description="For rules and policies that need it; default: the rule's, else open_fee."
     )
     maintenance_scale: VolatilityScale | None = Field(None, description="Maintenance that rises with volatility.")
-    liquidation_ltv: LoanToValue | None = Field(None, description="Spot margin: debt over assets at liquidation.")
-    margin_call_ltv: LoanToValue | None = Field(None, description="Spot margin: debt over assets at the margin call.")
+    liquidation_ltv: Portion | None = Field(None, description="Spot margin: debt over assets at liquidation.")
+    margin_call_ltv: Portion | None = Field(None, description="Spot margin: debt over assets at the margin call.")
     borrow_rate: Rate = Field(0.0, description="Spot margin: interest per hour begun, compounding.")
 
     @model_validator(mode="after")
@@ -268,22 +273,20 @@ class Margin(Model):
 
 
 class Statistics(Model):
-    """Intervals, and by what counts are kept apart."""
+    """Confidence intervals, and the groups by which entries are counted."""
 
-    confidence: Annotated[Number, Field(gt=0, lt=1)] = 0.95
-    block: Duration = Field("7d", description="Calendar blocks of entries that are counted apart.")
+    confidence: Share = 0.95
+    block: Duration = Field("7d", description="Length of the calendar blocks by which entries are counted.")
     replications: Annotated[int, Field(strict=True, ge=100)] = Field(
-        1000, description="Bootstrap, where an interval has no closed form."
+        1000, description="Bootstrap replications, for intervals without closed form."
     )
-    seed: Annotated[int, Field(strict=True, ge=0)] = 0
-    regimes: Regimes = Field(
-        (), description="Labels of the entries by which counts are kept apart too: 'year', 'hour' …"
-    )
+    seed: Whole = 0
+    regimes: Regimes = Field((), description="Labels of entries by which counts are grouped too: 'year', 'hour' …")
     outcomes: Annotated[bool, Field(strict=True)] = Field(
-        False, description="Also what became of positions in money; always with policies."
+        False, description="Also count outcomes of positions in money; always with policies."
     )
-    bankroll_fraction: Annotated[Number, Field(gt=0, le=1)] = Field(
-        0.1, description="Of a bankroll, posted as margin: for the log growth among the outcomes."
+    bankroll_fraction: Portion = Field(
+        0.1, description="Share of a bankroll used as margin: for the log growth among the outcomes."
     )
 
 
@@ -311,9 +314,9 @@ class Config(Model):
             )
         for policy in sweep.policy:
             if policy.top_up and policy.top_up.target_ratio >= margin.margin_call_ratio:
+                most, found = margin.margin_call_ratio, policy.top_up.target_ratio
                 raise ValueError(
-                    f"sweep.policy: top_up.target_ratio must lie below margin.margin_call_ratio "
-                    f"{margin.margin_call_ratio:g}, or the call stands; got {policy.top_up.target_ratio:g}"
+                    f"sweep.policy: top_up.target_ratio must lie below margin.margin_call_ratio {most:g}; got {found:g}"
                 )
         if margin.expiry is not None:
             self._check_expiry(margin.expiry)
@@ -322,7 +325,7 @@ class Config(Model):
         return self
 
     def _check_expiry(self, expiry: str) -> None:
-        """Dated futures begin before they expire, and pay no funding."""
+        """Refuse an expiry before the start, and funding of dated futures."""
         start = self.data.start
         if start is not None and instant_ms(expiry) <= instant_ms(start):
             raise ValueError(f"margin.expiry must lie after data.start, {start}; got {expiry}")
@@ -334,7 +337,7 @@ class Config(Model):
                 )
 
     def _check_portfolio(self) -> None:
-        """A portfolio has its own sides and symbols, and one wallet in one currency."""
+        """Refuse keys that a portfolio (own sides and symbols, one wallet in one currency) does not use."""
         for key in ("side", "weight", "policy"):
             if key in self.sweep.model_fields_set and getattr(self.sweep, key):
                 raise ValueError(f"sweep.{key} has no place beside sweep.portfolio, whose weights are signed")
@@ -348,7 +351,7 @@ class Config(Model):
             if given is not None:
                 raise ValueError(f"{name} has no place beside sweep.portfolio")
         for regime in self.statistics.regimes:
-            if of_market(regime):
+            if uses_market(regime):
                 raise ValueError(f"statistics.regimes: {regime.by!r} is of one symbol, and sweep.portfolio has several")
         if self.margin.contract != "linear":
             raise ValueError(
@@ -393,8 +396,7 @@ def with_base(config: Config, base: Path) -> Config:
 
     sweep = config.sweep.model_copy(update={"maintenance": tuple(resolve(m) for m in config.sweep.maintenance)})
     data = config.data.model_copy(update={"path": resolved(base, config.data.path or "")})
-    file = config.entries.file
-    entries = config.entries.model_copy(update={"file": None if file is None else str(base / file)})
-    regimes = tuple(regime.at(base) for regime in config.statistics.regimes)
-    statistics = config.statistics.model_copy(update={"regimes": regimes})
+    entries = config.entries.model_copy(update={"file": config.entries.file and str(base / config.entries.file)})
+    regimes = [regime.at(base) for regime in config.statistics.regimes]
+    statistics = config.statistics.model_copy(update={"regimes": tuple(regimes)})
     return config.model_copy(update={"sweep": sweep, "data": data, "entries": entries, "statistics": statistics})

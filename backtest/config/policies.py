@@ -1,4 +1,4 @@
-"""Path-dependent rules of a configuration (docs/semantics.md §7): what protects a position, or ruins it, on its way."""
+"""Policies: path-dependent rules such as stop-losses, ladders and top-ups (docs/semantics.md §7)."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from backtest.config.keys import Count, Duration, Model, NotNegative, Positive, Rate, Share
-from backtest.units import number_text
+from backtest.config.keys import Count, Duration, Model, NotNegative, Positive, Rate, Share, Whole
+from backtest.config.labels import Value, write_label
 
 
 class Ladder(Model):
-    """Partial liquidation: down `step` tiers at a time, or by a `fraction` while the notional is `above` a limit."""
+    """Partial liquidation: by `step` tiers at a time, or by a `fraction` while the notional is `above` a limit."""
 
-    step: Count | None = Field(None, description="Tiers cut at a time: 1 (Bybit), 2 (OKX). In the lowest: everything.")
-    fraction: Share | None = Field(None, description="Share of the position that is cut (Hyperliquid 0.2).")
-    above: NotNegative = Field(0.0, description="Notional up to which a fraction is not cut: everything goes.")
+    step: Count | None = Field(None, description="Tiers cut at a time: 1 (Bybit), 2 (OKX). In the lowest: all.")
+    fraction: Share | None = Field(None, description="Share of the position that is closed (Hyperliquid 0.2).")
+    above: NotNegative = Field(0.0, description="Notional up to which the whole position is closed.")
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -25,25 +25,27 @@ class Ladder(Model):
         if self.above and self.step is not None:
             raise ValueError(f"above goes with fraction, not with step; got {self.above:g}")
         if self.fraction is not None and not self.above:
-            raise ValueError("above must be > 0 with fraction: cut by cut, what a gap has ruined would never be gone")
+            raise ValueError(
+                f"above must be > 0 with fraction, else a bankrupt position stays open; got {self.above:g}"
+            )
         return self
 
 
 class TopUp(Model):
-    """Margin added at a margin call, at the close `delay_bars` later, from a reserve."""
+    """Margin added from a reserve after a margin call, at the close `delay_bars` later."""
 
     target_ratio: Share = Field(description="Margin ratio that the added margin restores.")
-    reserve: Positive = Field(description="At hand for all top-ups, as a multiple of the initial margin.")
+    reserve: Positive = Field(description="Total of all top-ups, as a multiple of the initial margin.")
     max_times: Count = 1
-    delay_bars: Annotated[int, Field(strict=True, ge=0)] = 0
+    delay_bars: Whole = 0
 
 
 class Deleverage(Model):
-    """A fraction closed at a margin call, at the close `delay_bars` later, the taker fee paid."""
+    """A fraction closed after a margin call, at the close `delay_bars` later, at the taker fee."""
 
     fraction: Share
     max_times: Count = 1
-    delay_bars: Annotated[int, Field(strict=True, ge=0)] = 0
+    delay_bars: Whole = 0
 
 
 class Exit(Model):
@@ -56,7 +58,7 @@ class Exit(Model):
 
 
 class ScaleIn(Model):
-    """Averaging down: at each adverse distance from the first entry a multiple of the first quantity is added."""
+    """Averaging down: a multiple of the first quantity is added at each adverse distance from the first entry."""
 
     distance: tuple[Share, ...] = Field(min_length=1, description="Fractions of the first entry price, ascending.")
     multiple: tuple[Positive, ...] = Field(min_length=1, description="Of the first quantity, one per distance.")
@@ -71,10 +73,11 @@ class ScaleIn(Model):
 
 
 class Policy(Model):
-    """What is done with an open position; ``{}`` holds it until the horizon or the liquidation."""
+    """Rules for an open position; ``{}`` holds it until the horizon or the liquidation."""
 
-    confirm_bars: Annotated[int, Field(strict=True, ge=0)] = Field(
-        0, description="Liquidation needs this many closes in a row beyond the level; 0: the bar's extreme is enough."
+    confirm_bars: Whole = Field(
+        0,
+        description="Liquidation needs this many closes in a row beyond the level; 0: the bar's extreme suffices.",
     )
     ladder: Ladder | None = None
     top_up: TopUp | None = None
@@ -90,7 +93,7 @@ class Policy(Model):
         if self.stop_loss and self.scale_in and (far := _never_added(self.scale_in, self.stop_loss)):
             raise ValueError(
                 f"scale_in at {far:g} lies beyond stop_loss at {self.stop_loss.distance:g} from the average entry: it "
-                "is never reached"
+                "is never reached; give a smaller distance"
             )
         if self.take_profit and self.take_profit.slippage:
             raise ValueError("take_profit is filled at its level; slippage goes with stop_loss")
@@ -98,20 +101,20 @@ class Policy(Model):
 
     @property
     def label(self) -> str:
-        """As in the results: ``confirm_bars=3 stop_loss(distance=0.05)``; ``none`` where nothing is done."""
-        return " ".join(_words(self)) or "none"
+        """As in the results: ``confirm_bars=3 stop_loss(distance=0.05)``; ``none`` for a policy without rules."""
+        return write_label(_given(self)) or "none"
 
 
 def _never_added(ladder: ScaleIn, stop: Exit) -> float | None:
-    """The first distance that lies beyond a stop-loss on every side and contract; None where each can be reached.
+    """The first distance beyond a stop-loss on every side and contract; None where each can be reached.
 
-    An addition moves the average entry, and the stop with it. A stop of margin lies where the leverage says, and one on
-    the last price watches another series: neither is known here.
+    An addition moves the average entry, and the stop with it. A stop of margin depends on the leverage, and a stop on
+    the last price on another series: neither is known here.
     """
     if stop.of == "margin" or stop.on == "last":
         return None
     reached = []
-    for side, power in product((1.0, -1.0), (1, -1)):  # the average is that of prices, of inverse contracts of 1/P
+    for side, power in product((1.0, -1.0), (1, -1)):  # the average of prices; of 1/P for inverse
         quantity, value, n = 1.0, 1.0, 0
         for distance, multiple in zip(ladder.distance, ladder.multiple, strict=True):
             price = 1 - side * distance
@@ -122,20 +125,14 @@ def _never_added(ladder: ScaleIn, stop: Exit) -> float | None:
     return (*ladder.distance, None)[max(reached)]
 
 
-def _words(part: Model) -> list[str]:
-    """``key=value`` of what was given, nested parts in brackets."""
-    words = []
-    for key in type(part).model_fields:
+def _given(part: Model) -> dict[str, Value]:
+    """The values that are not the defaults, nested parts included."""
+    found: dict[str, Value] = {}
+    for key, field in type(part).model_fields.items():
         value = getattr(part, key)
-        if value is None or value == type(part).model_fields[key].default:
-            continue
-        if isinstance(value, Model):
-            words.append(f"{key}({' '.join(_words(value))})")
-        elif isinstance(value, tuple):
-            words.append(f"{key}={'/'.join(number_text(x) for x in value)}")
-        else:
-            words.append(f"{key}={value if isinstance(value, str) else number_text(value)}")
-    return words
+        if value is not None and value != field.default:
+            found[key] = _given(value) if isinstance(value, Model) else value
+    return found
 
 
 class VolatilityTarget(Model):
@@ -158,10 +155,10 @@ class VolatilityTarget(Model):
 
     @property
     def label(self) -> str:
-        """As in the results: ``target=0.6 window=30d cap=2``; ``1`` where every entry has its own leverage."""
-        if self.target is None:
+        """As in the results: ``target=0.6 window=30d cap=2``; ``1`` for a constant leverage."""
+        if self.target is None or self.window is None:
             return "1"
-        return f"target={number_text(self.target)} window={self.window} cap={number_text(self.cap)}"
+        return write_label({"target": self.target, "window": self.window, "cap": self.cap})
 
 
 class VolatilityScale(Model):

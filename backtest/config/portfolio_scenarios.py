@@ -1,4 +1,4 @@
-"""The scenarios of portfolios on one wallet (cross margin, docs/semantics.md §8)."""
+"""The scenario grid of portfolios on one wallet (cross margin, docs/semantics.md §8)."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Literal
 
+import numpy as np
+
+from backtest.config.labels import write_label
 from backtest.config.models import Config, Funding, Size
-from backtest.config.scenarios import Maintenance, resolve_maintenance
+from backtest.config.scenarios import Maintenance, group_equal, resolve_maintenance, scenario_columns
 from backtest.errors import ConfigError
-from backtest.units import number_text
 
 Verdict = Literal["worst", "close"]
-
-
 VERDICTS: tuple[Verdict, ...] = ("worst", "close")
-"""Every leg at its own worst price at once, an upper bound of risk; all at the close, a lower bound."""
+"""Worst: every leg at its worst price of the bar at once, an upper bound of risk. Close: a lower bound."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class Portfolio:
     @property
     def label(self) -> str:
         """As in the results: ``BTCUSDT=0.6 ETHUSDT=-0.4``."""
-        return " ".join(f"{s}={number_text(w)}" for s, w in zip(self.symbols, self.weights, strict=True))
+        return write_label(dict(zip(self.symbols, self.weights, strict=True)))
 
 
 @dataclass(frozen=True)
 class PortfolioScenario:
-    """One point of the grid of a portfolio, horizons and leverages left open; `maintenance` has a rule per leg."""
+    """One point of the grid of a portfolio, for all horizons and leverages; `maintenance` has a rule per leg."""
 
     portfolio: Portfolio
     maintenance: tuple[Maintenance, ...]
@@ -44,22 +44,13 @@ class PortfolioScenario:
     verdict: Verdict
 
     def columns(self) -> dict[str, str | float | None]:
-        """The scenario columns of the results, in their order; the portfolio stands for the symbol."""
-        return {
-            "side": None,
-            "maintenance": self.maintenance[0].label,
-            "open_fee": self.open_fee,
-            "funding_scale": self.funding.scale,
-            "funding_shift": self.funding.shift,
-            "size": self.size.label if self.size else None,
-            "verdict": self.verdict,
-        }
+        """The scenario columns of the results, in their order; the symbol is the portfolio's label."""
+        columns = scenario_columns(None, self.maintenance[0], self.open_fee, self.funding, self.size)
+        return {**columns, "verdict": self.verdict}
 
     def gross(self, leverage: float) -> float:
         """Gross entry notional, quote; 1 where no size is given (flat rates do not depend on it)."""
-        if self.size is None:
-            return 1.0
-        return self.size.notional if self.size.notional is not None else (self.size.margin or 0) * leverage
+        return 1.0 if self.size is None else float(self.size.entry_notional(np.asarray(leverage)))
 
 
 def expand_portfolios(config: Config) -> list[PortfolioScenario]:
@@ -84,16 +75,14 @@ def expand_portfolios(config: Config) -> list[PortfolioScenario]:
     scenarios = []
     for weights in sweep.portfolio:
         portfolio = Portfolio(tuple(weights), tuple(weights.values()))
-        legs = [tuple(rule.of_symbol(symbol) for symbol in portfolio.symbols) for rule in rules]
+        legs = [tuple(rule.for_symbol(symbol) for symbol in portfolio.symbols) for rule in rules]
         axes = product([portfolio], legs, sweep.open_fee, sweep.funding, sizes, VERDICTS)
         scenarios += [PortfolioScenario(*point) for point in axes]
     return scenarios
 
 
 def group_portfolios(scenarios: Sequence[PortfolioScenario]) -> list[list[int]]:
-    """Indices of scenarios that `cross_block` counts together: they differ in fee and size alone."""
-    found: dict[tuple[object, ...], list[int]] = {}
-    for i, s in enumerate(scenarios):
-        key = (s.portfolio, s.maintenance[0].label, s.funding.scale, s.funding.shift, s.verdict)
-        found.setdefault(key, []).append(i)
-    return list(found.values())
+    """Indices of scenarios that are counted together: they differ in fee and size only."""
+    return group_equal(
+        (s.portfolio, s.maintenance[0].label, s.funding.scale, s.funding.shift, s.verdict) for s in scenarios
+    )

@@ -1,4 +1,4 @@
-"""Regimes: labels of the entries by which their counts are kept apart, as a configuration names them."""
+"""Regimes: labels of entries by which counts are grouped, as a configuration names them."""
 
 from __future__ import annotations
 
@@ -19,25 +19,27 @@ DRAWDOWN_EDGES = (0.05, 0.1, 0.2, 0.4)
 
 
 class Regime(Model):
-    """One label per entry: of its time, of what was known of the market then, or of a column of the user's."""
+    """One label per entry: from its time, from market data known at that time, or from a column of a file."""
 
     by: Kind = "column"
-    name: str | None = Field(None, min_length=1, description="Default: what it is by, or the column's name.")
+    name: str | None = Field(None, min_length=1, description="Default: the column, or the value of by.")
     window: Duration | None = Field(
         None, description=f"Of volatility (default {VOLATILITY_WINDOW}) and drawdown (default: all of the past)."
     )
-    quantiles: Quantiles | None = Field(None, description="Bands of equally many entries, over the whole history.")
+    quantiles: Quantiles | None = Field(None, description="Number of bands of equally many entries of the history.")
     edges: tuple[Number, ...] | None = Field(None, min_length=1, description="Ascending edges of bands, instead.")
-    file: PathText | None = Field(None, description="Parquet or CSV: time and the column. The last row by then counts.")
-    column: str | None = Field(None, description="A column of the file: text, or numbers to be cut into bands.")
+    file: PathText | None = Field(
+        None, description="Parquet or CSV: time and column. The last row up to the entry counts."
+    )
+    column: str | None = Field(None, description="A column of the file: text, or numbers that are cut into bands.")
 
     @property
     def label(self) -> str:
-        """As the regime reads in results."""
+        """The name of the regime in results."""
         return self.name or self.column or self.by
 
     def at(self, base: Path) -> Regime:
-        """With its file resolved against a folder."""
+        """The regime with its file resolved against a folder."""
         return self if self.file is None else self.model_copy(update={"file": str(base / self.file)})
 
     @model_validator(mode="after")
@@ -59,13 +61,13 @@ def _named(value: object) -> object:
     return {"by": value} if isinstance(value, str) else value
 
 
-def of_market(regime: Regime) -> bool:
-    """Whether it looks at the prices or funding of one symbol."""
+def uses_market(regime: Regime) -> bool:
+    """Whether the label follows from prices or funding of one symbol."""
     return regime.by in ("volatility", "funding", "drawdown")
 
 
 def _distinct(regimes: tuple[Regime, ...]) -> tuple[Regime, ...]:
-    """The regimes, refused where two have one name, which is their file's too."""
+    """Refuse regimes with the same name or one that cannot be a file name."""
     names = [regime.label for regime in regimes]
     for name in names:
         if names.count(name) > 1:
@@ -79,4 +81,4 @@ Regimes = Annotated[
     tuple[Annotated[Regime, BeforeValidator(_named, json_schema_input_type=Kind | Regime)], ...],
     AfterValidator(_distinct),
 ]
-"""Several, each by its name alone or as a table of keys."""
+"""Regimes, each as a name or as a table of keys."""

@@ -1,8 +1,8 @@
-"""The scenario grid: what the axes of a configuration span, rules and tier tables resolved."""
+"""The scenario grid: the product of a configuration's axes, with rules and tier tables resolved."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from backtest.arrays import Float
-from backtest.config.keys import Basis, Contract, Side
 from backtest.config.models import Config, Funding, Margin, RuleTiers, Size, Sweep
 from backtest.config.policies import Policy, VolatilityTarget
 from backtest.config.trades_file import read_trades
 from backtest.errors import ConfigError, RuleError
 from backtest.margin.packaged_tiers import packaged_symbols, packaged_tables
-from backtest.margin.rules import Rule, rule, rules
+from backtest.margin.position import Side
+from backtest.margin.rules import AnyContract, Basis, Rule, rule, rules
 from backtest.margin.tiers import DatedTable, read_tier_tables
 from backtest.units import duration_ms, duration_text, number_text
 
@@ -32,44 +32,58 @@ class Spot:
 
 @dataclass(frozen=True)
 class Maintenance:
-    """A maintenance rule of the sweep, resolved: a flat rate, one that slopes with size, or a tier table.
+    """A resolved maintenance rule of the sweep: a flat rate, a rate that slopes with size, or a tier table.
 
-    `basis` and `close_reserve` come from the rule where it is named, else from ``[margin]``. Tables are in the order
-    of their dates.
+    `basis` and `close_reserve` come from the named rule, else from ``[margin]``. Tables are in the order of their
+    dates.
 
     Attributes
     ----------
     slope, initial_rate : float, float or None
-        What a coin of size adds to the maintenance and the initial rate, and the initial rate of a size of 0.
+        What one coin of size adds to the maintenance and the initial rate, and the initial rate at a size of 0.
     posted_fee : float
-        Taker fee c of a fee to close that is posted on top of the margin (Bybit UTA); 0: none.
+        Taker fee c of a fee to close that is added to the margin (Bybit UTA); 0: none.
     taker_fee : float or None
-        What a market order pays; None: as much as the opening.
+        Fee of a market order; None: the opening fee.
     """
 
     label: str
-    contract: Contract
+    contract: AnyContract
     basis: Basis
     close_reserve: float
     flat: float = 0.0
     tables: tuple[DatedTable, ...] = ()
-    packaged: str | None = None  # rule whose packaged tables are taken, the symbol's own
+    packaged: str | None = None  # the rule whose packaged tables each symbol takes
     slope: float = 0.0
     initial_rate: float | None = None
     posted_fee: float = 0.0
     taker_fee: float | None = None
     spot: Spot | None = None
 
-    def of_symbol(self, symbol: str) -> Maintenance:
-        """With the symbol's packaged tables, where it stands for a rule and no file was bound."""
+    def for_symbol(self, symbol: str) -> Maintenance:
+        """With the symbol's packaged tables, for a rule without a file of its own."""
         if self.packaged is None:
             return self
         return replace(self, tables=packaged_tables(self.packaged, symbol), packaged=None)
 
 
+def scenario_columns(
+    side: Side | None, maintenance: Maintenance, open_fee: float, funding: Funding, size: Size | None
+) -> dict[str, str | float | None]:
+    """The scenario columns that every run has, in the order of the results."""
+    return {
+        "side": side,
+        "maintenance": maintenance.label,
+        "open_fee": open_fee,
+        "funding_scale": funding.scale,
+        "funding_shift": funding.shift,
+        "size": size.label if size else None,
+    }
+
+
 @dataclass(frozen=True)
 class Scenario:
-    """One point of the grid, horizons and leverages left open."""
+    """One point of the grid, for all horizons and leverages."""
 
     side: Side
     maintenance: Maintenance
@@ -92,10 +106,10 @@ class Scenario:
 
     @property
     def lean(self) -> float:
-        """What the position gains per unit of worth: +sign in P for linear, −sign in 1/P for inverse contracts."""
+        """Sign of the profit as P (linear) or 1/P (inverse) rises: the sign of the side, mirrored for inverse."""
         return -self.sign if self.inverse else self.sign
 
-    def worth(self, price: Float) -> Float:
+    def unit_value(self, price: Float) -> Float:
         """What the value of a position moves with: P, for inverse contracts 1/P; applied twice it is the price."""
         return 1.0 / price if self.inverse else price
 
@@ -103,10 +117,8 @@ class Scenario:
         """(n,) entry notionals, quote or coin; 1 where no size is given (flat rates do not depend on it)."""
         if self.size is None:
             return np.ones(leverage.size)
-        if self.size.margin is not None:
-            return self.size.margin * leverage
-        fixed = np.full(leverage.size, self.size.notional)
-        return fixed / entry_price if self.inverse else fixed
+        notional = self.size.entry_notional(leverage)
+        return notional / entry_price if self.face is not None else notional
 
     @property
     def face(self) -> float | None:
@@ -115,30 +127,26 @@ class Scenario:
 
     def columns(self) -> dict[str, str | float | None]:
         """The scenario columns of the results, in their order."""
+        side = None if self.own_side else self.side
         return {
-            "side": None if self.own_side else self.side,
-            "maintenance": self.maintenance.label,
-            "open_fee": self.open_fee,
-            "funding_scale": self.funding.scale,
-            "funding_shift": self.funding.shift,
-            "size": self.size.label if self.size else None,
+            **scenario_columns(side, self.maintenance, self.open_fee, self.funding, self.size),
             **({"weight": self.weight.label} if self.weight else {}),
             **({"policy": self.policy.label} if self.policy else {}),
         }
 
     @property
     def extra(self) -> float:
-        """Wallet balance behind the position beside its margin."""
+        """Further wallet balance behind the position."""
         return self.size.extra if self.size else 0.0
 
     @property
     def counted_extra(self) -> float:
-        """`extra` as it counts in every margin: ``A/(1 − lean·c)`` under a posted fee (docs/semantics.md §5)."""
+        """`extra` as it counts in the margin: ``A/(1 − lean·c)`` with a fee to close (docs/semantics.md §5)."""
         return self.extra / (1 - self.lean * self.maintenance.posted_fee)
 
     @property
     def taker_fee(self) -> float:
-        """What closing or adding at the market costs, fraction of the notional."""
+        """Fee of closing or adding at the market, fraction of the notional."""
         rate = self.maintenance.taker_fee
         return self.open_fee if rate is None else rate
 
@@ -160,14 +168,14 @@ def expand_scenarios(config: Config) -> list[Scenario]:
 
 
 def split_sides(scenario: Scenario) -> tuple[Scenario, ...]:
-    """The scenario, or both sides of it where trades have their own."""
+    """The scenario, or one for each side if the trades have their own sides."""
     if not scenario.own_side:
         return (scenario,)
     return replace(scenario, side="long"), replace(scenario, side="short")
 
 
 def resolve_maintenance(config: Config) -> list[Maintenance]:
-    """The axis of maintenance rules, resolved; labels are unique."""
+    """The resolved axis of maintenance rules; labels are unique."""
     sweep = config.sweep
     if config.margin.contract == "spot":
         return [_spot(config.margin)]
@@ -180,7 +188,7 @@ def resolve_maintenance(config: Config) -> list[Maintenance]:
 
 
 def _check_policy(scenario: Scenario, margin: Margin) -> None:
-    """A policy needs what its rules act on."""
+    """Refuse a policy that needs tiers or a size where there are none."""
     policy, rule_of = scenario.policy, scenario.maintenance
     if policy is None:
         return
@@ -199,7 +207,7 @@ def _check_policy(scenario: Scenario, margin: Margin) -> None:
 
 def scenarios_at(scenarios: Sequence[Scenario], symbol: str) -> list[Scenario]:
     """The scenarios with the symbol's own tier tables."""
-    found = {id(s.maintenance): s.maintenance.of_symbol(symbol) for s in scenarios}
+    found = {id(s.maintenance): s.maintenance.for_symbol(symbol) for s in scenarios}
     return [replace(s, maintenance=found[id(s.maintenance)]) for s in scenarios]
 
 
@@ -242,9 +250,8 @@ def _maintenance(item: float | str | RuleTiers, margin: Margin, sized: bool) -> 
 
 
 def _under_rule(bound: Rule, margin: Margin) -> Maintenance:
-    """What a named rule fixes; its own taker fee unless another one is given."""
-    taker = bound.taker_fee if margin.taker_fee is None else margin.taker_fee
-    reserve = (taker or 0.0) if bound.fee_to_close == "maintenance" else bound.close_reserve
+    """The terms that a named rule fixes; its own taker fee unless another one is given."""
+    reserve, added = bound.fees(margin.taker_fee)
     fixed: dict[str, str | float] = {"contract": bound.contract, "basis": bound.basis, "close_reserve": reserve}
     for key in sorted(margin.model_fields_set & set(fixed)):
         if getattr(margin, key) != fixed[key]:
@@ -258,8 +265,8 @@ def _under_rule(bound: Rule, margin: Margin) -> Maintenance:
         reserve,
         slope=bound.slope or 0.0,
         initial_rate=None if bound.slope is None else bound.initial_rate,
-        posted_fee=(taker or 0.0) if bound.fee_to_close == "posted" else 0.0,
-        taker_fee=taker,
+        posted_fee=added,
+        taker_fee=bound.taker_fee if margin.taker_fee is None else margin.taker_fee,
     )
 
 
@@ -302,9 +309,14 @@ def whole_bars(what: str, ms: int, interval_ms: int) -> int:
     return ms // interval_ms
 
 
-def group_scenarios(scenarios: Sequence[Scenario]) -> Iterator[list[int]]:
+def group_scenarios(scenarios: Sequence[Scenario]) -> list[list[int]]:
     """Indices of scenarios that share one adverse series (side, maintenance and funding), in order of appearance."""
-    found: dict[tuple[str, str, float, float], list[int]] = {}
-    for i, s in enumerate(scenarios):
-        found.setdefault((s.side, s.maintenance.label, s.funding.scale, s.funding.shift), []).append(i)
-    yield from found.values()
+    return group_equal((s.side, s.maintenance.label, s.funding.scale, s.funding.shift) for s in scenarios)
+
+
+def group_equal(keys: Iterable[Hashable]) -> list[list[int]]:
+    """Indices of equal keys, groups in order of appearance."""
+    found: dict[Hashable, list[int]] = {}
+    for i, key in enumerate(keys):
+        found.setdefault(key, []).append(i)
+    return list(found.values())

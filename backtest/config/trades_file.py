@@ -1,4 +1,4 @@
-"""The user's own trades: a file of entries, and where they fall on the bars of a symbol."""
+"""Reads the user's own trades from a Parquet or CSV file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MOST_LEVERAGE = 1000.0
 
 @dataclass(frozen=True)
 class TradeFile:
-    """The rows of a file, in its order.
+    """The trades of a file, in its order.
 
     Attributes
     ----------
@@ -33,7 +33,7 @@ class TradeFile:
         +1 long, −1 short; None: the file has no sides.
     leverage : (n,) float64 or None
     price : (n,) float64
-        Entry price, NaN where the file has none.
+        Entry price; NaN where the file has none.
     symbol : tuple of str or None
     """
 
@@ -56,7 +56,7 @@ def _read(path: str, stamp: tuple[int, int]) -> TradeFile:
         raise ConfigError(f"{path}: column entry_time is missing; trades have {', '.join(COLUMNS)}")
     for name in table.column_names:
         if table.column_names.count(name) > 1:
-            raise ConfigError(f"{path}: column {name!r} stands there twice")
+            raise ConfigError(f"{path}: column {name!r} appears twice")
     if not table.num_rows:
         raise ConfigError(f"{path}: holds no trade")
     entry, exits = parse_times(path, table, "entry_time"), parse_times(path, table, "exit_time")
@@ -106,15 +106,15 @@ def read_trades(path: str | Path) -> TradeFile:
 
 
 def read_columns(file: Path, what: str) -> pa.Table:
-    """A table with times, Parquet or CSV; `what` it is of, for messages."""
+    """Read a table with times, Parquet or CSV; `what` names its rows in errors."""
     try:
         return pa.csv.read_csv(file) if file.suffix == ".csv" else pq.read_table(file, partitioning=None)
     except (OSError, pa.ArrowInvalid) as error:
-        raise ConfigError(f"{file}: is no table of {what}, Parquet or CSV ({error})") from None
+        raise ConfigError(f"{file}: cannot be read as a table of {what}, Parquet or CSV ({error})") from None
 
 
 def parse_times(path: str, table: pa.Table, name: str) -> Int:
-    """UTC milliseconds, `OPEN_END` where null; rounded up: a trade in the last microsecond of a bar is of that bar."""
+    """UTC milliseconds, `OPEN_END` where null; rounded up, so that the last microsecond of a bar is in that bar."""
     if name not in table.column_names:
         return np.full(table.num_rows, OPEN_END)
     column = table[name]

@@ -1,5 +1,5 @@
-"""Price histories: in memory (`PriceHistory`) and as datasets on disk or in an object store.
+"""Price histories: in memory, and as datasets on disk or in an object store.
 
-In: columns of bars. Out: a dataset written in one step (`write_history`), read by range (`read_history`), listed,
-resampled and checked (`quality/`).
+In: columns of bars. Out: a `PriceHistory`, or a dataset that is written in one step, read by range, listed and
+resampled. `quality/` checks datasets.
 """

@@ -2,26 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
-import numpy as np
-
-from backtest.arrays import Float
-from backtest.data.history import COLUMNS, MARK, PriceHistory
-from backtest.data.parquet import (
-    TIME,
-    SeriesName,
-    existing,
-    find_chunk,
-    read_finite,
-    read_group,
-    series_files,
-    times_in,
-)
-from backtest.data.quality.row_rules import columns_rule
-from backtest.data.reader import SeriesFiles, bars_between, open_plain, open_series, span_text, unchanged
+from backtest.data.files import SeriesName, existing, series_files, unchanged
+from backtest.data.history import PriceHistory
+from backtest.data.reader import SeriesFiles, open_series
 from backtest.data.writer import adding
-from backtest.errors import ConfigError, DataError, NoBars
+from backtest.errors import ConfigError
 from backtest.filesystem import Place
 from backtest.units import instant_ms
 
@@ -47,7 +32,7 @@ def list_series(path: str | Place) -> list[SeriesName]:
         If it holds no bars or cannot be read.
     """
     root = existing(path)
-    return sorted(series_files(root)) if root.is_dir() else [open_plain(root, None, None).series]
+    return sorted(series_files(root)) if root.is_dir() else [SeriesFiles.plain(root).name]
 
 
 def read_history(
@@ -96,31 +81,7 @@ def read_history(
     high = None if end is None else instant_ms(end)
     if low is not None and high is not None and low >= high:
         raise ConfigError(f"start must lie before end; got {start} and {end}")
-    return unchanged(lambda: _read(path, symbol, interval, low, high))
-
-
-def _read(
-    path: str | Place, symbol: str | None, interval: str | None, low: int | None, high: int | None
-) -> PriceHistory:
-    return history_from(open_series(path, symbol, interval), low, high, COLUMNS)
-
-
-def history_from(source: SeriesFiles, low: int | None, high: int | None, wanted: Collection[str]) -> PriceHistory:
-    """Some columns of the bars in ``[low, high)`` of a series that is open; NoBars if there are none."""
-    file, symbol = source.footers[0].path, source.series.symbol
-    lacking = columns_rule({name for footer in source.footers for name in footer.types} - {TIME})
-    if lacking is not None:
-        raise DataError(f"{file}: {lacking}")
-    laid = bars_between(source, tuple(name for name in source.columns if name in wanted), low, high)
-    if laid is None:
-        raise NoBars(f"{file}: no bar in the range asked for; {span_text(source)}")
-    start, columns = laid
-    before = {} if low is None else _before(source, columns, low)
-    try:
-        return PriceHistory(symbol, source.interval_ms, start, columns, before, series_kinds(source))
-    except DataError as error:
-        where = file if len(source.footers) == 1 else file.parent.parent
-        raise DataError(f"{where}: {error}; `backtest check {where}` names the rows") from None
+    return unchanged(lambda: open_series(path, symbol, interval).history(low, high))
 
 
 def write_history(history: PriceHistory, out: str | Place, overwrite: bool = False) -> Place:
@@ -149,51 +110,3 @@ def write_history(history: PriceHistory, out: str | Place, overwrite: bool = Fal
     with adding(out, history.symbol, history.interval_ms, "anew" if overwrite else "refuse") as addition:
         addition.add(history)
     return addition.path
-
-
-def _before(source: SeriesFiles, columns: dict[str, Float], low: int) -> dict[str, float]:
-    """Last known closes before the range, read only if a charge inside it may fall on them (rare)."""
-    nothing = np.full(next(iter(columns.values())).size, np.nan)
-    no_price = np.isnan(columns.get("mark_open", nothing)) & np.isnan(columns.get("open", nothing))
-    charged = np.flatnonzero(no_price & ~np.isnan(columns.get("funding_rate", nothing)))
-    found: dict[str, float] = {}
-    for name in ("close", "mark_close"):
-        known = np.flatnonzero(~np.isnan(columns.get(name, nothing)))
-        if name in columns and charged.size and (not known.size or charged[0] <= known[0]):
-            value = _last_value(source, name, low)
-            if value is not None:
-                found[name] = value
-    return found
-
-
-def _last_value(source: SeriesFiles, name: str, low: int) -> float | None:
-    for footer in reversed(source.footers):
-        for group in reversed(footer.groups):
-            if name not in footer.types or (group.span and group.span[0] >= low):
-                continue
-            table = read_group(footer, group, (TIME, name))
-            earlier = times_in(footer, group, table) < low
-            known = np.flatnonzero(earlier & ~np.isnan(values := read_finite(footer, group, table, name)))
-            if known.size:
-                return float(values[known[-1]])
-    return None
-
-
-def series_kinds(source: SeriesFiles) -> frozenset[str]:
-    """Which of "last", "mark" the whole history has: from the footers' null counts."""
-    kinds = (("last", ("close",)), ("mark", MARK))
-    return frozenset(kind for kind, names in kinds if any(has_value(source, name) for name in names))
-
-
-def has_value(source: SeriesFiles, name: str) -> bool:
-    """Whether any row of a series has a value in a column: from the footers' null counts."""
-    for footer in source.footers:
-        for group in footer.groups if name in footer.types else ():
-            chunk = find_chunk(footer.metadata, group.index, name)
-            if chunk is not None and chunk.is_stats_set and chunk.statistics.has_null_count:
-                nulls = chunk.statistics.null_count
-            else:  # a footer without statistics
-                nulls = read_group(footer, group, (name,)).column(name).null_count
-            if nulls < group.rows:
-                return True
-    return False

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from backtest.data.parquet import Footer, SeriesName, existing, find_chunk, read_footer, read_group, series_files
-from backtest.data.reader import footer_span, open_files, open_plain, refuse_changed, unchanged
+from backtest.data.files import existing, refuse_changed, series_files, unchanged
+from backtest.data.reader import BarFile, SeriesFiles
 from backtest.filesystem import Place, Remote
 from backtest.units import duration_ms, instant_text
 
@@ -85,52 +85,41 @@ def inventory(path: str | Place) -> list[Holding]:
 
 def _inventory(root: Place) -> list[Holding]:
     if not root.is_dir():
-        source = open_plain(root, None, None)
-        return [_holding(source.series, [root], {root: source.footers[0]})]
+        return [_holding(SeriesFiles.plain(root))]
     from concurrent.futures import ThreadPoolExecutor
 
     found = series_files(root)
     order = sorted(found, key=lambda series: (series.symbol, duration_ms(series.interval)))
-    files = [file for series in order for file in found[series]]
+    paths = [path for series in order for path in found[series]]
     with ThreadPoolExecutor(16) as pool:
-        footers = dict(zip(files, pool.map(read_footer, files), strict=True))
+        files = dict(zip(paths, pool.map(BarFile.open, paths), strict=True))
     for series in order:
         refuse_changed(found[series])
-    return [_holding(series, found[series], footers) for series in order]
+    return [_holding(SeriesFiles.sort(series, [files[path] for path in found[series]])) for series in order]
 
 
-def _holding(series: SeriesName, files: list[Place], known: dict[Place, Footer]) -> Holding:
-    footers = open_files(series, [known[file] for file in files]).footers
-    spans = [span for footer in footers if (span := footer_span(footer)) is not None]
-    step = duration_ms(series.interval)
-    last, mark = (
-        sum(min(_values(footer, prefix + name) for name in ("high", "low")) for footer in footers)
+def _holding(series: SeriesFiles) -> Holding:
+    first, last = series.span or (None, None)
+    bars, mark_bars = (
+        sum(min(_count_values(file, prefix + name) for name in ("high", "low")) for file in series.files)
         for prefix in ("", "mark_")
     )
     return Holding(
         series.symbol,
-        series.interval,
-        instant_text(spans[0][0]) if spans else None,
-        instant_text(spans[-1][1]) if spans else None,
-        (spans[-1][1] - spans[0][0]) // step + 1 if spans else 0,
-        last or mark,
-        mark,
-        sum(_values(footer, "funding_rate") for footer in footers),
-        len(files),
-        sum(_size(file) for file in files),
+        series.name.interval,
+        None if first is None else instant_text(first),
+        None if last is None else instant_text(last),
+        0 if first is None or last is None else (last - first) // series.interval_ms + 1,
+        bars or mark_bars,
+        mark_bars,
+        sum(_count_values(file, "funding_rate") for file in series.files),
+        len(series.files),
+        sum(_size(file.path) for file in series.files),
     )
 
 
-def _values(footer: Footer, name: str) -> int:
-    """Values of a column that are not null."""
-    count = 0
-    for group in footer.groups if name in footer.types else ():
-        chunk = find_chunk(footer.metadata, group.index, name)
-        if chunk is not None and chunk.is_stats_set and chunk.statistics.has_null_count:
-            count += group.rows - chunk.statistics.null_count
-        else:  # a footer without statistics
-            count += group.rows - read_group(footer, group, (name,)).column(name).null_count
-    return count
+def _count_values(file: BarFile, name: str) -> int:
+    return sum(file.count_values(group, name) for group in file.groups)
 
 
 def _size(file: Place) -> int:

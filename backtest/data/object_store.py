@@ -1,8 +1,8 @@
-"""The state of a symbol's folder in an object store, which can swap no folders.
+"""Change a symbol's folder in an object store in one step, although a store cannot swap folders.
 
-``_manifest.json`` names the files that count; it is written last, in one step. New files have names of their own, so
-that nothing a reader may be at is written over. Writers keep each other away by claims: each lays down its own and goes
-on only if it then sees no other; of two, at least one sees both.
+``_manifest.json`` names the files in use and is written last, in one step. New files get new names, so that no file is
+overwritten while somebody reads it. A writer first writes a claim file, and continues only if it then sees no other
+claim: of two writers, at least one sees both claims.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from backtest.filesystem import Changed, Place, Remote, Stored
 
 MANIFEST = "_manifest.json"
 WAIT_S = 3.0
-"""How long a second writer waits for the first."""
+"""Seconds that a second writer waits for the first."""
 STALE_S = 86_400.0
-"""Age from which a claim of another host counts as that of a dead process."""
+"""Age, seconds, at which a claim of another host is taken to be of a dead process."""
 _OURS = re.compile(r"part-[0-9a-f]{16}\.parquet")
 
 
 def fresh_name() -> str:
-    """A file name that was never used."""
+    """A file name that was never used before."""
     return f"part-{os.urandom(8).hex()}.parquet"
 
 
 def in_force(folder: Remote, files: Iterable[Remote]) -> list[Remote]:
-    """Those of the Parquet files below a symbol's folder that count: all of them where there is no manifest.
+    """The Parquet files of a symbol's folder that are in use: all of them if there is no manifest.
 
     Raises
     ------
     DataError
-        If another program put a file there, which must be neither read nor left out without a word.
+        If another program put a file there: it must neither be read nor silently ignored.
     """
     listed = sorted(files)
     try:
@@ -59,7 +59,7 @@ def in_force(folder: Remote, files: Iterable[Remote]) -> list[Remote]:
 
 
 def write_manifest(folder: Remote, files: Iterable[Remote], replaced: Iterable[Remote]) -> None:
-    """Say which files count from now on, and which just ceased to."""
+    """Write which files are in use from now on, and which were just replaced."""
     parts = {"files": files, "replaced": replaced}
     text = json.dumps({key: sorted(file.below(folder) for file in some) for key, some in parts.items()}, indent=1)
     (folder / MANIFEST).write_bytes(text.encode())
@@ -69,13 +69,13 @@ def write_manifest(folder: Remote, files: Iterable[Remote], replaced: Iterable[R
 
 
 def this_process() -> str:
-    """Who holds a lock or claim, for others to read."""
+    """JSON text about this process, which it writes into a lock or claim file."""
     since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     return json.dumps({"pid": os.getpid(), "host": platform.node(), "since": since})
 
 
 def refuse_second(target: Place, lock: Place, holder: str) -> DataError:
-    """Another process writes: who it is, and what to do."""
+    """Error that names the process that writes, and what to do."""
     try:
         who = json.loads(holder)
         text = f"process {who['pid']} on {who['host']} since {who['since']}"
@@ -86,7 +86,7 @@ def refuse_second(target: Place, lock: Place, holder: str) -> DataError:
 
 @contextmanager
 def claimed(folder: Remote) -> Iterator[Remote]:
-    """Keep other writers away from a folder; DataError naming the one that is there."""
+    """Hold a claim on a folder; DataError naming the writer that already holds one."""
     mine, until = folder / f"_claim-{os.urandom(8).hex()}.json", time.monotonic() + WAIT_S
     try:
         while True:
@@ -97,14 +97,14 @@ def claimed(folder: Remote) -> Iterator[Remote]:
             _remove(mine)
             if time.monotonic() > until:
                 raise refuse_second(folder, *other)
-            time.sleep(random.uniform(0.1, 0.4))  # apart from the other, who may see this claim as well
+            time.sleep(random.uniform(0.1, 0.4))  # at random, because the other writer may have seen this claim too
         yield mine
     finally:
         _remove(mine)
 
 
 def _other_claim(folder: Remote, mine: Remote) -> tuple[Remote, str] | None:
-    """A claim of a process that may be alive; those of dead ones are removed."""
+    """The claim of another process that may be alive; claims of dead processes are removed."""
     files: Mapping[Remote, Stored] = folder.files()
     claims = {file: stored for file, stored in files.items() if file.name.startswith("_claim-") and file != mine}
     now = files[mine].written_s if mine in files else 0.0
@@ -121,7 +121,7 @@ def _other_claim(folder: Remote, mine: Remote) -> tuple[Remote, str] | None:
 
 
 def _died(holder: str) -> bool:
-    """Whether a process of this host is not there any more."""
+    """Whether the holder is a process of this host that has ended."""
     try:
         who = json.loads(holder)
         if who["host"] != platform.node() or os.name != "posix":

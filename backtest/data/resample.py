@@ -10,9 +10,9 @@ import numpy as np
 
 from backtest.arrays import Float
 from backtest.data.dataset import list_series
+from backtest.data.files import files_in, unchanged
 from backtest.data.history import PriceHistory
-from backtest.data.parquet import files_in
-from backtest.data.reader import SeriesFiles, footer_span, open_series, rows_between, unchanged
+from backtest.data.reader import SeriesFiles, open_series
 from backtest.data.writer import Existing, adding, series_folder
 from backtest.errors import ConfigError, DataError
 from backtest.filesystem import Changed, Place, to_place
@@ -155,7 +155,7 @@ def resample_dataset(
     sources = _sources(data, symbols, interval)
     for source in sources:
         for text, wanted in zip(to, lengths, strict=True):
-            step, symbol = source.interval_ms, source.series.symbol
+            step, symbol = source.interval_ms, source.symbol
             if wanted % step or wanted == step:
                 raise ConfigError(
                     f"--to must be a multiple of the bars' {duration_text(step)} of {symbol}, and longer; got {text!r}"
@@ -164,7 +164,7 @@ def resample_dataset(
             if existing == "refuse" and files_in(folder):
                 raise ConfigError(f"{folder} exists; take another --out, or ask for --add or --overwrite")
     for source in sources:
-        symbol = source.series.symbol
+        symbol = source.symbol
         for wanted in lengths:
             with adding(out, symbol, wanted, existing) as addition:
                 try:
@@ -199,15 +199,14 @@ def _sources(data: str | Place, symbols: Sequence[str] | None, interval: str | N
 def _years(source: SeriesFiles, wanted: int) -> Iterator[PriceHistory]:
     """The bars of each year, cut where a bar of the length wanted begins; years without rows are left out."""
     step = source.interval_ms
-    spans = [span for footer in source.footers if (span := footer_span(footer)) is not None]
-    low, end = (spans[0][0], spans[-1][1] + step) if spans else (0, 0)
+    low, end = (0, 0) if source.span is None else (source.span[0], source.span[1] + step)
     while low < end:
         year = np.datetime64(low, "ms").astype("datetime64[Y]") + 1
         high = min(end, -(-int(year.astype("datetime64[ms]").astype(np.int64)) // wanted) * wanted)
-        times, rows = rows_between(source, source.columns, low, high)
+        times, rows = source.rows(low, high)
         if times.size and high - -(-low // wanted) * wanted >= wanted:  # a whole bar of the length wanted
             columns = {name: np.full((high - low) // step, np.nan) for name in rows}
             for name, values in rows.items():
                 columns[name][(times - low) // step] = values
-            yield PriceHistory(source.series.symbol, step, low, columns)
+            yield PriceHistory(source.symbol, step, low, columns)
         low = high

@@ -1,61 +1,64 @@
-"""How the folder of a symbol takes a new state: one writer at a time, all of it in one step, or nothing."""
+"""Change the folder of a symbol in one step or not at all, one writer at a time."""
 
 from __future__ import annotations
 
 import os
 import re
 import shutil
-import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from backtest.data import object_store
 from backtest.data.object_store import claimed, fresh_name, in_force, refuse_second, this_process, write_manifest
 from backtest.errors import ConfigError, DataError
 from backtest.filesystem import Place, Remote
 
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
 
 class Taken(ABC):
-    """A symbol's folder that this process alone may change.
+    """A symbol's folder that only this process may change.
 
     Attributes
     ----------
     target : Place
-        The folder; it need not be there.
-    stage : Path
-        Empty folder on this machine, which takes the files of the new state that are not there yet.
+        The folder; it may not exist yet.
+    new : Path
+        Empty folder on this machine for the new files.
     """
 
-    def __init__(self, target: Place, stage: Path) -> None:
-        self.target, self.stage = target, stage
+    def __init__(self, target: Place, new: Path) -> None:
+        self.target, self.new = target, new
 
     @abstractmethod
     def fresh_name(self) -> str:
-        """Name for new files of the layout, under which a reader that is late finds no other bars."""
+        """A name for new files that no file had before: a slow reader must not find other bars under a known name."""
 
     @abstractmethod
     def commit(self, replaced: Collection[Place]) -> None:
-        """Make the new state of `stage` and of the files that are there, but for those `replaced`, the only one."""
+        """Make the files in `new` and the existing files, except those in `replaced`, the content of the folder."""
 
 
 @contextmanager
 def taking(target: Place) -> Iterator[Taken]:
-    """Keep other writers away from a folder, and clear away what a killed one left.
+    """Lock a folder against other writers, and remove what a killed writer left.
 
     Raises
     ------
     ConfigError
         If the folder cannot be made.
     DataError
-        If another writer holds it, naming it.
+        If another process writes it; the message names that process.
     """
     if isinstance(target, Remote):
-        with claimed(target) as claim, TemporaryDirectory(prefix="backtest-") as stage:
-            yield _InStore(target, Path(stage), claim)
+        with claimed(target) as claim, TemporaryDirectory(prefix="backtest-") as new:
+            yield _InStore(target, Path(new), claim)
         return
     made = [folder for folder in target.parents if not folder.exists()]
     fresh, old = _beside(target, "new"), _beside(target, "old")
@@ -77,10 +80,10 @@ def taking(target: Place) -> Iterator[Taken]:
 
 
 class _InStore(Taken):
-    """In an object store: new files first, the manifest that names them last."""
+    """In an object store: new files are uploaded first, the manifest that names them last."""
 
-    def __init__(self, target: Remote, stage: Path, claim: Remote) -> None:
-        super().__init__(target, stage)
+    def __init__(self, target: Remote, new: Path, claim: Remote) -> None:
+        super().__init__(target, new)
         self._folder, self._claim = target, claim
 
     def fresh_name(self) -> str:
@@ -90,8 +93,8 @@ class _InStore(Taken):
         folder = self._folder
         before = [file for file in folder.files() if file.name.endswith(".parquet")]
         counted = in_force(folder, before)
-        write_manifest(folder, counted, [])  # where there was none, what comes now must not count yet
-        new = {folder / file.relative_to(self.stage).as_posix(): file for file in self.stage.glob("year=*/*.parquet")}
+        write_manifest(folder, counted, [])  # without a manifest new files would be in use at once
+        new = {folder / file.relative_to(self.new).as_posix(): file for file in self.new.glob("year=*/*.parquet")}
         for stored, made in new.items():
             stored.upload(made)
         if not self._claim.exists():
@@ -105,10 +108,10 @@ class _InStore(Taken):
 
 
 class _Local(Taken):
-    """On this machine: a new folder, which changes places with the old one."""
+    """On this machine: a new folder replaces the old one."""
 
-    def __init__(self, target: Path, stage: Path) -> None:
-        super().__init__(target, stage)
+    def __init__(self, target: Path, new: Path) -> None:
+        super().__init__(target, new)
         self._folder = target
 
     def fresh_name(self) -> str:
@@ -120,14 +123,14 @@ class _Local(Taken):
         for folder, _, names in os.walk(target):
             for file in (Path(folder, name) for name in names):
                 if file not in replaced:
-                    _link(file, self.stage / file.relative_to(target))
+                    _link(file, self.new / file.relative_to(target))
         if not target.exists():
-            self.stage.rename(target)
-        elif not _exchange(self.stage, target):
-            old = _beside(target, "old")  # where readers look while the folder is not there
+            self.new.rename(target)
+        elif not _exchange(self.new, target):
+            old = _beside(target, "old")  # readers look there while the folder is missing
             target.rename(old)
             try:
-                self.stage.rename(target)
+                self.new.rename(target)
             except BaseException:
                 old.rename(target)
                 raise
@@ -135,7 +138,7 @@ class _Local(Taken):
 
 
 def _beside(target: Path, kind: str) -> Path:
-    """A neighbour that no reader of the layout looks at."""
+    """Hidden path beside the folder, which readers of the dataset ignore."""
     return target.with_name(f".{target.name}.{kind}")
 
 
@@ -164,59 +167,64 @@ def _exchange(one: Path, two: Path) -> bool:
 
 @contextmanager
 def locked(target: Path) -> Iterator[None]:
-    """Hold the lock of a folder; the system lets go of it when the process dies. DataError if another one holds it."""
-    file, until = _beside(target, "lock"), time.monotonic() + object_store.WAIT_S
-    while (handle := _try_lock(file)) is None:
-        if time.monotonic() > until:
-            holder = ""
-            with suppress(OSError):
-                holder = file.read_text()
-            raise refuse_second(target, file, holder)
-        time.sleep(0.02)
+    """Hold the lock of a folder, ``.NAME.lock`` beside it; the system releases the lock of a process that dies.
+
+    Raises
+    ------
+    ConfigError
+        If a parent of the folder is a file.
+    DataError
+        If another process still holds the lock after `object_store.WAIT_S`; the message names that process.
+    """
+    file = _beside(target, "lock")
+    lock = _acquire(target, file)
     try:
-        os.truncate(handle, 0)
-        os.write(handle, this_process().encode())
+        with suppress(OSError):  # Windows lets nobody write to a locked file
+            file.write_text(this_process())
         yield
     finally:
-        with suppress(OSError):  # Windows removes no open file: it stays, and is no harm
-            file.unlink()
-        os.close(handle)
+        with suppress(OSError):  # Windows removes no open file; the file left there does no harm
+            file.unlink()  # before the release: a process that waits for this file sees that it is gone
+        lock.release()
 
 
 def lock_holder(target: Path) -> str | None:
-    """What the holder of a folder's lock says of itself; None if no process holds it, whatever a dead one left."""
+    """What the process that holds the lock of a folder wrote into it; None if no process holds it."""
+    from filelock import FileLock, Timeout
+
     file = _beside(target, "lock")
-    with suppress(OSError):
-        handle = _try_lock(file) if file.exists() else None
-        if handle is not None:
-            os.close(handle)
-        elif file.exists():
-            return file.read_text()
-    return None
-
-
-def _try_lock(file: Path) -> int | None:
-    """An open, locked file, or None if another writer has it."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise ConfigError(f"out must be a directory that can be written; got {file.parents[1]}") from error
-    try:
-        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
-    except FileNotFoundError:  # another writer removed the empty folder at this moment
+    if not file.exists():
         return None
+    lock = FileLock(file)
     try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(handle), os.stat(file)):  # else its holder removed it in between
-            return handle
+        lock.acquire(timeout=0)
+    except Timeout:
+        return _read_lock(file)
     except OSError:
-        pass
-    os.close(handle)
+        return None
+    lock.release()
     return None
+
+
+def _acquire(target: Path, file: Path) -> BaseFileLock:
+    from filelock import FileLock, Timeout
+
+    lock, until = FileLock(file), time.monotonic() + object_store.WAIT_S
+    while True:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=max(0.0, until - time.monotonic()), poll_interval=0.02)
+            return lock
+        except Timeout:
+            raise refuse_second(target, file, _read_lock(file)) from None
+        except (FileExistsError, NotADirectoryError) as error:
+            raise ConfigError(f"out must be a directory that can be written; got {file.parents[1]}") from error
+        except FileNotFoundError:  # another writer removed the empty folder between the two steps
+            if time.monotonic() > until:
+                raise
+
+
+def _read_lock(file: Path) -> str:
+    with suppress(OSError):
+        return file.read_text()
+    return ""

@@ -1,4 +1,4 @@
-"""Bars into a dataset, stretch by stretch: all of them in one step, or none."""
+"""Write bars into a dataset, piece by piece; all of them appear in one step, or none."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 
 from backtest.arrays import Float, Int
 from backtest.arrow import times_to_arrow, to_arrow
+from backtest.data.files import files_in
 from backtest.data.history import COLUMNS, PriceHistory
-from backtest.data.parquet import TIME, files_in
-from backtest.data.reader import SeriesFiles, footer_span, open_series, rows_between
+from backtest.data.reader import TIME, SeriesFiles, open_series
 from backtest.data.transaction import Taken, taking
 from backtest.errors import ConfigError, DataError
 from backtest.filesystem import Place, to_place
@@ -24,15 +24,15 @@ from backtest.units import duration_ms, duration_text, instant_text, number_text
 
 ROW_GROUP = 131_072
 Existing = Literal["refuse", "add", "replace", "anew"]
-"""What happens to bars of the symbol that are there: see `adding`."""
+"""What happens to existing bars of the symbol: see `adding`."""
 
 
 @contextmanager
 def adding(out: str | Place, symbol: str, interval_ms: int, existing: Existing = "refuse") -> Iterator[Addition]:
-    """Add bars of one symbol to a dataset; leaving the block commits them all in one step, an exception none.
+    """Add bars of one symbol to a dataset; the end of the block commits all of them in one step, an exception none.
 
-    A reader sees the dataset as it was or as it is then, and so does everybody after the process was killed. Another
-    writer of the symbol waits a moment and is then refused. Years without new bars are not written again.
+    A reader sees the old or the new state, also after the process was killed. Another writer of the symbol waits a
+    moment and is then refused. Years without new bars are not written again.
 
     Parameters
     ----------
@@ -42,9 +42,9 @@ def adding(out: str | Place, symbol: str, interval_ms: int, existing: Existing =
     interval_ms : int
         Length of a bar, milliseconds.
     existing : {"refuse", "add", "replace", "anew"}
-        If the symbol is there with this interval: refuse; join the bars, which must agree where both sides have a
-        value; let bars that are added take the place of those there, in the columns they have, nulls included; or
-        let everything that is there go.
+        If the symbol exists with this interval: "refuse"; "add" joins the bars, which must agree where both have a
+        value; "replace" overwrites existing bars, in the columns of the added ones, nulls included; "anew" removes
+        all existing bars.
 
     Yields
     ------
@@ -54,9 +54,9 @@ def adding(out: str | Place, symbol: str, interval_ms: int, existing: Existing =
     Raises
     ------
     ConfigError
-        If the symbol is there and `existing` is "refuse", or symbol or interval cannot name a folder.
+        If the symbol exists and `existing` is "refuse", or symbol or interval cannot name a folder.
     DataError
-        If values differ ("add"), a file that is there cannot be joined, no bar has any value, or another writer holds
+        If values differ ("add"), an existing file cannot be joined, no bar has any value, or another process writes
         the symbol.
 
     Examples
@@ -69,7 +69,7 @@ def adding(out: str | Place, symbol: str, interval_ms: int, existing: Existing =
     ...     for close, start_ms in ((9.0, 0), (10.0, 86_400_000)):
     ...         with adding(data, "BTCUSDT", 86_400_000, "add") as addition:
     ...             addition.add(day(close, start_ms))
-    ...     open_series(data).footers[0].metadata.num_rows
+    ...     open_series(data).files[0].metadata.num_rows
     2
     """
     if not symbol or interval_ms <= 0 or interval_ms % 1000:
@@ -91,7 +91,7 @@ def adding(out: str | Place, symbol: str, interval_ms: int, existing: Existing =
 
 
 def series_folder(out: Place, symbol: str, interval_ms: int) -> Place:
-    """The symbol's directory: under a folder of this interval that is there, however it spells it."""
+    """The symbol's directory, below an existing folder of this interval however that spells it (1h, 60m)."""
     name = duration_text(interval_ms)
     if isinstance(out, Path):
         spelled = sorted(folder.name.removeprefix("interval=") for folder in out.glob("interval=*"))
@@ -107,7 +107,7 @@ def _same_length(text: str, interval_ms: int) -> bool:
 
 
 class Addition:
-    """Bars on their way into a dataset, made by `adding`.
+    """Collects bars for a dataset; made by `adding`.
 
     Attributes
     ----------
@@ -125,7 +125,7 @@ class Addition:
         self._taken, self._symbol, self._interval_ms, self._existing = taken, symbol, interval_ms, existing
         self._first = self._last = -1
         self._year = -1
-        self._parts: list[tuple[Int, dict[str, Float]]] = []  # those of the year that is being filled
+        self._parts: list[tuple[Int, dict[str, Float]]] = []  # of the current year
         self._file = taken.fresh_name()
         self._replaced = set(there) if existing == "anew" else set()
         self._source: SeriesFiles | None = open_series(self.path) if there and existing != "anew" else None
@@ -138,7 +138,7 @@ class Addition:
         return self._first, self._last
 
     def add(self, history: PriceHistory) -> None:
-        """Add a stretch; each must begin after the end of the one before.
+        """Add a piece of the history; it must begin after the end of the piece before.
 
         Parameters
         ----------
@@ -181,7 +181,7 @@ class Addition:
         self._taken.commit(self._replaced)
 
     def _write_year(self) -> None:
-        """Write the year that is full: its parts and what is there of it."""
+        """Write a complete year: existing rows and the added ones."""
         if not self._parts:
             return
         times, columns = self._joined()
@@ -195,7 +195,7 @@ class Addition:
                     "the other added; ask for overwrite with whole bars"
                 )
         names = [name for name in COLUMNS if name in columns]
-        file = self._taken.stage / f"year={self._year}" / self._file
+        file = self._taken.new / f"year={self._year}" / self._file
         file.parent.mkdir()
         pq.write_table(
             pa.Table.from_arrays(
@@ -210,7 +210,7 @@ class Addition:
         )
 
     def _joined(self) -> tuple[Int, dict[str, Float]]:
-        """Times and columns of the year, what is there and what is added."""
+        """Times and columns of the year, existing and added rows joined."""
         there, known = self._there()
         names = {name for _, part in self._parts for name in part} | set(known)
         if not there.size:  # what is added alone is ascending
@@ -232,7 +232,7 @@ class Addition:
         return times, columns
 
     def _refuse_other(self, times: Int, pairs: dict[str, tuple[Float, Float]]) -> None:
-        """Values that are there and added must be the same; the first that is not is named."""
+        """Refuse added values that differ from existing ones; the first is named."""
         differ = {name: (old != new) & ~np.isnan(old) & ~np.isnan(new) for name, (old, new) in pairs.items()}
         first = {name: int(np.argmax(bad)) for name, bad in differ.items() if bad.any()}
         if not first:
@@ -247,18 +247,18 @@ class Addition:
         )
 
     def _there(self) -> tuple[Int, dict[str, Float]]:
-        """Rows that are there of the year, whose files then go."""
+        """Existing rows of the year, whose files are then replaced."""
         low, high = (int(np.datetime64(str(self._year + n), "ms").astype(np.int64)) for n in (0, 1))
         if self._source is None:
             return np.empty(0, np.int64), {}
-        for footer in self._source.footers:
-            span = footer_span(footer)
+        for file in self._source.files:
+            span = file.span
             if span is None or span[1] < low or span[0] >= high:
                 continue
             if span[0] < low or span[1] >= high:
-                raise DataError(f"{footer.path}: holds bars outside of {self._year}; a file holds bars of one year")
-            other = sorted(set(footer.types) - {TIME, *COLUMNS})
+                raise DataError(f"{file.path}: holds bars outside of {self._year}; a file holds bars of one year")
+            other = sorted(set(file.types) - {TIME, *COLUMNS})
             if other:
-                raise DataError(f"{footer.path}: column {other[0]} is unknown and would be lost; remove it first")
-            self._replaced.add(footer.path)
-        return rows_between(self._source, self._source.columns, low, high)
+                raise DataError(f"{file.path}: column {other[0]} is unknown and would be lost; remove it first")
+            self._replaced.add(file.path)
+        return self._source.rows(low, high)

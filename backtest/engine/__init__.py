@@ -1,8 +1,7 @@
-"""Count positions: bars → adverse series → thresholds → counts per cohort. Four ways, each exact:
+"""Counting: bars → adverse series → thresholds → counts. `count.count_entries` chooses one of four exact ways:
 
-* by threshold (`count_by_threshold`): positions of one leverage share their margin rule; the default, and the fastest
-* by entry (`count_by_entry`): they differ by entry (own trades, weights, maintenance over time, tiers in coin, spot)
-* policies (`policy_simulation`): what happens on the way changes the position, event by event
-* portfolio (`count_portfolio`): several symbols on one wallet
-In: `Grid`, `Work` (entries and cohorts), scenarios. Out: `SurvivalTable`. `kernels/` holds the compiled loops.
+* by threshold: positions of one leverage share their margin rule (the default, and the fastest)
+* by entry: positions differ by entry: own trades, weights, maintenance over time, tiers in coin, spot margin
+* policies: events between entry and end change the position
+* portfolio: several symbols on one wallet. `kernels/` holds the compiled loops.
 """

@@ -82,10 +82,10 @@ def chunk_series(work: Work, chunk: slice, scenario: Scenario) -> ChunkSeries:
     return ChunkSeries(
         start,
         stop,
-        scenario.worth(worst),
+        scenario.unit_value(worst),
         paid,
         entries,
-        scenario.worth(price),
+        scenario.unit_value(price),
         work.weights(scenario.weight, chunk, sign),
         work.until(chunk) - start,
         None if grid.scale is None else _padded(grid.scale[start:stop], stop - start),
@@ -141,6 +141,11 @@ def split_at_tables(bars: Int, rules: Iterable[tuple[Grid, Maintenance]], chunk:
     inside = {int(c) for c in cuts if chunk.start < c < chunk.stop}  # two dates may have no entry between them
     edges = [chunk.start, *sorted(inside), chunk.stop]
     return [slice(a, b) for a, b in pairwise(edges)]
+
+
+def split_by_table(work: Work, maintenance: Maintenance, chunk: slice) -> list[slice]:
+    """As `split_at_tables`, of one symbol."""
+    return split_at_tables(work.bars, [(work.grid, maintenance)], chunk)
 
 
 def debt_growth(work: Work, borrow_rate: float, start: int, stop: int) -> Float:

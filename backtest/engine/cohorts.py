@@ -16,6 +16,7 @@ from backtest.engine.regime_labels import RegimeLabels
 from backtest.engine.thresholds import Compiled, MarginTerms
 from backtest.engine.trades import Trades
 from backtest.engine.volatility import volatility_weights
+from backtest.stats.survival_table import COUNTS, OUTCOMES, SurvivalTable, Tables
 
 NEVER = np.iinfo(np.int64).max // 4
 """A bar that no window reaches."""
@@ -56,9 +57,28 @@ class Horizons:
     cohorts: tuple[Cohort, ...]
 
     @property
-    def n_cells(self) -> int:
-        """Blocks, or cells, of the chunk."""
+    def n_blocks(self) -> int:
+        """Calendar blocks of the chunk, or strata of the regime."""
         return int(self.cohorts[0].entries.size)
+
+
+@dataclass(frozen=True)
+class CohortMembers:
+    """Which entries of a chunk are in the cohort of each horizon, horizons ascending; arrays (n_horizons, n_entries).
+
+    Attributes
+    ----------
+    axis : tuple of int
+        Position of each horizon in the configuration.
+    bars : tuple of int
+    inside, excluded : bool
+        In the cohort; left out for a gap.
+    """
+
+    axis: tuple[int, ...]
+    bars: tuple[int, ...]
+    inside: Bool
+    excluded: Bool
 
 
 @dataclass(frozen=True)
@@ -170,6 +190,29 @@ class Work:
             Counted(int(place.min()), int(place.max()) + 1, place, np.flatnonzero(place[1:] != place[:-1]) + 1)
             for place in (by_block, *(cells.place[chunk] for cells in self.regimes))
         ]
+
+    def empty_tables(self, chunk: slice, n_scenarios: int, *, outcomes: bool = False) -> Tables:
+        """Tables of zeros for a chunk, by calendar block, then by each regime; outcomes by calendar block only."""
+        shape = (n_scenarios, len(self.horizons), self.leverages.size)
+        return tuple(
+            SurvivalTable(
+                np.zeros((len(COUNTS), *shape, by.last - by.first), np.int64),
+                by.first,
+                np.zeros((len(OUTCOMES), *shape, by.last - by.first)) if outcomes and number == 0 else None,
+            )
+            for number, by in enumerate(self.counted(chunk))
+        )
+
+    def members(self, chunk: slice, weight: Float) -> CohortMembers:
+        """The cohorts of a chunk, entry by entry; `weight` is NaN where one is not entered."""
+        axis = sorted(range(len(self.horizons)), key=self.horizons.__getitem__)
+        horizons = tuple(self.horizons[k] for k in axis)
+        bars = self.bars[chunk]
+        ends = np.minimum(bars + np.array(horizons)[:, None], self.until(chunk))
+        # With an exit beyond the data the window is known only as far as the grid.
+        whole = (ends < self.grid.n_bars) & ~np.isnan(weight)
+        excluded = whole & self.past_gap(bars, ends)
+        return CohortMembers(tuple(axis), horizons, whole & ~excluded, excluded)
 
     def excluded(self, bars: Int, horizon: int) -> Bool:
         """Whether the windows of these entries hold more than `max_gap_bars` bars of a gap."""

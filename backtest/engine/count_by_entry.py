@@ -1,4 +1,4 @@
-"""Counting and dating scenarios whose positions differ by entry (`backtest.engine.entry_rates`)."""
+"""By entry: positions of one leverage differ by entry (`entry_rates`), so each has a rate of its own."""
 
 from __future__ import annotations
 
@@ -7,116 +7,110 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backtest.arrays import Bool, Float, Int, Int32
-from backtest.engine.adverse_series import ChunkSeries, nested_windows
-from backtest.engine.cohorts import Work
-from backtest.engine.entry_rates import RateLines, RatePart, Walk
+from backtest.arrays import Bool, Float, Int
+from backtest.config.scenarios import Scenario, split_sides
+from backtest.engine.adverse_series import ChunkSeries, chunk_series, nested_windows, tables_in_force
+from backtest.engine.cohorts import CohortMembers, Work
+from backtest.engine.entry_rates import RateLines, RatePart, Walk, parts_of_scenario
 from backtest.engine.kernels.bar_loop import walk_rates
-from backtest.engine.kernels.first_passage import build_tree, crossings_by_stack, crossings_by_tree, largest_in_tree
-from backtest.engine.kernels.window_max import LOWEST, EntryArrays, window_maxima
-from backtest.stats.survival_table import COUNTS, Count
-
-SPARSE = 64
-"""Bars per entry from which descending a tree beats a stack over all bars."""
+from backtest.engine.kernels.first_passage import build_tree, largest_in_tree
+from backtest.engine.kernels.window_max import LOWEST, window_maxima
+from backtest.engine.threshold_counts import count_reaching
+from backtest.stats.survival_table import COUNTS, Count, Tables
 
 
-@dataclass(frozen=True)
-class Members:
-    """Who is in the cohort of each horizon, horizons ascending; arrays of (n_horizons, n_entries).
+def differs_by_entry(work: Work, scenario: Scenario) -> bool:
+    """Whether positions of one leverage differ in more than their price, so that they share no thresholds."""
+    maintenance = scenario.maintenance
+    in_coin = scenario.face is not None and bool(maintenance.tables or scenario.extra)
+    return (
+        work.trades is not None
+        or work.grid.scale is not None
+        or scenario.weight is not None
+        or maintenance.spot is not None
+        or maintenance.slope > 0
+        or in_coin
+    )
 
-    Attributes
-    ----------
-    axis : tuple of int
-        Where each horizon stands in the configuration.
-    bars : tuple of int
-    inside, excluded : bool
-        In the cohort; left out for a gap.
+
+def compile_entries(work: Work, series: ChunkSeries, scenario: Scenario, leverages: Float) -> list[RatePart]:
+    """The scenario compiled entry by entry for a chunk whose entries are under one tier table."""
+    periods = tables_in_force(work.grid, scenario.maintenance, series.start, series.stop)
+    return parts_of_scenario(scenario, leverages, work.terms, series, periods)
+
+
+def count_by_entry(work: Work, scenarios: Sequence[Scenario], chunk: slice) -> Tables:
+    """Count a chunk whose entries are under one tier table, entry by entry.
+
+    Where trades have sides of their own, both are counted. Parameters and result as of
+    `backtest.engine.count.count_entries`.
     """
-
-    axis: tuple[int, ...]
-    bars: tuple[int, ...]
-    inside: Bool
-    excluded: Bool
-
-
-def cohort_members(work: Work, chunk: slice, weight: Float) -> Members:
-    """The cohorts of a chunk, entry by entry; `weight` is NaN where one is not entered."""
-    axis = sorted(range(len(work.horizons)), key=work.horizons.__getitem__)
-    horizons = tuple(work.horizons[k] for k in axis)
-    bars, until = work.bars[chunk], work.until(chunk)
-    ends = np.minimum(bars + np.array(horizons)[:, None], until)
-    # With an exit beyond the data the window is known only as far as the grid.
-    whole = (ends < work.grid.n_bars) & ~np.isnan(weight)
-    out = whole & work.past_gap(bars, ends)
-    return Members(tuple(axis), horizons, whole & ~out, out)
+    tables = work.empty_tables(chunk, len(scenarios))
+    for i, scenario in enumerate(scenarios):
+        for one in split_sides(scenario):
+            series = chunk_series(work, chunk, one)
+            members = work.members(chunk, series.weight)
+            for part in compile_entries(work, series, one, work.leverages):
+                _count_part(work, series, part, members, chunk, [table.counts[:, i] for table in tables])
+    return tables
 
 
-def count_entrywise(
-    work: Work, series: ChunkSeries, parts: list[RatePart], chunk: slice, tables: Sequence[Int]
+def _count_part(
+    work: Work, series: ChunkSeries, part: RatePart, members: CohortMembers, chunk: slice, counts: Sequence[Int]
 ) -> None:
-    """Add what became of a scenario's positions to its counts, by calendar block and by each regime.
+    """Add the counts of the leverages of one part.
 
-    tables : (n_counts, n_horizons, n_leverages, n_cells) int64, as `Work.counted` has them
+    counts : (n_counts, n_horizons, n_leverages, n_blocks) int64 each, by calendar block and by each regime
     """
-    members = cohort_members(work, chunk, series.weight)
-    for part in parts:
-        columns = list(part.leverage)
-        inverse = 1.0 / work.leverages[columns]
-        tallies = [Tally(by.place - by.first, by.last - by.first, inverse) for by in work.counted(chunk)]
-        calls = rates_by_horizon(work, series, part.margin_call, members)
-        deaths = rates_by_horizon(work, series, part.liquidation, members)
-        before: tuple[Float, Float] | None = None
-        for h, (call, dead) in enumerate(zip(calls, deaths, strict=True)):
-            for tally, counts in zip(tallies, tables, strict=True):
-                cells = tally.cells(part.floor, (call, dead), before, members.inside[h], members.excluded[h])
-                for name, values in cells.items():
-                    counts[COUNTS.index(name), members.axis[h], columns] += values
-            before = call.copy(), dead.copy()
+    columns = list(part.leverage)
+    inverse = 1.0 / work.leverages[columns]
+    strata = [Strata(by.place - by.first, by.last - by.first, inverse) for by in work.counted(chunk)]
+    calls = rates_by_horizon(work, series, part.margin_call, members)
+    deaths = rates_by_horizon(work, series, part.liquidation, members)
+    before: tuple[Float, Float] | None = None
+    for h, (call, dead) in enumerate(zip(calls, deaths, strict=True)):
+        rates = np.maximum(call, part.floor), np.maximum(dead, part.floor)
+        inside, excluded = members.inside[h], members.excluded[h]
+        for by, table in zip(strata, counts, strict=True):
+            rejected = by.reaching(part.floor, inside)
+            found: dict[Count, Int] = {
+                "rejected": rejected,
+                "entries": by.count(inside) - rejected,
+                "excluded": np.broadcast_to(by.count(excluded), rejected.shape),
+                "margin_calls": by.reaching(rates[0], inside) - rejected,
+                "liquidations": by.reaching(rates[1], inside) - rejected,
+            }
+            if before is not None:
+                found["prior_margin_calls"] = by.reaching(before[0], inside) - rejected
+                found["prior_liquidations"] = by.reaching(before[1], inside) - rejected
+            for name, values in found.items():
+                table[COUNTS.index(name), members.axis[h], columns] += values
+        before = rates
 
 
 @dataclass(frozen=True)
-class Tally:
-    """Entries per leverage and cell; a leverage is reached where the rate is at least 1/L."""
+class Strata:
+    """The calendar block, or the stratum of a regime, of each entry, and the leverages that are counted."""
 
-    place: Int  # (n_entries,) cell of each, from 0
-    n_cells: int
+    place: Int  # (n_entries,) from 0
+    n_strata: int
     inverse: Float  # (n_leverages,) 1/L
 
-    def cells(
-        self,
-        floor: Float,
-        rates: tuple[Float, Float],
-        before: tuple[Float, Float] | None,
-        inside: Bool,
-        excluded: Bool,
-    ) -> dict[Count, Int]:
-        """Counts of one horizon from the rates of margin calls and liquidations, and from those of the one before."""
-        rejected = self.reaching(floor, inside)
-        out: dict[Count, Int] = {
-            "rejected": rejected,
-            "entries": np.bincount(self.place[inside], minlength=self.n_cells) - rejected,
-            "excluded": np.broadcast_to(np.bincount(self.place[excluded], minlength=self.n_cells), rejected.shape),
-        }
-        out["margin_calls"], out["liquidations"] = (
-            self.reaching(np.maximum(r, floor), inside) - rejected for r in rates
-        )
-        if before is not None:
-            gone = (self.reaching(np.maximum(rate, floor), inside) - rejected for rate in before)
-            out["prior_margin_calls"], out["prior_liquidations"] = gone
-        return out
+    def count(self, who: Bool) -> Int:
+        """(n_strata,) entries of `who`."""
+        return np.bincount(self.place[who], minlength=self.n_strata)
 
     def reaching(self, rate: Float, who: Bool) -> Int:
-        """(n_leverages, n_cells) entries of `who` whose rate reaches 1/L."""
+        """(n_leverages, n_strata) entries of `who` whose rate reaches 1/L."""
         order = np.argsort(self.inverse, kind="stable")
-        bins = self.inverse.size + 1
-        cell = self.place[who] * bins + np.searchsorted(self.inverse[order], rate[who], side="right")
-        found = np.bincount(cell, minlength=self.n_cells * bins).reshape(self.n_cells, bins)
-        out = np.empty((self.inverse.size, self.n_cells), np.int64)
-        out[order] = found[:, ::-1].cumsum(axis=1)[:, -2::-1].T
+        out = np.empty((self.inverse.size, self.n_strata), np.int64)
+        out[order] = count_reaching(rate[who], self.inverse[order], self.place[who], self.n_strata).T
         return out
 
 
-def rates_by_horizon(work: Work, series: ChunkSeries, lines: RateLines | Walk, members: Members) -> Iterator[Float]:
+def rates_by_horizon(
+    work: Work, series: ChunkSeries, lines: RateLines | Walk, members: CohortMembers
+) -> Iterator[Float]:
     """(n_entries,) the largest rate within each horizon, ascending; the array is used again for the next."""
     bars = series.entries.bar
     horizons = np.array(members.bars)
@@ -151,57 +145,18 @@ def _raise(rate: Float, top: Float, offset: Float, scale: Float, line: int) -> N
     np.copyto(rate, here if line == 0 else np.maximum(rate, here))
 
 
-@dataclass(frozen=True)
-class Crossings:
-    """When the positions of a scenario were called and liquidated.
+def critical_leverages(work: Work, scenario: Scenario, chunk: slice) -> Float:
+    """(n_horizons, n_entries) leverage from which each entry of a chunk is liquidated within each horizon.
 
-    Attributes
-    ----------
-    series : ChunkSeries
-        The chunk's local arrays.
-    rejected : (n_entries, n_leverages) bool
-    margin_call, liquidation : (n_entries, n_leverages) int32
-        Bars from the entry, within the longest horizon; 0 where it did not happen.
+    Horizons as in the work; where an entry has a leverage of its own, it is that one that is scaled. NaN where each
+    leverage has tiers of its own (a fixed margin and tiers that stay as they were at entry).
     """
-
-    series: ChunkSeries
-    rejected: Bool
-    margin_call: Int32
-    liquidation: Int32
-
-
-def crossings_entrywise(work: Work, series: ChunkSeries, parts: list[RatePart]) -> Crossings:
-    """First margin call and liquidation of each entry of a chunk at each leverage."""
-    shape = (series.worth.size, work.leverages.size)
-    out = Crossings(series, np.zeros(shape, np.bool_), np.zeros(shape, np.int32), np.zeros(shape, np.int32))
-    for part in parts:
-        columns = np.array(part.leverage)
-        inverse = 1.0 / work.leverages[columns]
-        out.rejected[:, columns] = inverse <= part.floor[:, None]
-        order = np.argsort(inverse, kind="stable")
-        for lines, hit in ((part.margin_call, out.margin_call), (part.liquidation, out.liquidation)):
-            _cross(lines, series, inverse[order], columns[order], max(work.horizons), hit)
-    past = series.entries.bar[:, None] + np.stack([out.margin_call, out.liquidation]) > series.until[:, None]
-    out.margin_call[past[0]] = 0
-    out.liquidation[past[1]] = 0
+    series = chunk_series(work, chunk, scenario)
+    parts = compile_entries(work, series, scenario, work.leverages)
+    members = work.members(chunk, series.weight)
+    out = np.full((len(work.horizons), series.worth.size), np.nan)
+    if len(parts) == 1:
+        for h, rate in zip(members.axis, rates_by_horizon(work, series, parts[0].liquidation, members), strict=True):
+            with np.errstate(divide="ignore", invalid="ignore"):
+                out[h] = np.where(rate > 0, series.weight / rate, np.inf)
     return out
-
-
-def _cross(lines: RateLines | Walk, series: ChunkSeries, threshold: Float, column: Int, limit: int, out: Int32) -> None:
-    bars = series.entries.bar
-    if isinstance(lines, Walk):
-        hit = np.zeros((bars.size, threshold.size), np.int32)
-        most, within = np.empty((1, bars.size)), np.array([limit])
-        walk_rates(lines.bars, lines.positions, lines.tiers, lines.rule, within, threshold, most, hit)
-        out[:, column] = hit
-        return
-    sparse = bars.size * SPARSE < lines.adverse.shape[1]
-    for adverse, offset, scale in zip(lines.adverse, lines.offset, lines.scale, strict=True):
-        kept = np.flatnonzero(scale > 0)  # entries under this line
-        entries, hit = EntryArrays(bars[kept], offset[kept], scale[kept]), out[kept]
-        prices = np.where(np.isnan(adverse), LOWEST, adverse)
-        if sparse:
-            crossings_by_tree(build_tree(prices), entries, 1.0, 0.0, threshold, column, limit, hit)
-        else:
-            crossings_by_stack(prices, entries, 1.0, 0.0, threshold, column, limit, hit)
-        out[kept] = hit

@@ -27,8 +27,9 @@ from backtest.engine.cohorts import Cohort, Horizons
 from backtest.engine.kernels.portfolio_max import Field, build_field, padded, search_windows
 from backtest.engine.kernels.window_max import LOWEST, adverse_series
 from backtest.engine.portfolio import PortfolioWork
-from backtest.engine.thresholds import TIE, Period, entry_maintenance, tiers_in_force
-from backtest.stats.survival_table import COUNTS, PRIOR, Count, SurvivalTable, Tables, merged
+from backtest.engine.threshold_counts import ThresholdTest, add_reaching, all_thresholds, count_reaching
+from backtest.engine.thresholds import TIE, Period, entry_maintenance, entry_rate, exceeds_limits, tiers_in_force
+from backtest.stats.survival_table import COUNTS, Count, Tables, merged
 
 
 @dataclass(frozen=True)
@@ -129,46 +130,28 @@ Lines = tuple[tuple[Line, ...], ...]
 """The lines of each leg: what one pass over the entries is made for."""
 
 
-class WalletTest(NamedTuple):
-    """Thresholds that one pass over the entries answers: where their answers belong."""
+def count_portfolio(work: PortfolioWork, scenarios: Sequence[PortfolioScenario], chunk: slice) -> Tables:
+    """Count a chunk of entries of one portfolio.
 
-    row: Count
-    scenario: int
-    leverage: list[int]
-    threshold: list[float]
+    scenarios : of one group (`group_portfolios`): they differ in fee and size
 
-
-def cross_block(work: PortfolioWork, scenarios: Sequence[PortfolioScenario], chunk: slice) -> Tables:
-    """Count entries, rejections, margin calls and liquidations of a chunk of entries.
-
-    Parameters
-    ----------
-    scenarios : sequence of PortfolioScenario
-        Of one group (`group_portfolios`): they differ in fee and size.
-    chunk : slice
-        Of ``work.base.bars``; every entry's window is followed beyond it.
-
-    Returns
-    -------
-    tuple of SurvivalTable
-        By calendar block, then by each regime. Tables of disjoint chunks add up to that of all entries.
+    Parameters and result as of `backtest.engine.count.count_entries`.
     """
     legs = list(zip(work.legs, scenarios[0].maintenance, strict=True))
     parts = split_at_tables(work.base.bars, legs, chunk)
     if len(parts) > 1:
-        return reduce(merged, (cross_block(work, scenarios, part) for part in parts))
+        return reduce(merged, (count_portfolio(work, scenarios, part) for part in parts))
     base, counted = work.base, work.base.cohorts(chunk)
     local = slice_legs(work, scenarios[0], chunk)
     periods = [tables_in_force(grid, rule, local.start, local.stop) for grid, rule in legs]
-    shape = (len(COUNTS), len(scenarios), len(base.horizons), base.leverages.size)
-    tables = [np.zeros((*shape, by.n_cells), np.int64) for by in counted]
+    tables = base.empty_tables(chunk, len(scenarios))
     rejected: list[Bool] = []
-    passes: dict[Lines, list[WalletTest]] = {}
+    passes: dict[Lines, list[ThresholdTest]] = {}
     for i, scenario in enumerate(scenarios):
         fee = scenario.open_fee if base.terms.fees_from_margin else 0.0
         rejected.append(_rejected(scenario, base.leverages, fee, local, periods))
-        for by, counts in zip(counted, tables, strict=True):
-            _count_entries(counts[:, i], by, rejected[-1])
+        for by, table in zip(counted, tables, strict=True):
+            _count_entries(table.counts[:, i], by, rejected[-1])
         tried = np.flatnonzero(~rejected[-1].all(axis=1)).tolist()
         asked: tuple[tuple[Count, float], ...] = (
             ("liquidations", 1.0),
@@ -176,12 +159,12 @@ def cross_block(work: PortfolioWork, scenarios: Sequence[PortfolioScenario], chu
         )
         for row, ratio in asked:
             for lines, leverage, threshold in _barriers(scenario, base.leverages, tried, fee, ratio, local, periods):
-                passes.setdefault(lines, []).append(WalletTest(row, i, leverage, threshold))
-    for lines, questions in passes.items():
+                passes.setdefault(lines, []).append(ThresholdTest(row, i, leverage, threshold))
+    for lines, tests in passes.items():
         rates = required_rates(lines, local, counted[0].bars)
-        for by, counts in zip(counted, tables, strict=True):
-            _answer(rates, questions, rejected, by, counts)
-    return tuple(SurvivalTable(counts, by.first) for by, counts in zip(counted, tables, strict=True))
+        for by, table in zip(counted, tables, strict=True):
+            _add_pass(rates, tests, rejected, by, table.counts)
+    return tables
 
 
 def _rejected(
@@ -193,10 +176,9 @@ def _rejected(
     gross = np.array([scenario.gross(leverage) for leverage in leverages.tolist()])
     for leg, rule, spans in zip(local.legs, scenario.maintenance, periods, strict=True):
         own, notional = spans[0].table, leg.weight * gross
-        rate = np.full(leverages.size, rule.flat)
+        rate = entry_rate(rule, own, notional)
         if own is not None:
-            too_large |= (leverages > own.max_leverage_at(notional)) | (notional > own.last_cap * (1 + TIE))
-            rate = own.maintenance(notional, notional) / notional
+            too_large |= exceeds_limits(own, leverages, notional)
         scale = np.ones(1) if leg.scale is None else leg.scale[local.bar]
         held += leg.weight * (scale * rate[:, None] + rule.close_reserve)
     whole = sum(leg.weight for leg in local.legs)
@@ -321,36 +303,33 @@ def _count_entries(counts: Int, horizons: Horizons, rejected: Bool) -> None:
             gone = rejected * cohort.entries
         else:
             entry, label = _members(cohort)
-            gone = np.array([_per_block(label[refused[entry]], cohort).sum(axis=1) for refused in rejected])
+            block, n = label // 2, cohort.entries.size
+            gone = np.array([np.bincount(block[refused[entry]], minlength=n) for refused in rejected])
         counts[COUNTS.index("excluded"), k] = cohort.excluded
         counts[COUNTS.index("rejected"), k] = gone
         counts[COUNTS.index("entries"), k] = cohort.entries - gone
 
 
-def _per_block(label: Int, cohort: Cohort) -> Int:
-    """How many labels there are of each: (n_blocks, stays)."""
-    return np.bincount(label, minlength=2 * cohort.entries.size).astype(np.int64).reshape(-1, 2)
-
-
-def _answer(
-    rates: Float, questions: Sequence[WalletTest], rejected: Sequence[Bool], horizons: Horizons, counts: Int
+def _add_pass(
+    rates: Float, tests: Sequence[ThresholdTest], rejected: Sequence[Bool], horizons: Horizons, counts: Int
 ) -> None:
-    """Count the entries that reach each threshold of one pass, adding to `counts`."""
-    thresholds = np.unique(np.concatenate([q.threshold for q in questions]))
-    for h, (k, cohort) in enumerate(zip(horizons.axis, horizons.cohorts, strict=True)):
-        entry, label = _members(cohort)
-        rate = rates[entry, h]
-        cell = label * (thresholds.size + 1) + np.searchsorted(thresholds, rate, side="right")
-        histogram = np.bincount(cell, minlength=2 * cohort.entries.size * (thresholds.size + 1))
-        # Entries that reach each threshold: (n_blocks, stays, n_thresholds).
-        reached = histogram.reshape(cohort.entries.size, 2, -1)[..., ::-1].cumsum(axis=-1)[..., -2::-1]
-        for q in questions:
-            found = reached[..., np.searchsorted(thresholds, q.threshold)].transpose(2, 0, 1)
-            refused = rejected[q.scenario]
-            if refused.shape[1] > 1:  # entries of one leverage differ in what is rejected
-                dead = [(rate >= x) & ~refused[j, entry] for j, x in zip(q.leverage, q.threshold, strict=True)]
-                found = np.array([_per_block(label[gone], cohort) for gone in dead])
-            counts[COUNTS.index(q.row), q.scenario, k, q.leverage] += found.sum(axis=-1)
-            if h + 1 < len(horizons.axis):
-                later = horizons.axis[h + 1]
-                counts[COUNTS.index(PRIOR[q.row]), q.scenario, later, q.leverage] += found[..., 1]
+    """Add the counts of every test of one pass.
+
+    rates : (n_entries, n_horizons)
+    """
+    thresholds, n_labels = all_thresholds(tests), 2 * horizons.n_blocks
+    members = [_members(cohort) for cohort in horizons.cohorts]
+    reaching = np.array(
+        [count_reaching(rates[entry, h], thresholds, label, n_labels) for h, (entry, label) in enumerate(members)]
+    )
+    for test in tests:
+        refused = rejected[test.scenario]
+        if refused.shape[1] == 1:
+            add_reaching(counts, horizons, test, reaching[..., np.searchsorted(thresholds, test.threshold)])
+            continue
+        found = np.zeros((len(members), n_labels, len(test.threshold)), np.int64)
+        for h, (entry, label) in enumerate(members):  # entries of one leverage differ in what is rejected
+            for k, (j, x) in enumerate(zip(test.leverage, test.threshold, strict=True)):
+                dead = (rates[entry, h] >= x) & ~refused[j, entry]
+                found[h, :, k] = np.bincount(label[dead], minlength=n_labels)
+        add_reaching(counts, horizons, test, found)

@@ -19,10 +19,18 @@ from backtest.arrays import Bool, Float
 from backtest.config.scenarios import Scenario
 from backtest.engine.adverse_series import ChunkSeries
 from backtest.engine.kernels.bar_loop import Bars, Positions, Rule, Tiers
-from backtest.engine.thresholds import TIE, Balance, MarginTerms, Period, margin_balance, tiers_in_force
+from backtest.engine.thresholds import (
+    TIE,
+    Balance,
+    MarginTerms,
+    Period,
+    exceeds_limits,
+    margin_balance,
+    tiers_in_force,
+)
 from backtest.margin.tiers import TierTable
 
-LEVERAGE_SLACK = 1e-9
+LEVERAGE_SLACK = TIE
 """An entry's own leverage is a product; it may exceed a tier's maximum by its rounding."""
 
 
@@ -152,7 +160,7 @@ def _of_one_tier(
         return [(j,) for j in order]
 
     def tiers(j: int) -> tuple[int, ...]:
-        return tuple(int(p.table.tier_of(margin * leverages[j])) if p.table else 0 for p in periods)
+        return tuple(int(p.table.tier_index(margin * leverages[j])) if p.table else 0 for p in periods)
 
     return [tuple(members) for _, members in groupby(order, key=tiers)]
 
@@ -184,7 +192,7 @@ def rate_lines(question: RateTest, leverages: Float, periods: tuple[Period, ...]
             for mmr, deduction in zip(*tiers_in_force(scenario.maintenance, table, 0.0, bounds), strict=True):
                 out.append(Line(float(mmr), float(deduction), first, stop, None))
             continue
-        tier = table.tier_of(np.where(np.isnan(question.notional), 0.0, question.notional))
+        tier = table.tier_index(np.where(np.isnan(question.notional), 0.0, question.notional))
         out += [Line(float(table.mmr[k]), 0.0, first, stop, tier == k) for k in np.unique(tier)]
     return out
 
@@ -322,8 +330,7 @@ def _limits(question: RateTest, leverages: Float, table: TierTable | None) -> Fl
         return np.where(notional > table.last_cap * (1 + TIE), np.inf, np.maximum(out, _beyond(weight / most)))
     allowed = _most_leverage(table, question.margin)
     if len(leverages) == 1 or allowed is None:
-        refused = (leverages[0] * weight > most) | (notional > table.last_cap * (1 + TIE))
-        return np.where(refused, np.inf, out)
+        return np.where(exceeds_limits(table, leverages[0] * weight, notional, LEVERAGE_SLACK), np.inf, out)
     return np.maximum(out, _beyond(weight / allowed))
 
 

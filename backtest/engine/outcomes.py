@@ -9,14 +9,13 @@ import numpy as np
 
 from backtest.arrays import Bool, Float, Int, Int32
 from backtest.config.scenarios import Scenario, split_sides
-from backtest.engine.closings import Exits, close_positions, entry_windows
+from backtest.engine.adverse_series import split_by_table
 from backtest.engine.cohorts import Work
-from backtest.engine.count_by_entry import cohort_members
-from backtest.engine.count_by_threshold import count_block, first_crossings, split_by_table
+from backtest.engine.crossings import first_crossings
 from backtest.engine.policy_inputs import Openings, stage_of
 from backtest.engine.policy_simulation import Lives, lives_of
-from backtest.engine.positions import positions_of
-from backtest.stats.survival_table import COUNTS, OUTCOMES, SurvivalTable, Tables
+from backtest.engine.positions import Exits, close_positions, entry_windows, make_positions
+from backtest.stats.survival_table import COUNTS, OUTCOMES, Tables
 
 Cells = dict[str, Float | Int | Int32 | Bool]
 
@@ -56,21 +55,12 @@ class Ends:
         return np.asarray(left - added - 1.0)[self.opened]
 
 
-def count_with_outcomes(work: Work, scenarios: Sequence[Scenario], chunk: slice, bankroll_fraction: float) -> Tables:
-    """As `count_block`, with the outcomes by calendar block; policies are followed from event to event.
+def count_outcomes(work: Work, scenarios: Sequence[Scenario], chunk: slice, bankroll_fraction: float) -> Tables:
+    """Outcomes of a chunk of entries by calendar block, and the counts of policies; counts of static rules stay 0.
 
-    scenarios : of one side, maintenance rule and funding
-    bankroll_fraction : what is posted as margin, for the growth of the bankroll
+    Parameters and result as of `backtest.engine.count.count_entries`.
     """
-    shape = (len(scenarios), len(work.horizons), work.leverages.size)
-    tables = tuple(
-        SurvivalTable(
-            np.zeros((len(COUNTS), *shape, by.last - by.first), np.int64),
-            by.first,
-            None if regime else np.zeros((len(OUTCOMES), *shape, by.last - by.first)),
-        )
-        for regime, by in enumerate(work.counted(chunk))
-    )
+    tables = work.empty_tables(chunk, len(scenarios), outcomes=True)
     for i, scenario in enumerate(scenarios):
         totals = Totals(work, tables, i)
         for one in split_sides(scenario):
@@ -82,11 +72,6 @@ def count_with_outcomes(work: Work, scenarios: Sequence[Scenario], chunk: slice,
                 totals.add(ends, ends.opened, {**ends.values, "log_growth": growth})
                 if one.policy is not None:
                     totals.add(ends, ~ends.opened, {"rejected": ~ends.opened})
-    static = [i for i, scenario in enumerate(scenarios) if scenario.policy is None]
-    if static:
-        counted = count_block(work, [scenarios[i] for i in static], chunk)
-        for table, found in zip(tables, counted, strict=True):
-            table.counts[:, static] = found.counts
     return tables
 
 
@@ -157,7 +142,7 @@ def _closed(work: Work, scenario: Scenario, piece: slice) -> Iterator[Ends]:
 
 def _count_excluded(work: Work, scenario: Scenario, chunk: slice, totals: Totals) -> None:
     """Entries left out for a gap, which no policy follows."""
-    members = cohort_members(work, chunk, work.weights(scenario.weight, chunk, scenario.sign))
+    members = work.members(chunk, work.weights(scenario.weight, chunk, scenario.sign))
     every = np.arange(chunk.start, chunk.stop)
     for h, out in zip(members.axis, members.excluded, strict=True):
         for leverage in range(work.leverages.size):
@@ -238,7 +223,7 @@ def closed_lives(
         lives.margin_call[who, horizon].astype(np.int64),
         np.where(died, lives.end[who, horizon], 0).astype(np.int64),
         lives.liquidation_price[who, horizon],
-        positions_of(scenario, leverage, fee, entry_price).bankruptcy_price(),
+        make_positions(scenario, leverage, fee, entry_price).bankruptcy_price(),
         lives.fill_price[who, horizon],
         np.where(ended, lives.equity[who, horizon] + insurance, np.nan),
         lives.residual[who, horizon],

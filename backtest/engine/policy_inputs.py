@@ -51,7 +51,7 @@ def quantities_of(scenario: Scenario, entries: Openings) -> Float:
     """Quantities opened: base; inverse: face value in quote."""
     if scenario.face is not None:
         return np.full(entries.bar.size, scenario.face)
-    return scenario.notionals(entries.leverage, entries.price) / scenario.worth(entries.price)
+    return scenario.notionals(entries.leverage, entries.price) / scenario.unit_value(entries.price)
 
 
 @dataclass(frozen=True)
@@ -84,10 +84,10 @@ def stage_of(work: Work, scenario: Scenario, entries: Sequence[Openings], surplu
     bars = bars_of(work, scenario, slice(first, min(work.grid.n_bars, last + 1)))
     terms = terms_of(work, scenario, surplus or work.terms.surplus)
     rules = terms[0]
-    adverse, close = scenario.worth(bars["adverse"]), scenario.worth(bars["close"])
+    adverse, close = scenario.unit_value(bars["adverse"]), scenario.unit_value(bars["close"])
     # A close confirms in bars that have trigger prices.
     watched = np.where(np.isnan(adverse), np.nan, close) if policy.confirm_bars else adverse
-    seen = [adverse, close, *(scenario.worth(e.price) for e in entries)]
+    seen = [adverse, close, *(scenario.unit_value(e.price) for e in entries)]
     rules["lowest"] = min(np.fmin.reduce(worths) for worths in seen)
     rules["highest"] = max(np.fmax.reduce(worths) for worths in seen)
     forest = Forest(bars["paid"])

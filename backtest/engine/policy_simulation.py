@@ -19,7 +19,7 @@ from backtest.engine.cohorts import Work
 from backtest.engine.kernels.policy_loop import LIFE, live
 from backtest.engine.kernels.position import NEVER, POSITION, Records
 from backtest.engine.policy_inputs import Openings, Stage, quantities_of, stage_of
-from backtest.engine.thresholds import TIE
+from backtest.engine.thresholds import TIE, rejected_positions
 from backtest.errors import ConfigError
 
 
@@ -129,7 +129,7 @@ def positions_of(work: Work, scenario: Scenario, entries: Openings, stage: Stage
     """The state of each position at its entry; bars count from the start of the stage."""
     bar = entries.bar - stage.start
     notional = scenario.notionals(entries.leverage, entries.price)
-    fee = scenario.open_fee * notional if work.terms.fees_from_margin else np.zeros(notional.size)
+    fee = scenario.open_fee if work.terms.fees_from_margin else 0.0
     margin = notional / entries.leverage + scenario.counted_extra
     fee_to_close = notional * (1 - scenario.lean / entries.leverage) * scenario.maintenance.posted_fee
     policy = scenario.policy or Policy()
@@ -141,37 +141,34 @@ def positions_of(work: Work, scenario: Scenario, entries: Openings, stage: Stage
         ("paid", stage.course.bars["paid"][bar]),
         ("price", entries.price),
         ("leverage", entries.leverage),
-        ("entry", scenario.worth(entries.price)),
+        ("entry", scenario.unit_value(entries.price)),
         ("value", notional),
         ("initial", margin),
         ("margin", margin),
         ("posted_fee", fee_to_close),
         ("tier", NEVER),
-        ("balance", margin - fee),
-        ("fees", fee),
+        ("balance", margin - fee * notional),
+        ("fees", fee * notional),
         ("reserve", policy.top_up.reserve * margin if policy.top_up else 0.0),
         ("answer", NEVER),
         ("next_distance", stage.course.additions["distance"][0]),
         ("fill_price", np.nan),
-        ("rejected", rejected_of(work, scenario, entries, margin - fee)),
+        ("rejected", rejected_entries(work, scenario, entries, fee)),
     ):
         positions[name] = values
     positions["quantity"] = positions["first_quantity"] = quantities_of(scenario, entries)
     return positions
 
 
-def rejected_of(work: Work, scenario: Scenario, entries: Openings, balance: Float) -> Bool:
-    """Which positions could not have been opened, by the table of their own bar (docs/semantics.md §2)."""
+def rejected_entries(work: Work, scenario: Scenario, entries: Openings, fee: float) -> Bool:
+    """(n_entries,) positions that could not have been opened, each by the table of its own bar."""
     rule, notional = scenario.maintenance, scenario.notionals(entries.leverage, entries.price)
-    margin = notional / entries.leverage + (0.0 if rule.posted_fee else scenario.extra)  # what ties are measured by
+    slack = TIE if entries.slack else 0.0
+    if not rule.tables:
+        return rejected_positions(scenario, None, entries.leverage, notional, fee, slack)
     period = np.searchsorted(table_bars(work.grid, rule), entries.bar, side="right") - 1
-    needed = rule.flat * notional
     out = np.zeros(entries.bar.size, np.bool_)
     for k, dated in enumerate(rule.tables):
         own = period == k
-        table, size = dated.table, notional[own]
-        needed[own] = table.maintenance(size, size)
-        out[own] = entries.leverage[own] > table.max_leverage_at(size) * (1 + (TIE if entries.slack else 0.0))
-        out[own] |= size > table.last_cap * (1 + TIE)
-    out |= balance - (needed + rule.close_reserve * notional) <= TIE * margin
+        out[own] = rejected_positions(scenario, dated.table, entries.leverage[own], notional[own], fee, slack)
     return out

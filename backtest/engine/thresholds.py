@@ -115,21 +115,49 @@ def entry_notional(scenario: Scenario, leverage: float) -> float:
     return scenario.size.notional if scenario.size.notional is not None else (scenario.size.margin or 0) * leverage
 
 
+def entry_rate(maintenance: Maintenance, table: TierTable | None, notional: Float) -> Float:
+    """(n,) maintenance margin at the entry price per unit of notional, without the close reserve."""
+    if table is None:
+        return np.full(notional.shape, maintenance.flat)
+    return table.maintenance(notional, notional) / notional
+
+
 def entry_maintenance(maintenance: Maintenance, table: TierTable | None, notional: float) -> float:
     """Maintenance margin at the entry price per unit of notional, the close reserve included."""
-    rate = maintenance.flat if table is None else float(table.maintenance(notional, notional)) / notional
-    return rate + maintenance.close_reserve
+    return float(entry_rate(maintenance, table, np.array([notional]))[0]) + maintenance.close_reserve
 
 
-def rejected_leverages(scenario: Scenario, table: TierTable | None, leverages: Float, fee: float) -> Bool:
-    """Positions that could not have been opened (docs/semantics.md §2); `table` is that of the entry bar."""
-    notional = np.array([entry_notional(scenario, float(x)) for x in leverages])
+def exceeds_limits(table: TierTable, leverage: Float, notional: Float, slack: float = 0.0) -> Bool:
+    """Leverage above the maximum of the tier that holds the notional, or notional above the last cap.
+
+    slack : relative; `TIE` where leverages are products (weights, own leverages of trades), which rounding can raise
+    """
+    too_large: Bool = notional > table.last_cap * (1 + TIE)
+    return too_large | (leverage > table.max_leverage_at(notional) * (1 + slack))
+
+
+def rejected_positions(
+    scenario: Scenario, table: TierTable | None, leverage: Float, notional: Float, fee: float, slack: float = 0.0
+) -> Bool:
+    """(n,) positions that could not have been opened: the limits of their tier, or ``E − MM ≤ 1e-9·M`` at entry.
+
+    This is the rejection rule of docs/semantics.md §2 per unit of notional. `count_portfolio` sums it over legs;
+    `entry_rates` solves it for leverage, because there one inequality answers every leverage.
+
+    Parameters
+    ----------
+    table : TierTable, optional
+        In force at the entry bar; None: a flat rate.
+    leverage, notional : (n,) float64
+    fee : float
+        Share of the notional that is taken from the margin at entry.
+    slack : float
+        As in `exceeds_limits`.
+    """
     terms, rule = margin_balance(scenario, 1.0), scenario.maintenance
-    rate = rule.flat if table is None else table.maintenance(notional, notional) / notional
-    out: Bool = terms.numerator / leverages + terms.held / notional - fee <= rate + rule.close_reserve
-    if table is not None:
-        out |= (leverages > table.max_leverage_at(notional)) | (notional > table.last_cap * (1 + TIE))
-    return out
+    rate = entry_rate(rule, table, notional) + rule.close_reserve
+    out: Bool = terms.numerator / leverage + terms.held / notional - fee <= rate
+    return out if table is None else out | exceeds_limits(table, leverage, notional, slack)
 
 
 @dataclass(frozen=True)
@@ -198,8 +226,8 @@ def compile_scenario(
         The tables in force, in order; the first is that of every entry.
     """
     fee = scenario.open_fee if terms.fees_from_margin else 0.0
-    own = periods[0].table
-    rejected = rejected_leverages(scenario, own, leverages, fee)
+    notional = np.array([entry_notional(scenario, float(x)) for x in leverages])
+    rejected = rejected_positions(scenario, periods[0].table, leverages, notional, fee)
     leverage = {int(j): float(leverages[j]) for j in np.flatnonzero(~rejected)}
 
     def barriers(ratio: float) -> tuple[Barrier, ...]:
@@ -253,7 +281,7 @@ def _mark_barriers(opened: Opened) -> tuple[Barrier, ...]:
 
     def kept_tiers(j: int) -> tuple[int, ...]:
         tables = (period.table for period in opened.periods)
-        return tuple(0 if t is None else int(t.tier_of(opened.notional(j))) for t in tables)
+        return tuple(0 if t is None else int(t.tier_index(opened.notional(j))) for t in tables)
 
     parts = groupby(sorted(opened.leverage, key=kept_tiers), key=kept_tiers)
     return tuple(_mark_barrier(opened, list(members)) for _, members in parts)

@@ -1,5 +1,5 @@
-"""Margin rules: tier tables, the named rule files, and the liquidation price of one position (docs/semantics.md §2, §5,
-§6).
+"""Margin rules: tier tables, named rules of exchanges, liquidation price of one position.
 
-A rule file (``*.toml``) is data, never code: adding an exchange whose formula is known adds one file.
+In: a rule name, a tier table or a position. Out: maintenance margin, liquidation price, bankruptcy price
+(docs/semantics.md §2, §5, §6). A rule is a data file in `exchanges/`, not code: a known formula needs one new file.
 """

@@ -9,21 +9,20 @@ from typing import TypedDict
 import numpy as np
 
 from backtest.arrays import Float
-from backtest.margin.position import Position, Side, worth
+from backtest.margin.position import Position, Side, unit_value
 from backtest.margin.position_input import read_position
 from backtest.margin.rules import Basis, Contract
-from backtest.margin.spot import SpotPosition, bankruptcy_prices, owed_and_owned, prices_at_ltv
+from backtest.margin.spot import SpotPosition, owed_and_owned, prices_at_ltv
 
-ZERO = 1e-12  # share of the worth at entry: a root this near to 0 is a 0 that was rounded
+ZERO = 1e-12  # share of the unit value at entry: a root this near to 0 is a rounded 0
 
 
 class PriceAnswer(TypedDict):
-    """The output of ``backtest price`` (docs/interface.md): prices in quote per base, amounts in quote or, inverse, in
-    coin.
+    """The output of ``backtest price`` (docs/interface.md): prices in quote per base, amounts in quote or coin.
 
-    `initial_margin` is null with a wallet and no initial rate, which do not say what the position had to post;
-    `liquidation_price` and `bankruptcy_price` are null where there is none above 0; `margin_ratio` is null where
-    nothing of the margin balance is left; `tier` is null under spot margin, which has none.
+    `initial_margin` is null with a wallet and no initial rate, which do not say what the position needs;
+    `liquidation_price` and `bankruptcy_price` are null where no price above 0 is one; `margin_ratio` is null where
+    the margin balance is 0 or below; `tier` is null under spot margin, which has no tiers.
     """
 
     initial_margin: float | None
@@ -35,106 +34,102 @@ class PriceAnswer(TypedDict):
     fee_to_close: float
 
 
-def price_position(document: Mapping[str, object]) -> PriceAnswer:
-    """The answer of ``backtest price`` to its input keys: `read_position`, then `price`.
-
-    Examples
-    --------
-    >>> document = {"rules": "binance-usdm", "side": "short", "entry_price": 10, "quantity": 1, "leverage": 5}
-    >>> round(price_position({**document, "mmr": 0.01, "deduction": 0.01})["liquidation_price"], 6)
-    11.891089
-    """
-    return price(read_position(document))
-
-
-def price(position: Position | SpotPosition) -> PriceAnswer:
-    """Margins, liquidation and bankruptcy price of a position.
+def price(position: Mapping[str, object] | Position | SpotPosition) -> PriceAnswer:
+    """Margins, liquidation price and bankruptcy price of one position.
 
     Parameters
     ----------
-    position : Position or SpotPosition
+    position : mapping, Position or SpotPosition
+        As a mapping, the input keys of ``backtest price --json``: see `backtest.margin.position_input.read_position`.
 
     Returns
     -------
     dict
-        `initial_margin` is what `leverage` posts, the fee to close included; else what the initial rate asks for; else
-        the margin. `maintenance_margin` and `tier` (from 1) are of the notional at the mark price, else at entry;
-        always at entry where that is the basis. `tier` is the one at entry for a table without deductions.
-        `fee_to_close` is the part of the maintenance margin that is the close reserve or the posted fee.
-        `margin_ratio` is maintenance over margin balance, both of the whole wallet under cross margin. A null
-        `liquidation_price` means never where the ratio is below 1, and at every price where it is not, or null itself.
+        `initial_margin` : the margin that `leverage` gives, the fee to close included; else what the initial rate
+        asks for; else the margin given.
+        `maintenance_margin`, `tier` (from 1) : of the notional at the mark price, else at entry; always at entry with
+        basis "entry". `tier` is the one at entry for a table without deductions.
+        `fee_to_close` : the part of the maintenance margin that is the close reserve or the fee paid in advance.
+        `margin_ratio` : maintenance margin over margin balance, both of the whole wallet under cross margin.
+        `liquidation_price` : null means never where the ratio is below 1; it means at every price where the ratio is
+        1 or more, or null itself.
+        `bankruptcy_price` : where the initial balance is lost, fees and funding aside.
+
+    Raises
+    ------
+    ConfigError, RuleError
+        With key, value and rule, if a key is unknown, missing or impossible, or the rule does not allow the position.
 
     Notes
     -----
-    ``bankruptcy_price`` is the price at which what was posted (extra margin, and the profit of the wallet's other
-    positions included) is lost, fees and funding aside: where nothing but the initial margin is, ``p·(1 − s/L)``,
-    inverse ``p/(1 + s/L)``.
+    The initial balance is the margin, the extra margin and the profit of the wallet's other positions. With the margin
+    alone the bankruptcy price is ``p·(1 − s/L)``, inverse ``p/(1 + s/L)``.
 
-    Of a `SpotPosition` the initial margin is the own funds; the maintenance margin is ``(1 − liquidation_ltv)·assets``,
-    which equity, assets less debt, reaches where the debt is that share of the assets; there is no fee to close.
+    Of spot margin the initial margin is the own funds. The maintenance margin is ``(1 − liquidation_ltv)·assets``:
+    equity (assets less debt) equals it where the debt is that share of the assets. There is no fee to close.
 
     Examples
     --------
+    >>> document = {"rules": "binance-usdm", "side": "short", "entry_price": 10, "quantity": 1, "leverage": 5}
+    >>> round(price({**document, "mmr": 0.01, "deduction": 0.01})["liquidation_price"], 6)
+    11.891089
     >>> classic = Position(side="long", entry_price=20_000.0, quantity=1.0, leverage=50.0, mmr=0.005, basis="entry")
     >>> [price(classic)[key] for key in ("initial_margin", "maintenance_margin", "liquidation_price")]
     [400.0, 100.0, 19700.0]
     """
-    if isinstance(position, SpotPosition):
-        return _price_of_spot(position)
-    now, entry = (worth(position.contract, at) for at in (position.price_now, position.entry_price))
+    if isinstance(position, Mapping):
+        position = read_position(position)
+    return _price_spot(position) if isinstance(position, SpotPosition) else _price_derivative(position)
+
+
+def _price_derivative(position: Position) -> PriceAnswer:
     at = position.entry_price if position.basis == "entry" else position.price_now
-    size = position.size_at(at)
-    fee = position.close_reserve * size + position.fee_to_close
+    notional = position.notional_at(at)
+    fee = position.close_reserve * notional + position.fee_to_close
     mmr, deduction = position.lines
-    maintenance = float(((mmr + position.slope * position.coins_at(at)) * size - deduction).max()) + fee
-    posted = position.posted_margin + position.other_unrealized
-    balance = posted - position.funding_paid
+    maintenance = float(((mmr + position.slope * position.coins_at(at)) * notional - deduction).max()) + fee
+    initial = position.initial_balance + position.other_unrealized
+    balance = initial - position.funding_paid
+    now, entry = (unit_value(position.contract, each) for each in (position.price_now, position.entry_price))
     equity = balance + position.fee_to_close + position.lean * position.quantity * (now - entry)
+    liquidation = liquidation_prices(
+        position.side,
+        position.entry_price,
+        position.quantity,
+        balance - position.other_maintenance,
+        position.lines,
+        contract=position.contract,
+        basis=position.basis,
+        close_reserve=position.close_reserve,
+        slope=position.slope,
+    )
+    bankruptcy = unit_value(position.contract, entry - position.lean * initial / position.quantity)
     return PriceAnswer(
         initial_margin=_initial_margin(position),
         maintenance_margin=maintenance,
         margin_ratio=(maintenance + position.other_maintenance) / equity if equity > 0 else None,
-        liquidation_price=_liquidation_price(position, balance - position.other_maintenance),
-        bankruptcy_price=_above_0(
-            worth(position.contract, entry - position.lean * posted / position.quantity), position
-        ),
-        tier=_tier(position, size),
+        liquidation_price=_positive(float(liquidation), position.entry_price, position.contract),
+        bankruptcy_price=_positive(bankruptcy, position.entry_price, position.contract),
+        tier=_tier(position, notional),
         fee_to_close=fee,
     )
 
 
-def _price_of_spot(position: SpotPosition) -> PriceAnswer:
+def _price_spot(position: SpotPosition) -> PriceAnswer:
     debt, assets = position.loan
     owed, owned = owed_and_owned(position.side, position.price_now, debt, assets, position.growth)
     equity, maintenance = float(owned - owed), float(owned - position.liquidation_ltv * owned)
-    level = float(prices_at_ltv(position.side, debt, assets, position.liquidation_ltv, position.growth))
-    bankrupt = float(bankruptcy_prices(position.side, debt, assets))
+    liquidation = prices_at_ltv(position.side, debt, assets, position.liquidation_ltv, position.growth)
+    bankruptcy = prices_at_ltv(position.side, debt, assets, 1.0)
     return PriceAnswer(
-        initial_margin=position.own_funds,
+        initial_margin=position.own_margin,
         maintenance_margin=maintenance,
         margin_ratio=maintenance / equity if equity > 0 else None,
-        liquidation_price=level if ZERO < level / position.entry_price < math.inf else None,
-        bankruptcy_price=bankrupt if ZERO < bankrupt / position.entry_price < math.inf else None,
+        liquidation_price=_positive(float(liquidation), position.entry_price),
+        bankruptcy_price=_positive(float(bankruptcy), position.entry_price),
         tier=None,
         fee_to_close=0.0,
     )
-
-
-def _liquidation_price(position: Position, free: float) -> float | None:
-    level = float(
-        liquidation_prices(
-            position.side,
-            position.entry_price,
-            position.quantity,
-            free,
-            position.lines,
-            contract=position.contract,
-            basis=position.basis,
-            close_reserve=position.close_reserve,
-            slope=position.slope,
-        )
-    )
-    return _above_0(level, position)
 
 
 def _initial_margin(position: Position) -> float | None:
@@ -144,20 +139,16 @@ def _initial_margin(position: Position) -> float | None:
     return None if position.wallet is not None else position.own_margin + position.fee_to_close
 
 
-def _share(price: float, position: Position) -> float:
-    """What a unit of quantity is worth at the price, as a share of its worth at entry."""
-    return worth(position.contract, price) / worth(position.contract, position.entry_price)
+def _positive(level: float, entry_price: float, contract: Contract = "linear") -> float | None:
+    """The price, or None where its unit value is 0 (but for rounding) or infinite: there is no such price."""
+    share = unit_value(contract, level) / unit_value(contract, entry_price)
+    return level if ZERO < share < math.inf else None
 
 
-def _above_0(price: float, position: Position) -> float | None:
-    """None where the worth at the price is 0, but for rounding, or without bound: there is no such price."""
-    return price if ZERO < _share(price, position) < math.inf else None
-
-
-def _tier(position: Position, size: float) -> int:
+def _tier(position: Position, notional: float) -> int:
     if position.tiers is None:
         return 1
-    return int(position.tiers.tier_of(size if position.tiers.has_deductions else position.notional)) + 1
+    return int(position.tiers.tier_index(notional if position.tiers.has_deductions else position.notional)) + 1
 
 
 def liquidation_prices(
@@ -172,22 +163,22 @@ def liquidation_prices(
     close_reserve: float = 0.0,
     slope: float = 0.0,
 ) -> Float:
-    """Prices at which margin balance equals maintenance margin, for positions under one set of lines.
+    """Prices at which the margin balance equals the maintenance margin, for positions with the same tier lines.
 
     Parameters
     ----------
     side : {"long", "short"}
     entry_price, quantity, margin : float or array, broadcast together
-        Quote per base; base (inverse: quote); quote (inverse: coin). `margin` is what stands against losses: the posted
-        margin, less fees and funding paid; under cross margin plus unrealized profit and less maintenance of the
-        wallet's other positions.
+        Quote per base; base (inverse: quote); quote (inverse: coin). `margin` is the margin balance at entry, less
+        fees and funding paid; under cross margin plus unrealized profit and less maintenance of the wallet's other
+        positions.
     lines : (mmr, deduction), (n_lines,) float64 each
         Maintenance is the largest of ``mmr·n − deduction``, as `TierTable.lines` gives them.
     contract : {"linear", "inverse"}
     basis : {"mark", "entry"}
-        What n is: the notional at the price, or at entry.
+        Whether n is the notional at the price or at entry.
     close_reserve : float
-        Fraction of n kept on top.
+        Fraction of n added to the maintenance margin.
     slope : float
         What a coin of size adds to the rate, on mark basis: the quantity of a linear contract, n of an inverse one.
 
@@ -198,12 +189,12 @@ def liquidation_prices(
 
     Notes
     -----
-    Written in v, what a unit of quantity is worth (the price, or 1/price of an inverse contract), with the sign σ of
-    the profit in v (mirrored where inverse): ``M + σ·q·(v − v_p) = q·v·(mmr + slope·q·v) − D``. One root per line, and
-    the first that the price meets: with the largest line in force at every price a long is liquidated at the highest
-    root and a short at the lowest, which is the root of the tier that holds the notional there. Binance:
+    Written in v, the unit value (the price; 1/price of an inverse contract), with the sign σ of the profit in v
+    (mirrored where inverse): ``M + σ·q·(v − v_p) = q·v·(mmr + slope·q·v) − D``. Each line has one root. The largest
+    line is in force at every price, so a long is liquidated at the highest root and a short at the lowest. That is the
+    root of the tier that holds the notional there. Binance:
     ``LP = (WB − TMM + UPNL + D − s·q·p) / (q·m − s·q)``, COIN-M ``LP = Q·(m + s) / (WB − TMM + UPNL + D + s·Q/p)``.
-    Of an inverse short's two roots under a slope it is the one of a rise.
+    An inverse short under a slope has two roots; the result is the one that a rising price meets.
 
     Examples
     --------
@@ -229,8 +220,8 @@ def liquidation_prices(
 
 
 def _root(constant: Float, linear: float | Float, square: float | Float) -> Float:
-    """v of ``linear·v − square·v² = constant``, the one that is ``constant/linear`` where square is 0; else inf."""
+    """Root of ``linear·v − square·v² = constant`` that tends to ``constant/linear`` as square tends to 0; else inf."""
     inside = linear * linear - 4 * square * constant
-    with np.errstate(divide="ignore", invalid="ignore"):  # a rate above the whole notional: no price is the level
+    with np.errstate(divide="ignore", invalid="ignore"):  # a rate above the whole notional: there is no such price
         root = 2 * constant / (linear + np.sqrt(np.maximum(inside, 0.0)))
     return np.asarray(np.where(inside >= 0, root, np.inf))

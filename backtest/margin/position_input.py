@@ -1,19 +1,18 @@
-"""A position from the input keys of ``backtest price``, completed by the rule it names (docs/interface.md)."""
+"""Reads the input keys of ``backtest price`` into a position and completes it by its rule (docs/interface.md)."""
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
-from typing import Literal
+from typing import get_args
 
 import numpy as np
 
-from backtest.errors import ConfigError, RuleError
+from backtest.errors import ConfigError, RuleError, did_you_mean
 from backtest.margin.packaged_tiers import packaged_rules, packaged_tables
-from backtest.margin.position import ALLOWED, SIDES, Position, choice
-from backtest.margin.rules import BASES, CONTRACTS, Contract, Rule, rule
+from backtest.margin.position import ALLOWED, Position, check_choice
+from backtest.margin.rules import AnyContract, Rule, rule
 from backtest.margin.spot import ALLOWED_IN_SPOT, SpotPosition
 from backtest.margin.tiers import CAP_SLACK, TierTable
 from backtest.units import number_text
@@ -21,31 +20,30 @@ from backtest.units import number_text
 SPOT_KEYS = tuple(field.name for field in fields(SpotPosition))
 SPOT_ONLY = tuple(key for key in ALLOWED_IN_SPOT if key not in ALLOWED)
 KEYS = ("rules", *(field.name for field in fields(Position)), "symbol", *SPOT_ONLY)
-ANY_CONTRACT: tuple[Contract | Literal["spot"], ...] = (*CONTRACTS, "spot")
-# Keys of `backtest price` that would move nothing: reading over them would make a wrong answer look right.
 UNREAD = {
     "slope": "its maintenance rate does not slope with size",
-    "taker_fee": "it posts no fee to close; one inside the maintenance margin is close_reserve",
-    **dict.fromkeys(SPOT_ONLY, "it goes with contract 'spot' (spot margin), which is judged by its loan to value"),
+    "taker_fee": "it adds no fee to close to the margin; a fee inside the maintenance margin is close_reserve",
+    **dict.fromkeys(SPOT_ONLY, "it goes with contract 'spot' (spot margin), whose limit is the loan to value"),
 }
+"""Keys that some rules do not use, and why. They are refused: an ignored key would make a wrong answer look right."""
 
 
 def read_position(document: Mapping[str, object]) -> Position | SpotPosition:
-    """A position from the input keys of ``backtest price`` (docs/interface.md); null is as good as not given.
+    """Read a position from the input keys of ``backtest price`` (docs/interface.md); null counts as not given.
 
     Parameters
     ----------
     document : mapping
-        ``rules`` (a name) or ``contract`` [``basis``, ``close_reserve``], and the attributes of `Position`; ``tiers``
-        as ``[[floor, mmr, deduction], …]`` or a `TierTable`, or a ``symbol``, which takes the latest table that is
-        packaged for it under the rule. Under ``contract`` ``"spot"``, the attributes of `SpotPosition`.
+        ``rules`` (a name) or ``contract`` [``basis``, ``close_reserve``], and the attributes of `Position`. ``tiers``
+        is ``[[floor, mmr, deduction], …]`` or a `TierTable`; ``symbol`` takes the latest table packaged for it under
+        the rule. With ``contract`` ``"spot"``, the attributes of `SpotPosition`.
 
     Raises
     ------
     ConfigError
         With key, value and what is allowed, if a key is unknown or missing, of the wrong type or impossible.
     RuleError
-        If the rule is unknown, is contradicted, reads no such key, has no table of the symbol, or its tiers are
+        If the rule is unknown, is contradicted, does not use a key, has no table of the symbol, or its tiers are
         impossible.
 
     Examples
@@ -57,45 +55,23 @@ def read_position(document: Mapping[str, object]) -> Position | SpotPosition:
     given = {key: value for key, value in document.items() if value is not None}
     for key in given:
         if key not in KEYS:
-            close = difflib.get_close_matches(str(key), KEYS, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
-            raise ConfigError(f"unknown key {key!r}{hint}; a position has {', '.join(KEYS)}")
+            raise ConfigError(f"unknown key {key!r}{did_you_mean(str(key), KEYS, 1)}; a position has {', '.join(KEYS)}")
     _require(given, "side", "entry_price", "quantity")
     numbers = {key: _number(key, given[key]) for key in (*ALLOWED, *SPOT_ONLY) if key in given}
-    named = _rule_of(given, numbers)
-    contract = named.contract if named else choice("contract", given["contract"], ANY_CONTRACT)
+    named = _named_rule(given, numbers)
+    contract = named.contract if named else check_choice("contract", given["contract"], get_args(AnyContract))
     if contract == "spot":
-        return _spot(given, numbers)
+        return _spot_position(given, numbers)
     _refuse_unread(given, named)
     tiers = _tiers(given, named)
     if named:
         numbers = _with_defaults(named, numbers, tiers is not None)
-    return Position(
-        side=choice("side", given["side"], SIDES),
-        entry_price=numbers["entry_price"],
-        quantity=numbers["quantity"],
-        leverage=numbers.get("leverage"),
-        margin=numbers.get("margin"),
-        wallet=numbers.get("wallet"),
-        extra_margin=numbers.get("extra_margin", 0.0),
-        funding_paid=numbers.get("funding_paid", 0.0),
-        max_leverage=numbers.get("max_leverage"),
-        tiers=tiers,
-        mmr=numbers.get("mmr"),
-        deduction=numbers.get("deduction", 0.0),
-        mark_price=numbers.get("mark_price"),
-        other_maintenance=numbers.get("other_maintenance", 0.0),
-        other_unrealized=numbers.get("other_unrealized", 0.0),
-        contract=contract,
-        basis=named.basis if named else choice("basis", given.get("basis", "mark"), BASES),
-        close_reserve=numbers.get("close_reserve", 0.0),
-        taker_fee=numbers.get("taker_fee", 0.0),
-        slope=numbers.get("slope", 0.0),
-        initial_rate=numbers.get("initial_rate"),
-    )
+    basis = named.basis if named else given.get("basis", "mark")
+    make: Callable[..., Position] = Position  # it checks every value itself
+    return make(side=given["side"], contract=contract, basis=basis, tiers=tiers, **numbers)
 
 
-def _spot(given: Mapping[str, object], numbers: Mapping[str, float]) -> SpotPosition:
+def _spot_position(given: Mapping[str, object], numbers: Mapping[str, float]) -> SpotPosition:
     for key in given:
         if key not in ("contract", *SPOT_KEYS):
             raise RuleError(
@@ -103,18 +79,8 @@ def _spot(given: Mapping[str, object], numbers: Mapping[str, float]) -> SpotPosi
                 f"funding; it has {', '.join(SPOT_KEYS)}"
             )
     _require(given, "liquidation_ltv")
-    return SpotPosition(
-        side=choice("side", given["side"], SIDES),
-        entry_price=numbers["entry_price"],
-        quantity=numbers["quantity"],
-        leverage=numbers.get("leverage"),
-        margin=numbers.get("margin"),
-        wallet=numbers.get("wallet"),
-        liquidation_ltv=numbers["liquidation_ltv"],
-        margin_call_ltv=numbers.get("margin_call_ltv"),
-        interest=numbers.get("interest", 0.0),
-        mark_price=numbers.get("mark_price"),
-    )
+    make: Callable[..., SpotPosition] = SpotPosition
+    return make(side=given["side"], **numbers)
 
 
 def _require(given: Mapping[str, object], *keys: str) -> None:
@@ -135,16 +101,14 @@ def _refuse_unread(given: Mapping[str, object], named: Rule | None) -> None:
     if named is not None and "wallet" in given and named.fee_to_close == "posted":
         raise RuleError(
             f"wallet is not read under {named.name}: its fee to close follows from the leverage; give leverage or "
-            "margin, or contract, basis and, for the fee, close_reserve"
+            "margin, or contract, basis and close_reserve (the fee) instead of rules"
         )
 
 
 def _with_defaults(named: Rule, given: Mapping[str, float], tiered: bool) -> dict[str, float]:
-    """The numbers given, and what the rule says of those that are not."""
-    numbers = {"close_reserve": named.close_reserve, **given}
-    fee = numbers.pop("taker_fee", named.taker_fee)
-    if fee is not None:
-        numbers["taker_fee" if named.fee_to_close == "posted" else "close_reserve"] = fee
+    """The numbers given, and the rule's defaults for the others."""
+    reserve, added = named.fees(given.get("taker_fee"))
+    numbers = {**given, "close_reserve": reserve, "taker_fee": added}
     for key, value in (("slope", named.slope), ("initial_rate", named.initial_rate)):
         if value is not None:
             numbers.setdefault(key, value)
@@ -165,7 +129,7 @@ def _with_defaults(named: Rule, given: Mapping[str, float], tiered: bool) -> dic
     return numbers
 
 
-def _rule_of(given: Mapping[str, object], numbers: Mapping[str, float]) -> Rule | None:
+def _named_rule(given: Mapping[str, object], numbers: Mapping[str, float]) -> Rule | None:
     if "rules" not in given:
         if "contract" not in given:
             raise ConfigError("a position has rules (a name), or contract, basis and close_reserve; got neither")
@@ -174,12 +138,8 @@ def _rule_of(given: Mapping[str, object], numbers: Mapping[str, float]) -> Rule 
     if not isinstance(name, str):
         raise ConfigError(f"rules must be the name of a rule; got {name!r}")
     named = rule(name)
-    reserve = numbers.get("taker_fee") if named.fee_to_close == "maintenance" else None
-    fixed = {
-        "contract": named.contract,
-        "basis": named.basis,
-        "close_reserve": named.close_reserve if reserve is None else reserve,
-    }
+    reserve, _ = named.fees(numbers.get("taker_fee"))
+    fixed = {"contract": named.contract, "basis": named.basis, "close_reserve": reserve}
     for key, value in fixed.items():
         if key in given and numbers.get(key, given[key]) != value:
             raise RuleError(f"{key} is {value!r} under {named.name}; got {given[key]!r}: leave it out, or rules")
@@ -204,7 +164,7 @@ def _tiers(given: Mapping[str, object], named: Rule | None) -> TierTable | None:
 
 
 def _packaged(given: Mapping[str, object], named: Rule | None) -> TierTable:
-    """The latest packaged table of the symbol."""
+    """The latest packaged table of the symbol, under the rule."""
     symbol = given["symbol"]
     if not isinstance(symbol, str):
         raise ConfigError(f"symbol must be a name, such as 'BTCUSDT'; got {symbol!r}")
@@ -228,7 +188,7 @@ def _table(value: object) -> TierTable:
         [None if cell is None else _number(f"tiers[{i}][{j}]", cell) for j, cell in enumerate(row)]
         for i, row in enumerate(value)
     ]
-    return TierTable.of(rows)
+    return TierTable.from_rows(rows)
 
 
 def _number(key: str, value: object) -> float:

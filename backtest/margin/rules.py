@@ -1,20 +1,19 @@
-"""The named margin rules, read from the rule files beside this module."""
+"""The named margin rules of the exchanges, read from the rule files in ``exchanges/``."""
 
 from __future__ import annotations
 
-import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from datetime import date, datetime
 from functools import cache
 from importlib import resources
-from typing import Literal, TypeVar, get_args
+from typing import Literal, get_args
 
-from backtest.errors import RuleError
+from backtest.errors import RuleError, did_you_mean
 
-T = TypeVar("T")
 Contract = Literal["linear", "inverse"]
+AnyContract = Literal[Contract, "spot"]
 Basis = Literal["mark", "entry"]
 FeeToClose = Literal["none", "maintenance", "posted"]
 CONTRACTS: tuple[Contract, ...] = get_args(Contract)
@@ -29,29 +28,30 @@ class Rule:
     Attributes
     ----------
     name, title : str
-        As in a config, and for people.
+        The name in a configuration, and a title for people.
     contract : {"linear", "inverse"}
-        Whether margin and profit are in quote, or in coin.
+        Whether margin and profit are in quote or in coin.
     basis : {"mark", "entry"}
-        Whether maintenance is taken of the notional at the mark price or at entry.
+        Whether maintenance is a fraction of the notional at the mark price or at entry.
     close_reserve : float
-        Closing fee kept inside the maintenance margin, fraction of the notional that maintenance is taken of.
+        Closing fee that is part of the maintenance margin, fraction of the same notional.
     taker_fee : float or None
-        Default fee to close, fraction of the notional; None where the rule keeps none.
+        Default fee to close, fraction of the notional; None where the rule has none.
     fee_to_close : {"none", "maintenance", "posted"}
-        Where the fee to close stands: nowhere; inside the maintenance margin (then it is the close reserve); or, taken
-        of the value at the bankruptcy price, both posted on top of the margin and inside maintenance (Bybit UTA).
+        What the fee to close is part of: nothing; the maintenance margin (it is then the close reserve); or both the
+        margin and the maintenance margin, as a fraction of the notional at the bankruptcy price (Bybit UTA).
     deductions : bool
-        Whether the exchange's tier tables have deductions: then the tier is the one at the price, and maintenance does
-        not jump; else it is the one of the size at entry.
+        Whether the exchange's tier tables have deductions. With them the tier follows the price and maintenance does
+        not jump; without them the size at entry decides the tier.
     slope : float or None
-        What one coin of position size adds to the maintenance rate and to the initial rate; None where nothing does.
+        What one coin of size adds to the maintenance rate and to the initial rate; None where they do not depend on
+        size.
     mmr, initial_rate : float or None
-        Default maintenance and initial rate, fraction of the notional (with a slope, those of a size of 0); None where
-        they are the market's own.
+        Default maintenance and initial margin rate, fraction of the notional (with a slope: at a size of 0); None
+        where each market has its own.
     maintenance_share : float or None
-        The maintenance rate as a share of the initial rate, the one of the market's largest leverage where none is
-        given; None where the two are published apart.
+        The maintenance rate as a share of the initial rate (default: 1 / the market's largest leverage); None where
+        the exchange publishes the two separately.
     source : str
         Where the formula is published.
     read : datetime.date
@@ -59,7 +59,7 @@ class Rule:
     formula : str
         The formula in short, in the exchange's words.
     unsure : str or None
-        What of the rule was not seen published, or is known to differ; None where nothing.
+        What was not found published, or is known to differ; None where nothing is.
     """
 
     name: str
@@ -79,6 +79,50 @@ class Rule:
     formula: str
     unsure: str | None
 
+    def fees(self, taker_fee: float | None = None) -> tuple[float, float]:
+        """Close reserve, and fee to close that is also added to the margin: fractions of the notional.
+
+        Parameters
+        ----------
+        taker_fee : float, optional
+            The account's own; default: the rule's.
+
+        Examples
+        --------
+        >>> rule("okx-linear").fees(), rule("bybit-linear").fees(0.001)
+        ((0.0005, 0.0), (0.0, 0.001))
+        """
+        fee = (self.taker_fee if taker_fee is None else taker_fee) or 0.0
+        reserve = fee if self.fee_to_close == "maintenance" else self.close_reserve
+        return reserve, fee if self.fee_to_close == "posted" else 0.0
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _is_rate(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1
+
+
+def _is_date(value: object) -> bool:
+    return isinstance(value, date) and not isinstance(value, datetime)
+
+
+TEXTS = ("title", "source", "formula", "unsure")
+RATES = ("close_reserve", "taker_fee", "slope", "mmr", "initial_rate", "maintenance_share")
+OPTIONAL = (*RATES[1:], "unsure")
+ALLOWED: dict[str, tuple[str, Callable[[object], bool]]] = {
+    **dict.fromkeys(TEXTS, ("a text", _is_text)),
+    "contract": ("'linear' or 'inverse'", lambda value: value in CONTRACTS),
+    "basis": ("'mark' or 'entry'", lambda value: value in BASES),
+    "fee_to_close": ("'none' or 'maintenance' or 'posted'", lambda value: value in FEES_TO_CLOSE),
+    "deductions": ("True or False", lambda value: isinstance(value, bool)),
+    **dict.fromkeys(RATES, ("a fraction of the notional, at least 0 and below 1", _is_rate)),
+    "read": ("a date, such as 2026-01-31", _is_date),
+}
+"""What each key of a rule file must be."""
+
 
 def rules() -> list[Rule]:
     """Every named rule, in the order of names.
@@ -97,7 +141,7 @@ def rule(name: str) -> Rule:
     Raises
     ------
     RuleError
-        If there is none; the message lists the names there are, and the closest.
+        If no rule has this name; the message lists all names and the closest ones.
 
     Examples
     --------
@@ -106,17 +150,14 @@ def rule(name: str) -> Rule:
     """
     known = _packaged()
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=3)
-        hint = f" (did you mean {' or '.join(repr(match) for match in close)}?)" if close else ""
-        raise RuleError(f"unknown rule {name!r}{hint}; the rules are {', '.join(known)}")
+        raise RuleError(f"unknown rule {name!r}{did_you_mean(name, known)}; the rules are {', '.join(known)}")
     return known[name]
 
 
 @cache
 def _packaged() -> dict[str, Rule]:
-    files = [
-        file for file in resources.files(__package__).joinpath("exchanges").iterdir() if file.name.endswith(".toml")
-    ]
+    folder = resources.files(__package__).joinpath("exchanges")
+    files = [file for file in folder.iterdir() if file.name.endswith(".toml")]
     found = [parse_rule(file.name, file.read_text(encoding="utf-8")) for file in files]
     return {each.name: each for each in sorted(found, key=lambda each: each.name)}
 
@@ -127,9 +168,9 @@ def parse_rule(file: str, text: str) -> Rule:
     Parameters
     ----------
     file : str
-        Its name, ``<rule>.toml``: the rule must be called as its file is.
+        Its name, ``<rule>.toml``; the rule must have the same name.
     text : str
-        TOML; keys are the attributes of `Rule`, those that may be None may be left out.
+        TOML; the keys are the attributes of `Rule`. Those that may be None may be left out.
 
     Raises
     ------
@@ -137,80 +178,37 @@ def parse_rule(file: str, text: str) -> Rule:
         With file, key, value and rule, if a key is missing, unknown, of the wrong type or impossible.
     """
     try:
-        keys = _Keys(file, tomllib.loads(text))
+        values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RuleError(f"{file}: is not TOML: {error}") from error
     names = [field.name for field in fields(Rule)]
-    unknown = sorted(set(keys.values) - set(names))
+    unknown = sorted(set(values) - set(names))
     if unknown:
         raise RuleError(f"{file}: unknown key {unknown[0]!r}; a rule has {', '.join(names)}")
-    found = Rule(
-        name=keys.choice("name", (file.removesuffix(".toml"),)),
-        title=keys.string("title"),
-        contract=keys.choice("contract", CONTRACTS),
-        basis=keys.choice("basis", BASES),
-        close_reserve=keys.rate("close_reserve"),
-        taker_fee=keys.rate_or_none("taker_fee"),
-        fee_to_close=keys.choice("fee_to_close", FEES_TO_CLOSE),
-        deductions=keys.choice("deductions", (True, False)),
-        slope=keys.rate_or_none("slope"),
-        mmr=keys.rate_or_none("mmr"),
-        initial_rate=keys.rate_or_none("initial_rate"),
-        maintenance_share=keys.rate_or_none("maintenance_share"),
-        source=keys.string("source"),
-        read=keys.date("read"),
-        formula=keys.string("formula"),
-        unsure=keys.string("unsure") if "unsure" in keys.values else None,
-    )
-    _check_fees(keys, found)
-    return found
+    if values.get("name") != file.removesuffix(".toml"):
+        raise _refusal(file, "name", repr(file.removesuffix(".toml")), values)
+    for key, (words, holds) in ALLOWED.items():
+        if (key in values or key not in OPTIONAL) and not holds(values.get(key)):
+            raise _refusal(file, key, words, values)
+    _check_fees(file, values)
+    rates = {key: float(values[key]) for key in RATES if key in values}
+    texts = {key: values[key].strip() for key in TEXTS if key in values}
+    make: Callable[..., Rule] = Rule
+    return make(**dict.fromkeys(OPTIONAL) | values | rates | texts)
 
 
-def _check_fees(keys: _Keys, found: Rule) -> None:
-    if (found.taker_fee is None) != (found.fee_to_close == "none"):
-        raise keys.fail("taker_fee", f"given where fee_to_close is not 'none'; fee_to_close is {found.fee_to_close!r}")
-    if found.fee_to_close == "maintenance" and found.close_reserve != found.taker_fee:
-        raise keys.fail("close_reserve", f"the taker_fee that stands inside maintenance, {found.taker_fee}")
-    if found.slope is not None and (found.mmr is None or found.initial_rate is None):
-        raise keys.fail("slope", "given together with mmr and initial_rate, the rates that it rises from")
+def _check_fees(file: str, values: Mapping[str, object]) -> None:
+    """Refuse a fee, a reserve or a slope that contradicts another key."""
+    kind, fee = values["fee_to_close"], values.get("taker_fee")
+    if (fee is None) != (kind == "none"):
+        raise _refusal(file, "taker_fee", f"given where fee_to_close is not 'none'; fee_to_close is {kind!r}", values)
+    if kind == "maintenance" and values["close_reserve"] != fee:
+        raise _refusal(file, "close_reserve", f"the taker_fee, {fee}, which is part of maintenance", values)
+    if "slope" in values and not {"mmr", "initial_rate"} <= set(values):
+        raise _refusal(file, "slope", "given together with mmr and initial_rate, the rates at a size of 0", values)
 
 
-@dataclass(frozen=True)
-class _Keys:
-    """The keys of one rule file, each read as what it must be."""
-
-    file: str
-    values: Mapping[str, object]
-
-    def fail(self, key: str, allowed: str) -> RuleError:
-        if key not in self.values:
-            return RuleError(f"{self.file}: key {key!r} is missing; it must be {allowed}")
-        return RuleError(f"{self.file}: {key} must be {allowed}; got {self.values[key]!r}")
-
-    def choice(self, key: str, allowed: tuple[T, ...]) -> T:
-        value = self.values.get(key)
-        for each in allowed:
-            if type(value) is type(each) and value == each:
-                return each
-        raise self.fail(key, " or ".join(repr(each) for each in allowed))
-
-    def string(self, key: str) -> str:
-        value = self.values.get(key)
-        if not isinstance(value, str) or not value.strip():
-            raise self.fail(key, "a text")
-        return value.strip()
-
-    def rate(self, key: str) -> float:
-        value = self.values.get(key)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-            raise self.fail(key, "a fraction of the notional, at least 0 and below 1")
-        return float(value)
-
-    def rate_or_none(self, key: str) -> float | None:
-        return self.rate(key) if key in self.values else None
-
-    def date(self, key: str) -> date:
-        value = self.values.get(key)
-        if not isinstance(value, date) or isinstance(value, datetime):
-            raise self.fail(key, "a date, such as 2026-01-31")
-        return value
+def _refusal(file: str, key: str, allowed: str, values: Mapping[str, object]) -> RuleError:
+    if key not in values:
+        return RuleError(f"{file}: key {key!r} is missing; it must be {allowed}")
+    return RuleError(f"{file}: {key} must be {allowed}; got {values[key]!r}")

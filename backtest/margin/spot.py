@@ -1,7 +1,7 @@
-"""Spot margin: a position bought or sold with borrowed funds, judged by its loan to value (docs/semantics.md §4).
+"""Spot margin: debt, assets and prices of a position with borrowed funds (docs/semantics.md §4).
 
-A long owes quote and owns base, a short owes base and owns quote: `debt` and `assets` are in those. The functions take
-arrays, broadcast together, so that one price and a sweep's events are worked out by the same lines.
+A long owes quote and owns base; a short owes base and owns quote. `debt` and `assets` are in those units. The functions
+take arrays, broadcast together, so that `price` and the events of a sweep use the same lines.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from backtest.arrays import Float
 from backtest.errors import ConfigError
-from backtest.margin.position import ALLOWED, SIDES, Side, check_numbers, choice, exactly_one
+from backtest.margin.position import ALLOWED, OpenPosition, Side, check_position
 from backtest.units import number_text
 
 LTV = ("a share of the assets, above 0 and below 1", lambda value: 0 < value < 1)
@@ -26,26 +26,17 @@ ALLOWED_IN_SPOT: dict[str, tuple[str, Callable[[float], bool]]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpotPosition:
-    """One open spot margin position.
+class SpotPosition(OpenPosition):
+    """One open spot margin position; further attributes in `OpenPosition`, where the margin is the own funds.
 
     Attributes
     ----------
-    side : {"long", "short"}
-    entry_price : float
-        Quote per base.
-    quantity : float
-        > 0 on both sides: base bought (long) or sold (short).
-    leverage, margin, wallet : float or None
-        Exactly one: the own funds are ``entry notional / leverage``, or what `margin` or `wallet` gives, quote.
     liquidation_ltv : float
         Debt over assets at which the position is liquidated, a share.
     margin_call_ltv : float or None
-        Debt over assets at which more is asked for; at most `liquidation_ltv`. Moves no price of liquidation.
+        Debt over assets of the margin call; at most `liquidation_ltv`. It does not change the liquidation price.
     interest : float
-        What the debt has grown by so far, a share of it: ``G − 1``.
-    mark_price : float or None
-        Where maintenance margin and margin ratio are taken, quote per base; None: at entry.
+        Growth of the debt so far, as a share of it: ``G − 1``.
 
     Raises
     ------
@@ -58,41 +49,22 @@ class SpotPosition:
     (2.0, 250.0)
     """
 
-    side: Side
-    entry_price: float
-    quantity: float
-    leverage: float | None = None
-    margin: float | None = None
-    wallet: float | None = None
     liquidation_ltv: float
     margin_call_ltv: float | None = None
     interest: float = 0.0
-    mark_price: float | None = None
 
     def __post_init__(self) -> None:
-        check_numbers(self, ALLOWED_IN_SPOT)
-        choice("side", self.side, SIDES)
-        exactly_one(self, "leverage", "margin", "wallet")
+        check_position(self, ALLOWED_IN_SPOT)
         if self.margin_call_ltv is not None and self.margin_call_ltv > self.liquidation_ltv:
             raise ConfigError(
                 f"margin_call_ltv must be at most liquidation_ltv, {number_text(self.liquidation_ltv)}; got "
                 f"{number_text(self.margin_call_ltv)}"
             )
         largest = max(self.entry_price, self.price_now)
-        if not math.isfinite(self.own_funds + self.quantity * largest * self.growth / self.liquidation_ltv):
-            raise ConfigError("quantity · price, the own funds and the interest must be finite amounts; they overflow")
-
-    @property
-    def notional(self) -> float:
-        """At entry, quote."""
-        return self.quantity * self.entry_price
-
-    @property
-    def own_funds(self) -> float:
-        """``notional / leverage``, or the margin or wallet given; quote."""
-        if self.leverage is not None:
-            return self.notional / self.leverage
-        return self.margin or self.wallet or 0.0
+        if not math.isfinite(self.own_margin + self.quantity * largest * self.growth / self.liquidation_ltv):
+            raise ConfigError(
+                "quantity · price, the own funds and the interest must be finite amounts: they overflow a float64"
+            )
 
     @property
     def growth(self) -> float:
@@ -100,14 +72,9 @@ class SpotPosition:
         return 1 + self.interest
 
     @property
-    def price_now(self) -> float:
-        """The mark price, else the entry price."""
-        return self.entry_price if self.mark_price is None else self.mark_price
-
-    @property
     def loan(self) -> tuple[float, float]:
         """``(debt, assets)`` at entry, as `loans` gives them."""
-        debt, assets = loans(self.side, self.quantity, self.notional, self.own_funds)
+        debt, assets = loans(self.side, self.quantity, self.notional, self.own_margin)
         return float(debt), float(assets)
 
 
@@ -118,7 +85,7 @@ def loans(
     own_funds: float | Float,
     open_fee: float | Float = 0.0,
 ) -> tuple[Float, Float]:
-    """What a position owes and owns once it is opened.
+    """Debt and assets of a position after it is opened.
 
     Parameters
     ----------
@@ -188,7 +155,7 @@ def prices_at_ltv(
     ltv: float | Float,
     growth: float | Float = 1.0,
 ) -> Float:
-    """Prices at which the loan to value reaches a level: of liquidation, or of the margin call.
+    """Prices at which the loan to value reaches a level: of liquidation, margin call or bankruptcy.
 
     Parameters
     ----------
@@ -196,15 +163,15 @@ def prices_at_ltv(
     debt, assets : float or array
         As `loans` gives them.
     ltv : float or array
-        `liquidation_ltv` or `margin_call_ltv`, a share of the assets.
+        `liquidation_ltv`, `margin_call_ltv`, or 1: with a `growth` of 1 that is the bankruptcy price.
     growth : float or array
         The debt then over the debt at entry, G.
 
     Returns
     -------
     (...) float64
-        Quote per base: ``debt·G/(ltv·q)`` of a long, ``ltv·assets/(q·G)`` of a short. 0 of a long that owes nothing,
-        which no price liquidates, and of a short that owns nothing, which every price does.
+        Quote per base: ``debt·G/(ltv·q)`` of a long, ``ltv·assets/(q·G)`` of a short. 0 for a long
+        without debt, which no price liquidates, and for a short without assets, which every price liquidates.
 
     Examples
     --------
@@ -213,25 +180,3 @@ def prices_at_ltv(
     """
     due, own = np.asarray(debt, dtype=np.float64) * growth, np.asarray(assets, dtype=np.float64) * ltv
     return np.asarray(np.maximum(due / own if side == "long" else own / due, 0.0))
-
-
-def bankruptcy_prices(side: Side, debt: float | Float, assets: float | Float) -> Float:
-    """Prices at which debt equals assets, interest aside: ``debt/q`` of a long, ``assets/q`` of a short.
-
-    Parameters
-    ----------
-    side : {"long", "short"}
-    debt, assets : float or array
-        As `loans` gives them.
-
-    Returns
-    -------
-    (...) float64
-        Quote per base; 0 of a long that owes nothing.
-
-    Examples
-    --------
-    >>> bankruptcy_prices("short", 2.0, np.array([250.0])).tolist()
-    [125.0]
-    """
-    return prices_at_ltv(side, debt, assets, 1.0)

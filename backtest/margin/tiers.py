@@ -27,29 +27,29 @@ class TierTable:
     Attributes
     ----------
     name : str
-        What errors call the table.
+        The table's name in errors.
     floor, cap : (n_tiers,) float64
-        A tier holds ``floor < notional <= cap``, the first one 0 as well. Quote (linear) or coin (inverse) units; the
-        last cap may be inf.
+        A tier holds ``floor < notional <= cap``; the first also holds 0. Quote (linear) or coin (inverse); the last
+        cap may be inf.
     mmr : (n_tiers,) float64
         Maintenance margin rate, fraction of the notional.
     max_leverage : (n_tiers,) float64
-        inf where the table gives none.
+        inf where the table has none.
     deduction : (n_tiers,) float64 or None
-        What is taken off ``mmr·notional``, units of the notional. With deductions maintenance is the largest of the
-        tiers' lines; without (None) a position keeps the rate of the tier that held it at entry.
+        Subtracted from ``mmr·notional``, units of the notional. With deductions maintenance is the largest of the
+        tiers' lines; without (None) a position keeps the rate of its tier at entry.
     places : sequence of str, optional
-        What errors call each tier; not kept.
+        The name of each tier in errors; not kept.
 
     Raises
     ------
     RuleError
         If floors are not contiguous from 0, a value is impossible, or a table with deductions has rates that fall or
-        jumps at a floor by more than 1e-6 of the notional.
+        maintenance that jumps at a floor by more than 1e-6 of the notional.
 
     Examples
     --------
-    >>> table = TierTable.of([[0, 0.004, 0], [50_000, 0.005, 50], [250_000, 0.01, 1300]])
+    >>> table = TierTable.from_rows([[0, 0.004, 0], [50_000, 0.005, 50], [250_000, 0.01, 1300]])
     >>> float(table.maintenance(100_000, 100_000))
     450.0
     """
@@ -115,23 +115,23 @@ class TierTable:
         )
 
     @classmethod
-    def of(cls, rows: Sequence[Sequence[float | None]], name: str = "tiers") -> TierTable:
-        """A table from ``[floor, mmr, deduction]`` rows; a cap is the next floor, the last one has none.
+    def from_rows(cls, rows: Sequence[Sequence[float | None]], name: str = "tiers") -> TierTable:
+        """A table from ``[floor, mmr, deduction]`` rows; a cap is the next floor, the last tier has none.
 
         Parameters
         ----------
         rows : sequence of (floor, mmr) or (floor, mmr, deduction)
-            Without any deduction (None, or left out) it is a table without deductions.
+            If no row has a deduction (None, or left out), the table has no deductions.
         name : str
 
         Raises
         ------
         RuleError
-            As `TierTable`; tiers are called ``tiers row 1`` and so on.
+            As `TierTable`; the names of tiers are ``tiers row 1`` and so on.
 
         Examples
         --------
-        >>> TierTable.of([[0, 0.01], [1000, 0.02]]).cap.tolist()
+        >>> TierTable.from_rows([[0, 0.01], [1000, 0.02]]).cap.tolist()
         [1000.0, inf]
         """
         places = [f"{name} row {number}" for number in range(1, len(rows) + 1)]
@@ -150,11 +150,11 @@ class TierTable:
 
     @property
     def last_cap(self) -> float:
-        """The largest notional the table allows (to 1e-9 of it), inf where it does not end."""
+        """The largest notional the table allows (to a relative 1e-9); inf where it has no limit."""
         return float(self.cap[-1])
 
-    def tier_of(self, notional: float | Float) -> Int:
-        """Index from 0 of the tier that holds each notional; beyond a finite last cap it is the last tier.
+    def tier_index(self, notional: float | Float) -> Int:
+        """Index from 0 of the tier that holds each notional; beyond a finite last cap, of the last tier.
 
         Raises
         ------
@@ -163,7 +163,7 @@ class TierTable:
 
         Examples
         --------
-        >>> TierTable.of([[0, 0.01], [1000, 0.02]]).tier_of(np.array([0.0, 1000.0, 1000.1])).tolist()
+        >>> TierTable.from_rows([[0, 0.01], [1000, 0.02]]).tier_index(np.array([0.0, 1000.0, 1000.1])).tolist()
         [0, 0, 1]
         """
         size = np.asarray(notional, dtype=np.float64)
@@ -178,17 +178,17 @@ class TierTable:
         Returns
         -------
         (mmr, deduction) : (n_lines,) float64 each
-            Every tier of a table with deductions: maintenance is the largest line. Of a table without, the one tier
-            that holds `notional`, with deduction 0.
+            With deductions every tier: maintenance is the largest line. Without, only the tier that holds
+            `notional`, with deduction 0.
 
         Examples
         --------
-        >>> TierTable.of([[0, 0.01], [1000, 0.02]]).lines(1500.0)
+        >>> TierTable.from_rows([[0, 0.01], [1000, 0.02]]).lines(1500.0)
         (array([0.02]), array([0.]))
         """
         if self.deduction is not None:
             return self.mmr, self.deduction
-        return self.mmr[self.tier_of(notional).reshape(1)], np.zeros(1)
+        return self.mmr[self.tier_index(notional).reshape(1)], np.zeros(1)
 
     def maintenance(self, notional_at_price: float | Float, notional_at_entry: float | Float) -> Float:
         """Maintenance margin, units of the notional, without any closing fee.
@@ -196,31 +196,31 @@ class TierTable:
         Parameters
         ----------
         notional_at_price : float or array
-            What maintenance is taken of: the notional at the mark price, or at entry where the basis is entry.
+            The notional at the mark price; at entry with basis "entry".
         notional_at_entry : float or array
-            Decides the tier of a table without deductions; a table with deductions does not read it.
+            Decides the tier of a table without deductions; a table with deductions does not use it.
 
         Examples
         --------
-        >>> float(TierTable.of([[0, 0.01], [1000, 0.02]]).maintenance(900.0, 1500.0))
+        >>> float(TierTable.from_rows([[0, 0.01], [1000, 0.02]]).maintenance(900.0, 1500.0))
         18.0
         """
         size = np.asarray(notional_at_price, dtype=np.float64)
         if self.deduction is None:
-            return np.asarray(np.take(self.mmr, self.tier_of(notional_at_entry)) * size)
+            return np.asarray(np.take(self.mmr, self.tier_index(notional_at_entry)) * size)
         largest = np.full(size.shape, -math.inf)
         for mmr, deduction in zip(self.mmr, self.deduction, strict=True):
             largest = np.maximum(largest, mmr * size - deduction)
         return np.asarray(largest)
 
     def max_leverage_at(self, notional: float | Float) -> Float:
-        """Largest leverage of the tier that holds each notional; inf where the table gives none."""
-        return np.asarray(np.take(self.max_leverage, self.tier_of(notional)))
+        """Largest leverage of the tier that holds each notional; inf where the table has none."""
+        return np.asarray(np.take(self.max_leverage, self.tier_index(notional)))
 
 
 @dataclass(frozen=True)
 class DatedTable:
-    """A tier table and the instant from which it is in force: UTC milliseconds, None from the beginning."""
+    """A tier table and the instant from which it is in force: UTC milliseconds; None: from the beginning."""
 
     effective_from_ms: int | None
     table: TierTable
@@ -232,11 +232,12 @@ def table_at(tables: Sequence[DatedTable], when_ms: int) -> int:
     Raises
     ------
     RuleError
-        If `when_ms` (UTC milliseconds) lies before the first date; a table without a date holds from the beginning.
+        If `when_ms` (UTC milliseconds) lies before the first date. A table without a date is in force from the
+        beginning.
 
     Examples
     --------
-    >>> table = TierTable.of([[0, 0.01]])
+    >>> table = TierTable.from_rows([[0, 0.01]])
     >>> table_at([DatedTable(None, table), DatedTable(1000, table)], 1000)
     1
     """
@@ -245,7 +246,7 @@ def table_at(tables: Sequence[DatedTable], when_ms: int) -> int:
     if found is None:
         first = f"the first date, {instant_text(int(min(dates)))}" if dates else "there is any table"
         name = tables[0].table.name if tables else "tiers"
-        raise RuleError(f"{name}: no tier table is in force at {instant_text(when_ms)}; that starts before {first}")
+        raise RuleError(f"{name}: no tier table is in force at {instant_text(when_ms)}: it lies before {first}")
     return dates.index(found)
 
 
@@ -284,26 +285,24 @@ def read_tier_tables(path: str | Path) -> tuple[DatedTable, ...]:
     RuleError
         With file, row (the line of the file, from 1), column and value, if the file cannot be read as tier tables.
     """
-    tables: dict[int | None, list[_Row]] = {}
+    found: dict[float, list[_Row]] = {}
     for row in _rows(path):
-        tables.setdefault(row.effective_from_ms, []).append(row)
-    if not tables:
+        found.setdefault(row.effective_from_ms, []).append(row)
+    if not found:
         raise RuleError(f"{path}: a tier table has at least one tier; the file has a header only")
-    dates = sorted(tables, key=lambda ms: -math.inf if ms is None else ms)
-    return tuple(DatedTable(date, _table(Path(path).stem, tables[date])) for date in dates)
+    return tuple(
+        DatedTable(None if date == -math.inf else int(date), _table(Path(path).stem, found[date]))
+        for date in sorted(found)
+    )
 
 
 @dataclass(frozen=True)
 class _Row:
-    """One line of a CSV; None where a cell is blank."""
+    """One line of a CSV: the numbers of its cells that are not blank."""
 
     place: str
-    effective_from_ms: int | None
-    floor: float
-    cap: float | None
-    mmr: float
-    deduction: float | None
-    max_leverage: float | None
+    effective_from_ms: float  # -inf: from the beginning
+    numbers: Mapping[str, float]
 
 
 def _rows(path: str | Path) -> list[_Row]:
@@ -331,59 +330,45 @@ def _check_header(path: str | Path, header: Sequence[str]) -> None:
         if name not in COLUMNS:
             raise RuleError(f"{path}: unknown column {name!r}; {allowed}")
         if header.count(name) > 1:
-            raise RuleError(f"{path}: column {name!r} stands twice; {allowed}")
+            raise RuleError(f"{path}: column {name!r} appears twice; {allowed}")
     for name in REQUIRED:
         if name not in header:
             raise RuleError(f"{path}: column {name!r} is missing; {allowed}")
 
 
 def _row(place: str, cells: Mapping[str, str]) -> _Row:
-    def number(column: str) -> float | None:
+    numbers = {}
+    for column in COLUMNS[1:]:
         text = cells.get(column, "")
-        if not text:
-            return None
+        if not text and column in ("floor", "mmr"):
+            raise RuleError(f"{place}: {column} must be a number; it is empty")
         try:
-            value = float(text)
+            value = float(text or "inf")
         except ValueError:
             value = math.nan
         if math.isnan(value):
             raise RuleError(f"{place}: {column} must be a number; got {text!r}")
-        return value
-
-    def needed(column: str) -> float:
-        value = number(column)
-        if value is None:
-            raise RuleError(f"{place}: {column} must be a number; it is empty")
-        return value
-
+        if text:
+            numbers[column] = value
     since = cells.get("effective_from", "")
     try:
-        since_ms = instant_ms(since) if since else None
+        return _Row(place, instant_ms(since) if since else -math.inf, numbers)
     except ConfigError as error:
         raise RuleError(f"{place}: effective_from: {error}") from None
-    return _Row(
-        place, since_ms, needed("floor"), number("cap"), needed("mmr"), number("deduction"), number("max_leverage")
-    )
 
 
 def _table(name: str, rows: Sequence[_Row]) -> TierTable:
-    places = [row.place for row in rows]
     for row in rows[:-1]:
-        if row.cap is None:
+        if "cap" not in row.numbers:
             raise RuleError(f"{row.place}: cap must be a number; only the last tier of a table may leave it empty")
-    return TierTable(
-        name,
-        floor=np.array([row.floor for row in rows]),
-        cap=np.array([math.inf if row.cap is None else row.cap for row in rows]),
-        mmr=np.array([row.mmr for row in rows]),
-        max_leverage=np.array([math.inf if row.max_leverage is None else row.max_leverage for row in rows]),
-        deduction=_deductions([row.deduction for row in rows], places),
-        places=places,
-    )
+    places = [row.place for row in rows]
+    columns = {key: np.array([row.numbers.get(key, math.inf) for row in rows]) for key in (*REQUIRED, "max_leverage")}
+    deduction = _deductions([row.numbers.get("deduction") for row in rows], places)
+    return TierTable(name, **columns, deduction=deduction, places=places)
 
 
 def _deductions(values: Sequence[float | None], places: Sequence[str]) -> Float | None:
-    """None where every cell is blank; else a blank first one is 0, and a blank later one a mistake."""
+    """None where every cell is blank; else a blank first cell is 0, and a blank later one is refused."""
     if all(value is None for value in values):
         return None
     for place, value in zip(places[1:], values[1:], strict=True):

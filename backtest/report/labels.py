@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from backtest.config.labels import parse_label
 from backtest.errors import ConfigError
 from backtest.report.number_format import is_null, rate_text
 from backtest.report.policy_labels import policy_words
@@ -133,9 +134,8 @@ def portfolio_words(label: str) -> str:
 
 def _size_words(label: str, coin: bool) -> str:
     """``margin=90 extra=40`` as ``margin 90 + 40 of wallet``."""
-    parts = dict(part.partition("=")[::2] for part in label.split(" "))
     try:
-        amounts = {kind: f"{float(amount):,.10g}" for kind, amount in parts.items()}
+        amounts = {kind: f"{float(amount):,.10g}" for kind, amount in parse_label(label).items()}
     except ValueError:
         return label
     extra = amounts.pop("extra", None)
@@ -151,7 +151,7 @@ def _weight_words(label: str) -> str:
     """``target=0.6 window=30d cap=2`` as a factor of the leverage."""
     if label == "1":
         return "leverage × 1"
-    parts = dict(part.partition("=")[::2] for part in label.split(" "))
+    parts = parse_label(label)
     if set(parts) != {"target", "window", "cap"}:
         return label
     target = rate_text(float(parts["target"]))

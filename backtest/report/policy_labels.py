@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-
+from backtest.config.labels import parse_label
 from backtest.units import number_text
 
 Part = dict[str, str]
@@ -27,11 +26,7 @@ def policy_words(label: str) -> str:
 
 def parse_policy(label: str) -> dict[str, Part]:
     """The rules of a label, in its order: name → key → value as written."""
-    found: dict[str, Part] = {}
-    for name, inner, value in re.findall(r"(\w+)(?:\(([^)]*)\)|=(\S+))", label):
-        items = inner.split() if inner else [f"={value}"]
-        found[name] = {key: text for key, _, text in (item.partition("=") for item in items)}
-    return found
+    return {name: parse_label(text) if "=" in text else {"": text} for name, text in parse_label(label).items()}
 
 
 def _percent(text: str) -> str:

@@ -194,6 +194,29 @@ def required_text(frame: pd.DataFrame) -> str:
     return "\n".join([title, _table([*axes, "survival", *horizons], lines), *notes])
 
 
+def resampled_text(frame: pd.DataFrame) -> str:
+    """How the choice of each scenario (a line) varies over resampled histories (a column per quantile).
+
+    frame : as `backtest.analysis.walk_forward.resampled_choices` returns it.
+    """
+    names = (field.name for field in axes_fields(frame.columns))
+    axes = [name for name in names if frame[name].nunique(dropna=False) > 1] or _whose(frame)
+    lines: dict[tuple[object, ...], list[str]] = {}
+    for row in frame.to_dict("records"):
+        shares = ["—" if is_null(row[name]) else percent_text(row[name]) for name in ("none", "met")]
+        leverages = ["none" if is_null(row[name]) else times_text(row[name]) for name in ("chosen", "leverage")]
+        key = tuple(row[name] for name in axes)
+        lines.setdefault(key, [*(_label(part) for part in key), *shares, leverages[0]]).append(leverages[1])
+    target, horizon = rate_text(frame["target"].iloc[0]), frame["horizon"].iloc[0]
+    title = f"Leverage chosen for survival {target} at {horizon} on {frame.attrs['replications']:,} resampled histories"
+    quantiles = [percent_text(q) for q in dict.fromkeys(frame["quantile"])]
+    notes = ["none: share of histories without a choice; met: share of the choices whose survival ahead met the target"]
+    if frame["few_blocks"].any():
+        notes.append("—: fewer than ten calendar blocks; nothing is resampled")
+    table = _table([*axes, "none", "met", "chosen", *quantiles], list(lines.values()))
+    return "\n".join([title, table, *notes])
+
+
 def _needed(row: Mapping[Hashable, Any]) -> str:
     """``31.24× (3.201 %)``: leverage rounded down, the margin rate up, so that both keep what they promise."""
     if not row["entries"]:

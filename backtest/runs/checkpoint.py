@@ -1,4 +1,4 @@
-"""What an unfinished run has finished, and how it becomes a run directory.
+"""Checkpoints: the finished parts of a run that is being written.
 
 Beside the run directory ``NAME`` that is to be lies ``.NAME.partial`` with ``plan.json``, what every part depends on,
 ``run``, the directory as far as it is, ``rates``, the rows of its table, and ``journal``, an entry per finished part.
@@ -11,29 +11,28 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
-from backtest.config.models import Config
-from backtest.errors import ConfigError
-from backtest.filesystem import Remote, _digest, sync, write_whole, writing
+from backtest.errors import ConfigError, DataError
+from backtest.filesystem import Remote, _digest, sync, write_json, writing
 from backtest.logs import LOG, tell
+from backtest.runs.count_files import file_stem, point_axes, present_span, regime_file, write_blocks, write_cells
+from backtest.runs.inputs import refuse_unfit
 from backtest.runs.plan import differences
 from backtest.runs.scheduler import ActiveJob, CountedGroup, DataSummary
-from backtest.runs.tables import file_stem, present_span, regime_file, write_blocks, write_cells, write_rates
-from backtest.runs.tasks import Job, no_entries
+from backtest.runs.tables import write_rates
+from backtest.runs.tasks import Job, RunInputs, no_entries
 from backtest.units import duration_ms, instant_text
 
 PLAN, RUN, ENTRIES = "plan.json", "run", "journal"
 RATES = "rates"
-"""Folder beside the run's of the rows of ``survival.parquet``, as far as they are known."""
+"""Folder with the rows of ``survival.parquet`` that are known so far."""
 TASKS, SYMBOLS, FIT = "tasks", "symbols", "fit"
-"""Entries of each task and of each symbol or portfolio, and the one that says that all histories were found to fit."""
+"""Entries per task, per symbol or portfolio, and the one that says that all histories fit."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class Journal:
 
     @property
     def run(self) -> Path:
-        """The run directory, as far as it is."""
+        """The run directory while it is written."""
         return self.folder / RUN
 
     @property
@@ -68,7 +67,7 @@ class Journal:
         return len(list((self.folder / ENTRIES / TASKS).glob("*.json")))
 
     def before(self, name: str) -> dict[str, Any]:
-        """What was kept under a name, whole or not, and whatever it depended on; nothing where nothing was."""
+        """The entry of a name without any check; empty if there is none."""
         try:
             read = json.loads((self.folder / ENTRIES / f"{name}.json").read_text())
         except (OSError, ValueError):
@@ -76,7 +75,7 @@ class Journal:
         return read if isinstance(read, dict) else {}
 
     def kept(self, name: str, depends: object) -> dict[str, Any] | None:
-        """What a finished part added to the run; None if it is not whole, or depended on something else."""
+        """What a finished part adds to the run; None if its files are damaged or it depended on something else."""
         entry = self.before(name)
         try:
             if entry["key"] != self._key(depends):
@@ -94,7 +93,7 @@ class Journal:
             sync(folder)
         digests = {file.relative_to(self.folder).as_posix(): _digest(file) for file in files}
         entry = self.folder / ENTRIES / f"{name}.json"
-        write_whole(entry, {"key": self._key(depends), "files": digests, "adds": adds}, self.durable)
+        write_json(entry, {"key": self._key(depends), "files": digests, "adds": adds}, durable=self.durable)
         for made in (*files, entry) if self.store else ():
             self.upload(made)
 
@@ -103,12 +102,12 @@ class Journal:
         return [self.folder / file for file in self.before(name)["files"]]
 
     def upload(self, file: Path) -> None:
-        """Copy a file to the object store, if the run is to lie in one."""
+        """Copy a file to the object store of the run, if it has one."""
         if self.store is not None:
             (self.store / file.relative_to(self.folder).as_posix()).upload(file)
 
     def drop_others(self) -> None:
-        """Remove files that no finished symbol names: what an earlier state of the data left."""
+        """Remove files that no finished symbol names: leftovers of an earlier state of the data."""
         entries = (self.folder / ENTRIES / SYMBOLS).glob("*.json")
         named = {name for entry in entries for name in json.loads(entry.read_text())["files"]}
         for file in list(self.run.rglob("*")):
@@ -120,7 +119,7 @@ class Journal:
 
 
 def begun(folder: Path, plan: dict[str, Any], *, durable: bool = True, store: Remote | None = None) -> Journal:
-    """The journal of a run, begun or taken up again.
+    """Begin the journal of a run, or continue it.
 
     Parameters
     ----------
@@ -140,7 +139,7 @@ def begun(folder: Path, plan: dict[str, Any], *, durable: bool = True, store: Re
     file = folder / PLAN
     if Journal(folder).finished:
         before = plan
-        with suppress(OSError, ValueError):  # where it cannot be read, the keys of the parts tell all the same
+        with suppress(OSError, ValueError):  # a damaged plan: the keys of the parts still decide
             before = json.loads(file.read_text())
         if found := differences(before, plan):
             raise ConfigError(
@@ -151,78 +150,93 @@ def begun(folder: Path, plan: dict[str, Any], *, durable: bool = True, store: Re
         shutil.rmtree(folder, ignore_errors=True)
     for name in (f"{RUN}/blocks", RATES, f"{ENTRIES}/{TASKS}", f"{ENTRIES}/{SYMBOLS}"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    write_whole(file, plan, durable)
+    write_json(file, plan, durable=durable)
     journal = Journal(folder, _digest(file), durable, store)
     journal.upload(file)
     return journal
 
 
-# --- on a disk --------------------------------------------------------------------------------------------------------
-
-
-Stamps = dict[str, str | None]
-
-
 @dataclass
 class JobProgress:
-    """Of a job under way, what was finished before, and what it depends on."""
+    """Of a job that is being counted: what was finished before, and what each group depends on."""
 
     depends: list[dict[str, object]]
     done: list[dict[str, Any] | None]
     data: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class JobFiles:
-    """Keeps groups and jobs as they are finished.
+class RunFiles:
+    """The files of a run: finds what is finished, writes and keeps what is counted.
+
+    Parameters
+    ----------
+    journal : Journal
+    inputs : RunInputs
+    info : dict
+        run.json as far as it is known before counting.
 
     Attributes
     ----------
-    journal : Journal
-    config : Config
-    stamps : dict
-        Of each job, those of the files that its histories are read from.
     axes : Table
         ``horizon`` and ``leverage`` of the rows of a scenario.
+    done : dict
+        By the name of each job what it adds to run.json, None as long as it is not counted.
     """
 
-    journal: Journal
-    config: Config
-    stamps: dict[str, Stamps]
-    axes: pa.Table
-    _kept: dict[str, JobProgress] = field(default_factory=dict)
+    def __init__(self, journal: Journal, inputs: RunInputs, info: dict[str, Any]) -> None:
+        self.journal, self.inputs, self.info = journal, inputs, info
+        self.config, self.axes = inputs.config, point_axes(info)
+        self._stamps = {name: inputs.stamps(name) for name in inputs.symbols_read}
+        self.done = {name: self._kept_job(name) for name in self._stamps}
+        self._fresh = {name for name, adds in self.done.items() if adds is None}
+        self._under_way: dict[str, JobProgress] = {}
 
-    def entry(self, name: str) -> str:
-        """Of a finished job in the journal."""
-        return f"{SYMBOLS}/{file_stem(name)}"
+    def _kept_job(self, name: str) -> dict[str, Any] | None:
+        stamps = self._stamps[name]
+        return None if None in stamps.values() else self.journal.kept(_entry(name), stamps)
 
-    def finished(self, name: str) -> dict[str, Any] | None:
-        """What a job added to run.json, where it was finished before, of the same data."""
-        stamps = self.stamps[name]
-        return None if None in stamps.values() else self.journal.kept(self.entry(name), stamps)
+    def expected(self) -> dict[str, float]:
+        """Length of the histories of each job that is left, to compare jobs by."""
+        lengths = {source.symbol: source.size() for source in self.inputs.sources}
+        return {name: sum(lengths.get(symbol, 1.0) for symbol in self._stamps[name]) for name in sorted(self._fresh)}
+
+    def refuse_unfit(self, left: Sequence[tuple[str, Callable[[], Job]]]) -> None:
+        """Refuse histories that lack what the configuration needs, unless they were found to fit before."""
+        known = all(None not in stamps.values() for stamps in self._stamps.values())
+        if not known or self.journal.kept(FIT, self._stamps) is None:
+            refuse_unfit(self.config, self.inputs.sources, left)
+            with writing(self.journal.folder):
+                self.journal.keep(FIT, self._stamps, [], {})
 
     def left(self, running: ActiveJob) -> Sequence[int]:
-        """Groups of a job that are not kept.
+        """Groups of a job that are still to be counted.
 
-        What is read at once is told by its fingerprint, a history that is read in stretches by the stamps of its files.
+        What is read at once is told by its fingerprint, a history that is read in parts by the stamps of its files.
         """
         job, seen = running.job, running.seen
-        data: dict[str, Any] = {"data": seen.prints()} if job.parts == 1 else {"stamps": self.stamps[job.symbol]}
+        data: dict[str, Any] = {"data": seen.prints()} if job.parts == 1 else {"stamps": self._stamps[job.symbol]}
         depends = [{**data, "scenarios": [job.scenarios[i] for i in members]} for members in job.groups]
         names = _names(job)
         done = [self.journal.kept(f"{TASKS}/{name}", on) for name, on in zip(names, depends, strict=True)]
         left = [n for n, adds in enumerate(done) if adds is None]
         for symbol in self._changed([names[n] for n in left], data):
             LOG.warning(f"{symbol}: its data have changed since its first tasks were finished; it is counted anew")
-        self._kept[job.symbol] = JobProgress(depends, done, data)
+        self._under_way[job.symbol] = JobProgress(depends, done, data)
         facts = {"symbol": job.symbol, "parts": job.parts, "tasks": len(names), "tasks_kept": len(names) - len(left)}
         tell("symbol begun", facts | ({"bars": seen.bars, "entries": seen.entries} if job.parts == 1 else {}))
         return left
 
-    def keep_group(self, group: CountedGroup) -> None:
-        """Write the counts of a group, and what they stand for; then let go of them."""
+    def keep(self, counted: CountedGroup | ActiveJob) -> None:
+        """Write and keep what was counted."""
+        if isinstance(counted, CountedGroup):
+            self._keep_group(counted)
+        else:
+            self._keep_job(counted)
+
+    def _keep_group(self, group: CountedGroup) -> None:
+        """Write the counts of a group, and what they stand for; then release their memory."""
         job = group.running.job
-        name, kept = _names(job)[group.number], self._kept[job.symbol]
+        name, kept = _names(job)[group.number], self._under_way[job.symbol]
         with writing(self.journal.folder):
             files = self._write(name, job, job.groups[group.number], group)
         table = group.tables[0]
@@ -242,12 +256,13 @@ class JobFiles:
         group.let_go()
         tell("task finished", task)
 
-    def keep_job(self, running: ActiveJob) -> dict[str, Any]:
-        """Keep a job whose groups are kept; what it adds to run.json."""
+    def _keep_job(self, running: ActiveJob) -> None:
+        """Keep a job whose groups are kept."""
         job, seen = running.job, running.seen
+        self._refuse_changed(job)
         if not seen.entries:
             raise no_entries(self.config, job.symbol)
-        names, kept = _names(job), self._kept.pop(job.symbol)
+        names, kept = _names(job), self._under_way.pop(job.symbol)
         done = [adds for adds in kept.done if adds is not None]
         files = [file for name in names for file in self.journal.files(f"{TASKS}/{name}")]
         adds = {
@@ -258,11 +273,39 @@ class JobFiles:
         }
         with writing(self.journal.folder):
             files.append(write_cells(self.journal.run / "blocks", job.symbol, seen.regimes))
-            self.journal.keep(self.entry(job.symbol), self.stamps[job.symbol], files, adds)
-        return adds
+            self.journal.keep(_entry(job.symbol), self._stamps[job.symbol], files, adds)
+        self.done[job.symbol] = adds
+
+    def _refuse_changed(self, job: Job) -> None:
+        """A history that is read in parts must be the same in all of them."""
+        if job.parts > 1 and self.inputs.stamps(job.symbol) != self._stamps[job.symbol]:
+            raise DataError(f"{job.symbol}: its files were written while the run read them; go on with --resume")
+
+    def joined(self) -> dict[str, Any]:
+        """run.json with what all jobs add to it; files that no job names are removed."""
+        self.journal.drop_others()
+        out: dict[str, Any] = {
+            "fingerprint": {},
+            "stamps": {},
+            "coverage": [],
+            "verdicts": 0,
+            "blocks": [],
+            "tasks": [],
+        }
+        for name, adds in self.done.items():
+            if adds is None:
+                raise AssertionError(f"{name} is not counted")
+            out["fingerprint"] |= adds["fingerprint"]
+            out["stamps"] |= self._stamps[name]
+            out["coverage"].append(adds["coverage"])
+            out["blocks"] += adds["blocks"]
+            fresh = name in self._fresh
+            out["tasks"] += adds["tasks"] if fresh else [{**task, "kept": True} for task in adds["tasks"]]
+        out["verdicts"] = sum(task["verdicts"] for task in out["tasks"])
+        return self.info | out
 
     def _changed(self, names: Sequence[str], data: dict[str, Any]) -> list[str]:
-        """Symbols whose data are not those that tasks of these names were finished with."""
+        """Symbols whose data changed since these tasks were finished."""
         ((kind, now),) = data.items()
         before = [self.journal.before(f"{TASKS}/{name}").get("adds", {}).get(kind, {}) for name in names]
         return [symbol for symbol, digest in now.items() if any(one.get(symbol, digest) != digest for one in before)]
@@ -301,8 +344,13 @@ class JobFiles:
         }
 
 
+def _entry(name: str) -> str:
+    """Name of a job's entry in the journal."""
+    return f"{SYMBOLS}/{file_stem(name)}"
+
+
 def _names(job: Job) -> list[str]:
-    """Of the files of a job's groups."""
+    """File names of the groups of a job."""
     return [f"{file_stem(job.symbol)}-{n:05d}" for n in range(len(job.groups))]
 
 

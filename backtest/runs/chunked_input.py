@@ -1,6 +1,6 @@
-"""Histories in stretches that fit the memory: the entries of each, and the bars that their windows reach.
+"""Read a long history in parts that fit the memory: each has its own entries and the bars of their windows.
 
-Stretches end where chunks of entries do (`backtest.engine.cohorts.Work.chunks`), so that no number depends on how many
+Parts end where chunks of entries do (`backtest.engine.cohorts.Work.chunks`), so that no number depends on how many
 there are.
 """
 
@@ -14,9 +14,8 @@ import numpy as np
 
 from backtest.config.models import Config
 from backtest.config.scenarios import Scenario, horizon_bars
-from backtest.data.dataset import has_value, history_from, series_kinds
 from backtest.data.history import COLUMNS, PRICES, PriceHistory, Trigger
-from backtest.data.reader import SeriesFiles, footer_span, span_text
+from backtest.data.reader import SeriesFiles
 from backtest.engine.bars import Grid, grid_over, ready_bars
 from backtest.engine.cohorts import CHUNK_BARS
 from backtest.engine.prepare import is_charged, open_time_range, refuse_early, refuse_lacking_in
@@ -25,15 +24,15 @@ from backtest.runs.inputs import HistorySource
 
 READ = tuple(name for name in COLUMNS if name not in ("volume", "maintenance_scale"))
 PROBE_BARS = 1 << 16
-"""Read at once where the first and the last bar that can be entered are looked for."""
+"""Bars read at once while searching for the first and the last bar that can be entered."""
 
 LONG_BARS = 1 << 20
-"""Of a stretch that is long enough: arrays of 8 MB, whose memory malloc hands out again and again."""
+"""Parts need not be longer: arrays of 8 MB, whose memory malloc uses again."""
 
 
 @dataclass(frozen=True)
-class HistoryChunk:
-    """Entries of ``[start_ms, end_ms)``, whose windows end before `until_ms`."""
+class HistoryPart:
+    """The entries of ``[start_ms, end_ms)``; their windows end before `until_ms`."""
 
     start_ms: int
     end_ms: int
@@ -43,14 +42,14 @@ class HistoryChunk:
 
 @dataclass(frozen=True)
 class ChunkedHistory:
-    """A history that is read in stretches.
+    """A history that is read in parts.
 
     Attributes
     ----------
     opened : SeriesFiles
         Its files.
     trigger : {"mark", "last"}
-    stretches : tuple of HistoryChunk
+    parts : tuple of HistoryPart
         From the first to the last bar that has an entry price and trigger prices.
     charged : bool
         Whether funding is.
@@ -58,25 +57,25 @@ class ChunkedHistory:
 
     opened: SeriesFiles
     trigger: Trigger
-    stretches: tuple[HistoryChunk, ...]
+    parts: tuple[HistoryPart, ...]
     charged: bool
 
-    def grid(self, stretch: HistoryChunk) -> Grid:
-        """The bars of a stretch and of the windows of its entries: as they lie in the grid of the whole."""
-        start, until = stretch.start_ms, stretch.until_ms
+    def grid(self, part: HistoryPart) -> Grid:
+        """The bars of a part and of the windows of its entries, equal to those of the whole grid."""
+        start, until = part.start_ms, part.until_ms
         try:
-            history = history_from(self.opened, start, until, READ)
-        except NoBars:  # a gap as long as that
-            step, kinds = self.opened.interval_ms, series_kinds(self.opened)
+            history = self.opened.history(start, until, READ)
+        except NoBars:  # the part lies in a gap
+            step, kinds = self.opened.interval_ms, self.opened.kinds
             missing = {"close": np.full((until - start) // step, np.nan)}
-            history = PriceHistory(self.opened.series.symbol, step, start, missing, series=kinds)
-        return grid_over(history, self.trigger, start, until, first=stretch.first, funding=self.charged)
+            history = PriceHistory(self.opened.symbol, step, start, missing, series=kinds)
+        return grid_over(history, self.trigger, start, until, first=part.first, funding=self.charged)
 
 
 def open_chunked(
     config: Config, source: HistorySource, scenarios: Sequence[Scenario], most_bars: int | None
 ) -> ChunkedHistory | None:
-    """How to read a symbol's history, at most so many bars at once; None where it is read whole.
+    """Open a history to be read in parts of at most `most_bars` bars; None if it is read whole.
 
     Raises
     ------
@@ -86,16 +85,16 @@ def open_chunked(
     if most_bars is None or source.opened is None or needs_whole(config):
         return None
     opened, step, (low, high) = source.opened(), source.interval_ms, open_time_range(config.data)
-    spans = [span for footer in opened.footers if (span := footer_span(footer)) is not None]
-    if not spans:
+    if opened.span is None:
         return None
-    start = spans[0][0] if low is None else max(spans[0][0], -(-low // step) * step)
-    end = spans[-1][1] + step if high is None else min(spans[-1][1] + step, high)
+    start, end = opened.span[0], opened.span[1] + step
+    start = start if low is None else max(start, -(-low // step) * step)
+    end = end if high is None else min(end, high)
     reach = max(horizon_bars(config.sweep, step))
     own = own_bars(most_bars, reach)
-    if (end - start) // step <= own or has_value(opened, "maintenance_scale"):
+    if (end - start) // step <= own or opened.has_value("maintenance_scale"):
         return None
-    refuse_lacking_in(config, source.symbol, start, lambda name: has_value(opened, name))
+    refuse_lacking_in(config, source.symbol, start, opened.has_value)
     trigger, first, last = _ends(opened, config.data.trigger, start, end)
     refuse_early(source.symbol, first, scenarios)
     size = own * step
@@ -104,17 +103,16 @@ def open_chunked(
         opened,
         trigger,
         tuple(
-            HistoryChunk(a, b, min(b + reach * step, last + step), a == first)
-            for a, b in pairwise(dict.fromkeys(edges))
+            HistoryPart(a, b, min(b + reach * step, last + step), a == first) for a, b in pairwise(dict.fromkeys(edges))
         ),
         is_charged(config),
     )
 
 
 def own_bars(most_bars: int, reach_bars: int) -> int:
-    """Bars of a stretch, without those that the windows of its last entries reach; whole chunks, at least one.
+    """Bars of a part without those that only its windows reach: whole chunks, at least one.
 
-    Longer stretches are no faster, and arrays that are made again and again stay small; but what windows reach is read
+    Longer parts are no faster, and arrays that are made again and again stay small; but what windows reach is read
     twice, so that it should be a small part.
     """
     own = min(most_bars - reach_bars, max(LONG_BARS, 8 * reach_bars))
@@ -122,7 +120,7 @@ def own_bars(most_bars: int, reach_bars: int) -> int:
 
 
 def needs_whole(config: Config) -> bool:
-    """Whether an entry's verdict, or its label, is told from bars before it, or from all."""
+    """Whether a verdict or a label depends on bars before the entry, or on the whole history."""
     sweep, margin = config.sweep, config.margin
     asked = (config.entries.file, margin.expiry, margin.maintenance_scale)
     moving = any(weight.target is not None for weight in sweep.weight)
@@ -130,12 +128,12 @@ def needs_whole(config: Config) -> bool:
 
 
 def _ends(opened: SeriesFiles, trigger: Trigger | None, start: int, end: int) -> tuple[Trigger, int, int]:
-    """The trigger, and the first and the last bar of a range that have its prices and an entry price."""
+    """The trigger, and the first and the last bar with its prices and an entry price."""
     step = opened.interval_ms
 
     def ready(low: int) -> tuple[Trigger, list[int]]:
         try:
-            history = history_from(opened, low, min(low + PROBE_BARS * step, end), PRICES)
+            history = opened.history(low, min(low + PROBE_BARS * step, end), PRICES)
         except NoBars:
             return trigger or "last", []
         chosen, bars = ready_bars(history, trigger)
@@ -145,7 +143,7 @@ def _ends(opened: SeriesFiles, trigger: Trigger | None, start: int, end: int) ->
     found = next(((chosen, times[0]) for chosen, times in map(ready, probes) if times), None)
     if found is None:
         raise NoBars(
-            f"{opened.series.symbol}: no bar with both an entry price and {trigger or 'trigger'} prices in the range "
-            f"asked for; {span_text(opened)}"
+            f"{opened.symbol}: no bar with both an entry price and {trigger or 'trigger'} prices in the range "
+            f"asked for; {opened.span_text}"
         )
     return *found, next(times[-1] for _, times in map(ready, reversed(probes)) if times)

@@ -1,9 +1,9 @@
-"""From a configuration to the work of each symbol: which histories, which cut of them, which entries."""
+"""The histories of a run: which symbols there are, how each is read, and which are refused before any work."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -14,20 +14,16 @@ import numpy as np
 from backtest.config.models import (
     Config,
     Data,
-    Entries,
-    Margin,
     RuleTiers,
-    Statistics,
-    Sweep,
-    load_config,
 )
 from backtest.config.portfolio_scenarios import PortfolioScenario
+from backtest.config.resolve import Histories, has_own_leverage
 from backtest.config.scenarios import Scenario, expand_scenarios, resolve_maintenance, scenarios_at
 from backtest.config.trades_file import read_trades
 from backtest.data.dataset import list_series, read_history
+from backtest.data.files import SeriesName, existing, series_files, unchanged
 from backtest.data.history import PriceHistory
-from backtest.data.parquet import SeriesName, existing, series_files
-from backtest.data.reader import SeriesFiles, open_series, unchanged
+from backtest.data.reader import SeriesFiles, open_series
 from backtest.engine.bars import Grid, build_grid
 from backtest.engine.cohorts import Work
 from backtest.engine.prepare import _moved, is_charged, open_time_range, prepare_entries, refuse_early, refuse_lacking
@@ -41,7 +37,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class HistorySource:
-    """A symbol, and how to get its history when its turn comes: whole, or its files opened to be read in stretches."""
+    """A symbol and how to read its history: whole, or from its opened files in parts."""
 
     symbol: str
     interval_ms: int
@@ -50,7 +46,7 @@ class HistorySource:
     opened: Callable[[], SeriesFiles] | None = field(default=None, repr=False)
 
     def stamp(self) -> str | None:
-        """Names, sizes and times of its files: while they stand, its data do. None where there are no such files."""
+        """Digest of names, sizes and times of its files; None if it has none. The same stamp means the same data."""
         try:
             parts = [(str(file), *file_stamp(file)) for file in self.files]
         except OSError:
@@ -58,60 +54,20 @@ class HistorySource:
         return hashlib.sha256(repr(parts).encode()).hexdigest() if parts else None
 
     def size(self) -> float:
-        """About how long its history is, beside others: bytes of its files; 1 where there are none."""
+        """Bytes of its files, to compare histories by length; 1 if it has none."""
         try:
             return float(sum(file_stamp(file)[0] for file in self.files)) or 1.0
         except OSError:
             return 1.0
 
 
-def resolve_config(
-    source: str | Path | PriceHistory | Sequence[PriceHistory],
-    sweep: Sweep | None = None,
-    data: Data | None = None,
-    entries: Entries | None = None,
-    margin: Margin | None = None,
-    statistics: Statistics | None = None,
-) -> Config:
-    """The configuration of a TOML file, or of a history or dataset with the tables given."""
-    parts = {"data": data, "entries": entries, "margin": margin, "statistics": statistics}
-    if isinstance(source, str | Path) and Path(source).suffix == ".toml":
-        given = [name for name, part in {"sweep": sweep, **parts}.items() if part is not None]
-        if given:
-            raise ConfigError(f"{source} is a whole configuration; put {given[0]} into the file")
-        return with_trades(load_config(source))
-    if sweep is None:
-        raise ConfigError("sweep must be given with a history: backtest.Sweep(leverage=…, horizon=…, maintenance=…)")
-    if isinstance(source, str | Path):
-        parts["data"] = (data or Data()).model_copy(update={"path": str(source)})
-    return with_trades(Config(sweep=sweep, **{k: v for k, v in parts.items() if v is not None}))
-
-
-def has_own_leverage(config: Config) -> bool:
-    """Whether the entries are trades with leverages of their own."""
-    return config.entries.file is not None and read_trades(config.entries.file).leverage is not None
-
-
-def with_trades(config: Config) -> Config:
-    """Sides and leverages of a file of trades take the place of those axes; having both is refused."""
-    if config.entries.file is None:
-        return config
-    file = read_trades(config.entries.file)
-    for key, own in (("side", file.sign), ("leverage", file.leverage)):
-        if own is not None and key in config.sweep.model_fields_set:
-            raise ConfigError(f"sweep.{key}: the trades of {file.path} have a column {key} of their own; leave one out")
-    if file.leverage is None:
-        return config
-    return config.model_copy(update={"sweep": config.sweep.model_copy(update={"leverage": (1.0,)})})
-
-
-def checked_sources(given: str | Path | PriceHistory | Sequence[PriceHistory], config: Config) -> list[HistorySource]:
-    """The symbols of a run, in order; each history on disk is read when its turn comes.
+def checked_sources(given: Histories, config: Config) -> list[HistorySource]:
+    """The symbols of a run, in order, after a check that each history can serve.
 
     Raises
     ------
     ConfigError, RuleError, DataError
-        Also where a symbol lacks what the configuration needs of each, so that no work is done in vain.
+        If a symbol lacks something that the configuration needs.
     """
     sources, scenarios = list_sources(given, config), expand_scenarios(config)
 
@@ -122,8 +78,8 @@ def checked_sources(given: str | Path | PriceHistory | Sequence[PriceHistory], c
     return sources
 
 
-def list_sources(given: str | Path | PriceHistory | Sequence[PriceHistory], config: Config) -> list[HistorySource]:
-    """The symbols of a run, in order, whether or not their histories will do."""
+def list_sources(given: Histories, config: Config) -> list[HistorySource]:
+    """The symbols of a run, in order; their histories are not checked."""
     sources = _found(given, config)
     return sources if config.sweep.portfolio else _entered(config, sources)
 
@@ -131,9 +87,9 @@ def list_sources(given: str | Path | PriceHistory | Sequence[PriceHistory], conf
 def refuse_unfit(
     config: Config, sources: Sequence[HistorySource], jobs: Sequence[tuple[str, Callable[[], object]]] = ()
 ) -> None:
-    """Refuse symbols that lack what the configuration needs of each, so that no work is done in vain.
+    """Refuse symbols that lack something that the configuration needs, before any work.
 
-    jobs : names, and what refuses each, of those of which it is not known
+    jobs : names of the symbols to check, with a function that raises for an unfit one
     """
     if config.sweep.portfolio:
         return
@@ -144,7 +100,7 @@ def refuse_unfit(
 
 
 def _entered(config: Config, sources: list[HistorySource]) -> list[HistorySource]:
-    """The symbols that trades name, where they name any."""
+    """The symbols that the trades name; all where they name none."""
     if config.entries.file is None:
         return sources
     file, there = read_trades(config.entries.file), [source.symbol for source in sources]
@@ -165,14 +121,14 @@ def _entered(config: Config, sources: list[HistorySource]) -> list[HistorySource
 
 
 def _refuse_unopenable(config: Config, sources: Sequence[HistorySource]) -> None:
-    """An axis of leverages that are all above every tier's maximum would be rejected throughout, at any size."""
+    """Refuse an axis of leverages that no tier allows: every position would be rejected."""
     if any(weight.target is not None for weight in config.sweep.weight) or has_own_leverage(config):
-        return  # the leverage is then each entry's own
+        return  # each entry has its own leverage
     asked = config.sweep.leverage
     for rule in resolve_maintenance(config):
-        tables = [dated.table for source in sources for dated in rule.of_symbol(source.symbol).tables]
+        tables = [dated.table for source in sources for dated in rule.for_symbol(source.symbol).tables]
         limits = [float(table.max_leverage.max()) for table in tables]
-        if rule.initial_rate:  # rates that slope with size have no tiers: a size of 0 may have most
+        if rule.initial_rate:  # a rate that rises with size allows most at size 0
             limits = [1 / rule.initial_rate]
         if limits and min(asked) > max(limits) * (1 + 1e-9):
             raise ConfigError(
@@ -182,62 +138,70 @@ def _refuse_unopenable(config: Config, sources: Sequence[HistorySource]) -> None
 
 
 def _asks_of_histories(config: Config) -> bool:
-    """Whether some histories may be refused that are sound: each is then looked at before the first is swept."""
+    """Whether a sound history may still be unfit, so that all are checked before the first is swept."""
     sweep, margin = config.sweep, config.margin
     asked = (config.entries.file, config.data.trigger, margin.expiry, margin.maintenance_scale)
     tiers = any(isinstance(item, str | RuleTiers) for item in sweep.maintenance)
     return any(x is not None for x in asked) or tiers or bool(sweep.weight or sweep.policy or _moved(sweep.funding))
 
 
-def _found(given: str | Path | PriceHistory | Sequence[PriceHistory], config: Config) -> list[HistorySource]:
+def _found(given: Histories, config: Config) -> list[HistorySource]:
     data = config.data
     if not isinstance(given, str | Path):
-        return _histories(given, data)
+        return _in_memory(given, data)
     if data.path is None:
         raise ConfigError("data.path must name a dataset or a Parquet file")
-    path = data.path
-    if to_place(path).is_file():
-        return [_plain_file(path, data)]
-    found = series_files(existing(path))
+    if to_place(data.path).is_file():
+        return [_plain_file(data.path, data)]
+    found = series_files(existing(data.path))
+    interval = _only_interval(found, data)
+    present = sorted(name.symbol for name in found if name.interval == interval)
+    chosen = _chosen(present, data, f"not in {data.path} at {interval}; there are")
+    return [_in_dataset(data, SeriesName(interval, symbol), found) for symbol in chosen]
+
+
+def _only_interval(found: Mapping[SeriesName, object], data: Data) -> str:
+    """The requested interval of a dataset, or its only one."""
     wanted = duration_ms(data.interval) if data.interval else None
-    intervals = sorted({s.interval for s in found if wanted in (None, duration_ms(s.interval))}, key=duration_ms)
+    there = sorted({name.interval for name in found}, key=duration_ms)
+    intervals = [interval for interval in there if wanted in (None, duration_ms(interval))]
     if len(intervals) != 1:
-        names = ", ".join(sorted({s.interval for s in found}, key=duration_ms))
         got = f"; got {data.interval!r}" if data.interval else ""
-        raise ConfigError(f"data.interval must name one of the intervals of {path}: {names}{got}")
-    interval = intervals[0]
-    present = sorted(s.symbol for s in found if s.interval == interval)
+        raise ConfigError(f"data.interval must name one of the intervals of {data.path}: {', '.join(there)}{got}")
+    return intervals[0]
+
+
+def _chosen(present: Sequence[str], data: Data, otherwise: str) -> Sequence[str]:
+    """The requested symbols; by default all that are present."""
     for symbol in data.symbols or ():
         if symbol not in present:
-            raise ConfigError(
-                f"data.symbols: {symbol!r} is not in {path} at {interval}; there are {', '.join(present)}"
-            )
+            raise ConfigError(f"data.symbols: {symbol!r} is {otherwise} {', '.join(present)}")
+    return data.symbols or present
 
-    def source(symbol: str) -> HistorySource:
-        files = tuple(found[SeriesName(interval, symbol)])
 
-        def there(read: Callable[..., T], *asked: str | None) -> T:
-            try:
-                return read(path, symbol, interval, *asked)
-            except ConfigError:
-                for file in files:
-                    if not file.exists():
-                        raise DataError(f"{file}: is there no more, as it was at the beginning; put it back") from None
-                raise
+def _in_dataset(data: Data, name: SeriesName, found: Mapping[SeriesName, Sequence[Place]]) -> HistorySource:
+    path, files = str(data.path), tuple(found[name])
 
-        return HistorySource(
-            symbol,
-            duration_ms(interval),
-            lambda: there(read_history, data.start, data.end),
-            files,
-            lambda: unchanged(lambda: there(open_series)),
-        )
+    def there(read: Callable[..., T], *asked: str | None) -> T:
+        try:
+            return read(path, name.symbol, name.interval, *asked)
+        except ConfigError:
+            for file in files:
+                if not file.exists():
+                    raise DataError(f"{file}: was there when the run began and is gone; put it back") from None
+            raise
 
-    return [source(symbol) for symbol in data.symbols or present]
+    return HistorySource(
+        name.symbol,
+        duration_ms(name.interval),
+        lambda: there(read_history, data.start, data.end),
+        files,
+        lambda: unchanged(lambda: there(open_series)),
+    )
 
 
 def _plain_file(path: str, data: Data) -> HistorySource:
-    """A Parquet file: one symbol, named by the configuration or the file; its rows only suggest an interval."""
+    """A plain Parquet file: one symbol, named by the configuration or by the file."""
     if data.symbols is not None and len(data.symbols) > 1:
         raise ConfigError(f"data.symbols: {path} is one Parquet file and holds one symbol; got {len(data.symbols)}")
     symbol = data.symbols[0] if data.symbols else to_place(path).stem
@@ -250,27 +214,25 @@ def _plain_file(path: str, data: Data) -> HistorySource:
     return HistorySource(symbol, duration_ms(interval), read, (to_place(path),), opened)
 
 
-def _histories(given: PriceHistory | Sequence[PriceHistory], data: Data) -> list[HistorySource]:
-    """Histories in memory as sources."""
+def _in_memory(given: PriceHistory | Sequence[PriceHistory], data: Data) -> list[HistorySource]:
     histories = [given] if isinstance(given, PriceHistory) else list(given)
-    if len({h.interval_ms for h in histories}) != 1 or len({h.symbol for h in histories}) != len(histories):
+    named = {history.symbol: history for history in histories}
+    if len({history.interval_ms for history in histories}) != 1 or len(named) != len(histories):
         raise ConfigError("histories of one run must have one interval and different symbols")
-    for symbol in data.symbols or ():
-        if symbol not in {h.symbol for h in histories}:
-            raise ConfigError(f"data.symbols: {symbol!r} is none of {', '.join(h.symbol for h in histories)}")
-
-    def holder(history: PriceHistory) -> Callable[[], PriceHistory]:
-        return lambda: history
-
+    chosen = set(_chosen(list(named), data, "none of"))
     return [
-        HistorySource(h.symbol, h.interval_ms, holder(h))
-        for h in histories
-        if data.symbols is None or h.symbol in data.symbols
+        HistorySource(symbol, history.interval_ms, partial(_same, history))
+        for symbol, history in named.items()
+        if symbol in chosen
     ]
 
 
+def _same(history: PriceHistory) -> PriceHistory:
+    return history
+
+
 def read_grid(config: Config, source: HistorySource, scenarios: Sequence[Scenario]) -> Grid:
-    """Read a symbol's history and cut it; tier tables must be in force from its first bar on."""
+    """Read a history and lay it on the grid; tier tables must be in force from its first bar on."""
     data, margin = config.data, config.margin
     start, end = open_time_range(data)
     if margin.expiry is not None:
@@ -299,12 +261,8 @@ def read_portfolio_grids(
         If a symbol is not among the sources.
     """
     there = {source.symbol: source for source in sources}
-    data, grids = config.data, {}
-    start, end = (instant_ms(at) if at else None for at in (data.start, data.end))
-    for symbol in dict.fromkeys(symbol for s in scenarios for symbol in s.portfolio.symbols):
+    symbols = dict.fromkeys(symbol for scenario in scenarios for symbol in scenario.portfolio.symbols)
+    for symbol in symbols:
         if symbol not in there:
             raise ConfigError(f"sweep.portfolio: there is no {symbol!r}; there are {', '.join(there)}")
-        history = there[symbol].read()
-        refuse_lacking(config, history)
-        grids[symbol] = build_grid(history, data.trigger, start, end)
-    return grids
+    return {symbol: read_grid(config, there[symbol], ()) for symbol in symbols}

@@ -1,4 +1,4 @@
-"""How much memory a run may take, and what it holds at once so that it does."""
+"""The memory a run may take, and the constants of a plan: bytes and seconds per unit of work."""
 
 from __future__ import annotations
 
@@ -11,19 +11,31 @@ from pathlib import Path
 from backtest.errors import ConfigError
 
 PARTS = 3
-"""Of histories, in memory at once: the one before, of which tasks are under way, this one, and the next."""
+"""Parts of histories in memory at once: one whose last tasks still run, the current one, and the next one."""
+BASE_BYTES = 304 << 20
+"""Memory of the interpreter, its libraries and the compiled kernels."""
+BYTES_PER_HELD_BAR = 111
+"""Memory of a bar of a history in memory."""
+BYTES_PER_WORKER = 32 << 20
+"""Memory of a worker: scratch arrays of a task, and tables of tasks that completed before their turn."""
+STEP_S = 1.5e-08
+"""Seconds of one worker per step, as measured in docs/scaling.md: see `work_seconds`."""
+TABLE_S_PER_ROW = 200 * STEP_S
+"""Seconds per row of the final tables, on one thread."""
+FOLLOWED_STEPS = 25
+"""Steps that one followed position takes: its path is simulated bar by bar."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What a run holds at once.
+    """What a run holds in memory at once.
 
     Attributes
     ----------
     most_bars : int
-        Of a history, its windows' reach included.
+        Bars of a part of a history, with the bars that the windows of its last entries reach.
     table_bytes : int
-        Of tables that are added up.
+        Bytes of the tables of counts that are summed.
     """
 
     most_bars: int
@@ -31,13 +43,13 @@ class Budget:
 
 
 def make_budget(memory: int, workers: int) -> Budget:
-    """What so many bytes are used for: half of what is free for tables, half for bars."""
+    """Divide the free memory in halves: one for tables of counts, one for bars."""
     free = max(0, memory - BASE_BYTES - workers * BYTES_PER_WORKER)
     return Budget(free // 2 // PARTS // BYTES_PER_HELD_BAR, free // 2)
 
 
 def memory_bytes() -> int | None:
-    """Memory this process may use: the machine's, or less where the container's limit is lower."""
+    """Memory this process may use: the machine's, or the limit of its container if that is lower; None: unknown."""
     found: list[int] = []
     with suppress(AttributeError, OSError, ValueError):
         found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
@@ -47,7 +59,7 @@ def memory_bytes() -> int | None:
 
 
 def memory_allowed(asked: str | None) -> int:
-    """Bytes that a run may take: as asked, else a quarter of this machine's, and 2 GiB where that is not known."""
+    """Bytes a run may take: as asked, else a quarter of the machine's memory, or 2 GiB if that is unknown."""
     if asked is not None:
         return parse_memory(asked)
     machine = memory_bytes()
@@ -55,7 +67,7 @@ def memory_allowed(asked: str | None) -> int:
 
 
 def parse_memory(text: str) -> int:
-    """Bytes of ``"2GiB"``, ``"800MiB"``, ``"16 GB"``.
+    """Parse a size in bytes, such as ``"2GiB"``, ``"800MiB"``, ``"16 GB"``.
 
     Examples
     --------
@@ -69,35 +81,15 @@ def parse_memory(text: str) -> int:
     return int(float(match[1]) * units[match[2]])
 
 
-START_S = 1.7
-"""Of the interpreter and its libraries, the kernels compiled."""
-READ_S_PER_BAR = 6.2e-07
-"""Of all that is done once per bar: reading it, and sweeping windows over it."""
-COUNT_S = 3e-09
-"""Per entry, horizon and pass: a pass is a maintenance rule, side and funding."""
-FOLLOW_S = 4.5e-07
-"""Per entry, horizon, leverage and scenario: outcomes and policies."""
-WRITE_S_PER_ROW = 3e-05
-"""Of counts and rates."""
-TABLE_S_PER_ROW = 3e-06
-"""Of that, at the end, when all is counted."""
-
-BASE_BYTES = 304 << 20
-"""Of the interpreter and its libraries, the kernels compiled."""
-BYTES_PER_HELD_BAR = 111
-"""Of a stretch of a history, laid on its grid."""
-BYTES_PER_WORKER = 32 << 20
-"""Scratch arrays of a task, and the tables of those that are done before their turn."""
-DISK_BYTES_PER_CELL = 0.45
-"""Of counts by calendar block, compressed."""
-DISK_BYTES_PER_ROW = 55
-"""Of the tables of rates."""
+def peak_bytes(workers: int, held_bars: int, table_bytes: int) -> int:
+    """Peak memory of a run that holds so many bars of histories and bytes of tables."""
+    return BASE_BYTES + workers * BYTES_PER_WORKER + held_bars * BYTES_PER_HELD_BAR + table_bytes
 
 
-def entry_seconds(horizons: int, leverages: int, scenarios: int, labels: int, *, followed: bool) -> float:
-    """Of one core, per entry, for a group of scenarios that are counted together.
+def work_seconds(bars: int, entries: int, horizons: int, leverages: int, scenarios: int, *, followed: bool) -> float:
+    """Seconds of one worker that counts scenarios over a history.
 
-    labels : ways in which entries are counted apart, by the calendar and by regimes
-    followed : whether positions are, to what became of them
+    A step is one bar, or one entry × horizon, of one scenario; all leverages are answered in the same step. Where
+    positions are followed (outcomes, policies), each leverage takes `FOLLOWED_STEPS` steps.
     """
-    return horizons * (COUNT_S * labels + (scenarios * leverages * FOLLOW_S if followed else 0.0))
+    return STEP_S * scenarios * (bars + entries * horizons * (leverages * FOLLOWED_STEPS if followed else 1))

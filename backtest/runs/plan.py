@@ -18,7 +18,7 @@ COMPUTING = ("numpy", "numba", "scipy", "pyarrow")
 
 
 def make_plan(config: Config, symbols: Sequence[str]) -> dict[str, Any]:
-    """All that the parts of a run depend on, but for the histories: what two attempts must have in common."""
+    """Everything but the histories that the counts depend on; two attempts of a run must agree on it."""
     return {
         "config": config.model_dump(mode="json", by_alias=True),
         "symbols": list(symbols),
@@ -36,7 +36,7 @@ def files_named(config: Config) -> dict[str, str]:
 
 
 def differences(before: object, now: object, path: str = "") -> list[str]:
-    """What differs between two plans, as a configuration names it, with both values.
+    """The differences of two plans, by configuration key, with both values.
 
     Examples
     --------
@@ -49,7 +49,8 @@ def differences(before: object, now: object, path: str = "") -> list[str]:
     if before == now:
         return []
     one, two = (text if len(text) <= 100 else f"{text[:99]}…" for text in map(_text, (before, now)))
-    return [f"{path.removeprefix('.').removeprefix('config.')} ({one} before, {two} now)"]
+    key = path.removeprefix(".").removeprefix("config.")
+    return [f"{'the version of the code' if key == 'code' else key} ({one} before, {two} now)"]
 
 
 def _text(value: object) -> str:
@@ -58,7 +59,7 @@ def _text(value: object) -> str:
 
 @cache
 def code_version() -> str:
-    """Digest of what this package computes with, and the versions of the libraries that compute."""
+    """Digest of the source of this package, with the versions of the libraries that compute."""
     here, digest = Path(__file__).parent.parent, hashlib.sha256()
     for file in sorted(file for ending in ("py", "toml", "csv") for file in here.rglob(f"*.{ending}")):
         digest.update(f"{file.relative_to(here).as_posix()}\n".encode() + file.read_bytes())

@@ -1,4 +1,4 @@
-"""Which runs a folder holds, and how far each of them is: told from their small files, no table is read."""
+"""List the runs in a folder and how far each is, from their small files; no table is read."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from backtest.data.transaction import lock_holder
 from backtest.errors import ConfigError
 from backtest.filesystem import Place, Remote, to_place
 from backtest.runs.checkpoint import ENTRIES, PLAN, SYMBOLS, TASKS
-from backtest.runs.tables import regime_file, regime_names
+from backtest.runs.count_files import regime_file, regime_names
 
 State = Literal["finished", "running", "unfinished", "damaged"]
 PARTIAL = ".partial"
 MAGIC = b"PAR1"
-"""What a Parquet file that is whole ends with."""
+"""The last bytes of a complete Parquet file."""
 
 
 @dataclass(frozen=True)
 class RunState:
-    """A run directory, or what is kept of one that is to be.
+    """A run directory, finished or not.
 
     Attributes
     ----------
@@ -103,7 +103,7 @@ def _sizes(root: Place) -> dict[str, int]:
 
 
 def _run_of(file: PurePosixPath) -> str | None:
-    """The run that a file belongs to, or what is kept of one; None if to none."""
+    """The run, or unfinished run, that a file belongs to; None if it belongs to none."""
     for folder in reversed(file.parents):
         if folder.name.startswith(".") and folder.name.endswith(PARTIAL):
             return str(folder)

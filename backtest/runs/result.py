@@ -17,15 +17,8 @@ import pyarrow.parquet as pq
 from backtest.errors import ConfigError, DataError
 from backtest.filesystem import Place, Remote, to_place
 from backtest.report.labels import noted
-from backtest.runs.tables import (
-    block_counts,
-    effective_trials,
-    read_blocks,
-    regime_named,
-    regime_names,
-    regime_rows,
-    survival_rows,
-)
+from backtest.runs.count_files import RunCounts, regime_names
+from backtest.runs.tables import effective_trials, regime_rows, survival_rows
 from backtest.stats.binomial_interval import check_confidence
 from backtest.stats.frames import (
     conditional_frame,
@@ -109,37 +102,45 @@ class Result:
         wide = self.table.set_index([*axes, "leverage", "horizon"])["survival"].unstack("horizon", sort=False)
         return wide[list(self.info["config"]["sweep"]["horizon"])]
 
+    @property
+    def counts(self) -> RunCounts:
+        """The counts per calendar block that everything here follows from."""
+        return RunCounts(self.path, self.info)
+
     @cached_property
-    def _counts(self) -> dict[str, np.ndarray]:
+    def _totals(self) -> dict[str, np.ndarray]:
         """Totals over blocks, in the order of the table's rows."""
-        sweep = self.info["config"]["sweep"]
-        size = len(sweep["horizon"]), len(sweep["leverage"])
-        return count_columns(read_blocks(self.path, where, *size) for where in block_counts(self.info))
+        return count_columns(table for _, table in self.counts.tables())
+
+    def _level(self, confidence: float | None) -> float:
+        """The level of confidence that is asked for; default: the run's."""
+        level = self.counts.confidence if confidence is None else confidence
+        check_confidence(level)
+        return level
 
     def curves(self, confidence: float | None = None) -> pd.DataFrame:
         """Kaplan–Meier with bounds and effective sample size: see `backtest.stats.frames.curve_frame`.
 
         confidence : of the bounds; default: the run's.
         """
-        level = float(self.info["config"]["statistics"]["confidence"] if confidence is None else confidence)
-        check_confidence(level)
-        return curve_frame(self.table, self._counts, effective_trials(self.path, self.info, level), level)
+        level = self._level(confidence)
+        return curve_frame(self.table, self._totals, effective_trials(self.counts, level), level)
 
     def hazard(self) -> pd.DataFrame:
         """Hazard per interval between horizons: see `backtest.stats.frames.hazard_frame`."""
-        return hazard_frame(self.table, self._counts)
+        return hazard_frame(self.table, self._totals)
 
     def times(self, to: str | None = None) -> pd.DataFrame:
         """Median survival time and restricted mean: see `backtest.stats.frames.time_frame`."""
-        return time_frame(self.table, to=to, counts=self._counts)
+        return time_frame(self.table, to=to, counts=self._totals)
 
     def conditional(self, given: str) -> pd.DataFrame:
         """Survival of those alive at a horizon: see `backtest.stats.frames.conditional_frame`."""
-        return conditional_frame(self.table, given, self._counts)
+        return conditional_frame(self.table, given, self._totals)
 
     def incidence(self) -> pd.DataFrame:
         """Incidence of competing outcomes and of margin calls: see `backtest.stats.frames.incidence_frame`."""
-        return incidence_frame(self.table, self._counts)
+        return incidence_frame(self.table, self._totals)
 
     def choose(
         self,
@@ -170,7 +171,7 @@ class Result:
             See `backtest.stats.leverage_choice.choose`; where outcomes were counted with the columns of
             `backtest.stats.leverage_choice.with_economics` (not for the worst of several scenarios, nor by regime).
         """
-        own = float(self.info["config"]["statistics"]["confidence"])
+        own = self.counts.confidence
         level = own if confidence is None else confidence
         if by is not None:
             table = self.regimes(by, confidence=level)
@@ -206,7 +207,7 @@ class Result:
     def table_at(self, confidence: float) -> pd.DataFrame:
         """The table with bounds at another level of confidence, from the counts in ``blocks/``."""
         check_confidence(confidence)
-        frame: pd.DataFrame = pa.Table.from_batches(list(survival_rows(self.path, self.info, confidence))).to_pandas()
+        frame: pd.DataFrame = pa.Table.from_batches(list(survival_rows(self.counts, confidence))).to_pandas()
         return frame
 
     def regimes(
@@ -235,10 +236,8 @@ class Result:
         ConfigError
             If the regime was not counted, or the run has no such horizon.
         """
-        regime = regime_named(self.info, by)
-        level = float(self.info["config"]["statistics"]["confidence"]) if confidence is None else confidence
-        check_confidence(level)
-        batches = list(regime_rows(self.path, self.info, regime, level))
+        regime, level = self.counts.regime(by), self._level(confidence)
+        batches = list(regime_rows(self.counts, regime, level))
         frame: pd.DataFrame = of_horizon(pa.Table.from_batches(batches).to_pandas(), horizon)
         frame.attrs = {"by": regime, "confidence": level}
         return frame
@@ -274,7 +273,7 @@ class Result:
         """
         from backtest.report.notebook_widgets import explore
 
-        own = float(self.info["config"]["statistics"]["confidence"])
+        own = self.counts.confidence
 
         def chosen(rows: pd.DataFrame, target: float, held: str) -> pd.DataFrame:
             return self._choose(rows, target, held, own)

@@ -1,38 +1,35 @@
-"""Blocks of work → executor → merged tables → run directory."""
+"""Run a sweep: configuration → histories → jobs → counts → run directory → result."""
 
 from __future__ import annotations
 
 import json
 import platform
 import time
-from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from backtest.config.models import Config, Data, Entries, Margin, Statistics, Sweep
-from backtest.config.portfolio_scenarios import PortfolioScenario
-from backtest.config.scenarios import Scenario, horizon_bars
-from backtest.data.history import PriceHistory
-from backtest.errors import ConfigError, DataError
-from backtest.filesystem import Place, Remote, to_place, writing
+from backtest.config.resolve import Histories, has_own_leverage, resolve_config
+from backtest.errors import ConfigError
+from backtest.filesystem import writing
 from backtest.logs import tell
-from backtest.progress import run_progress
-from backtest.runs.checkpoint import FIT, RATES, JobFiles, Journal, Stamps
+from backtest.progress import Progress, run_progress
+from backtest.runs.checkpoint import RATES, RunFiles
+from backtest.runs.count_files import RunCounts
 from backtest.runs.executors import Executor, is_remote, make_executor, worker_count
-from backtest.runs.inputs import HistorySource, has_own_leverage, list_sources, refuse_unfit, resolve_config
 from backtest.runs.memory import TABLE_S_PER_ROW, Budget, make_budget, memory_allowed
 from backtest.runs.plan import differences, make_plan
 from backtest.runs.result import Result, load
 from backtest.runs.run_directory import Destination, refuse_existing
-from backtest.runs.scheduler import ActiveJob, Background, CountedGroup, groups_at_once, groups_counted, summarise_data
-from backtest.runs.tables import outcome_rows, point_axes, rate_rows
-from backtest.runs.tasks import Job, Labels, make_jobs, run_scenarios, wants_outcomes
-from backtest.runs.worker_task import counting, readable
+from backtest.runs.scheduler import Background, CountedGroup, Scheduler, groups_at_once, summarise_data
+from backtest.runs.tables import outcome_rows, rate_rows
+from backtest.runs.tasks import RunInputs, wants_outcomes
+from backtest.runs.worker_task import make_counter, worker_check
+from backtest.stats.binomial_interval import check_confidence
 from backtest.stats.schema import outcome_schema, survival_schema
 
 TABLES = "writing tables"
@@ -41,7 +38,7 @@ WAITING = 64
 
 
 def run(
-    source: str | Path | PriceHistory | Sequence[PriceHistory],
+    source: Histories,
     sweep: Sweep | None = None,
     *,
     data: Data | None = None,
@@ -75,7 +72,7 @@ def run(
         Address of a scheduler of dask.distributed, whose workers read the dataset themselves.
     memory : str, optional
         What this process may take, such as ``"2GiB"``; default: a quarter of the machine's. Longer histories are read
-        in stretches. Results do not depend on it.
+        in parts. Results do not depend on it.
     overwrite : bool
         Replace `out` where it exists, and what is kept of an unfinished run.
     resume : bool
@@ -102,187 +99,120 @@ def run(
     [1.0, 1.0, 0.334]
     """
     config = resolve_config(source, sweep, data, entries, margin, statistics)
-    place = None if out is None else to_place(out)
-    if isinstance(place, Path) and not place.name:  # "." has no neighbours
-        place = place.absolute()
-    keep = None if isinstance(place, Path) else TemporaryDirectory(prefix="backtest-")
-    target = Path(keep.name) / "run" if keep else Path(str(place))
-    to = Destination(target if place is None else place, target, lasting=place is not None)
-    executing = make_executor(workers, scheduler)
-    elsewhere = is_remote(workers, scheduler)
+    check_confidence(config.statistics.confidence)
+    workforce = make_executor(workers, scheduler)
     budget = make_budget(memory_allowed(memory), worker_count(workers))
-    if elsewhere and config.data.path is None:
+    remote = is_remote(workers, scheduler)
+    destination = Destination.at(out)
+    _refuse_request(config, destination, remote=remote, resume=resume, overwrite=overwrite)
+    with destination.taken():
+        inputs = RunInputs.of(source, config)
+        plan = make_plan(config, list(inputs.symbols_read))
+        if resume and destination.finished:
+            return confirm_same_run(load(destination.there), plan, inputs, budget)
+        journal = destination.begin(plan, resume=resume, overwrite=overwrite)
+        with destination.filled(journal), workforce as executor:
+            if remote:
+                executor.require(worker_check(config))
+            files = RunFiles(journal, inputs, describe_run(plan, inputs))
+            with run_progress(files.expected(), {TABLES: _table_seconds(files, executor.workers)}) as progress:
+                spent = count_jobs(files, executor, budget, progress, remote=remote)
+                info = write_run(files, spent, progress)
+    return Result(destination.target, info, destination.keep, destination.remote)
+
+
+def _refuse_request(config: Config, destination: Destination, *, remote: bool, resume: bool, overwrite: bool) -> None:
+    """Refuse what cannot work, before anything is read."""
+    if remote and config.data.path is None:
         raise ConfigError(
             "a history in memory is not sent to other processes; put it into a dataset that all of them see "
             "(backtest.write_history), or leave out scheduler and dask"
         )
-    if resume and place is None:
+    if resume and not destination.lasting:
         raise ConfigError("resume goes with a run directory, beside which an unfinished run is kept; name one with out")
-    if to.there.exists() and not resume:
-        refuse_existing(to.there, overwrite)
-    with to.taken():
-        scenarios, sources = run_scenarios(config), list_sources(source, config)
-        plan = make_plan(config, list(_read_by(scenarios, sources)))
-        if resume and to.there.exists() and not to.kept:
-            return _finished(to.there, config, plan, scenarios, sources, budget.most_bars)
-        journal = to.begin(plan, resume=resume, overwrite=overwrite)
-        with to.filled(journal), executing as executor:
-            if elsewhere:
-                executor.require(readable(config))
-            info = _write(journal, config, plan, scenarios, sources, executor, budget, elsewhere=elsewhere)
-    return Result(target, info, keep, place if isinstance(place, Remote) else None)
+    if destination.there.exists() and not resume:
+        refuse_existing(destination.there, overwrite)
 
 
-def _finished(
-    there: Place,
-    config: Config,
-    plan: dict[str, Any],
-    scenarios: Sequence[Scenario | PortfolioScenario],
-    sources: Sequence[HistorySource],
-    most_bars: int,
-) -> Result:
-    """A run that is resumed when it is done: itself, if it is the one that is meant."""
-    done = load(there)
+def confirm_same_run(done: Result, plan: dict[str, Any], inputs: RunInputs, budget: Budget) -> Result:
+    """A finished run that is resumed: itself, if configuration, code and data are the same."""
     found = differences({key: done.info.get(key, value) for key, value in plan.items()}, plan)
-    stamps = _stamps(scenarios, sources)
-    for name, begin in () if found else make_jobs(config, scenarios, sources, most_bars):
-        known = done.info.get("stamps", {})
-        if any(stamp is None or stamp != known.get(symbol) for symbol, stamp in stamps[name].items()):
+    known = done.info.get("stamps", {})
+    for name, begin in () if found else inputs.jobs(budget.most_bars):
+        if any(stamp is None or stamp != known.get(symbol) for symbol, stamp in inputs.stamps(name).items()):
             read = summarise_data(begin()).prints()
             found += differences(
                 {"data": {symbol: done.info["fingerprint"].get(symbol) for symbol in read}}, {"data": read}
             )
     if found:
         raise ConfigError(
-            f"{there}: is a finished run that differs in {'; '.join(found)}: begin anew with --overwrite and without "
-            "--resume, or choose another directory"
+            f"{done.place}: is a finished run that differs in {'; '.join(found)}: begin anew with --overwrite and "
+            "without --resume, or choose another directory"
         )
     return done
 
 
-def _write(
-    journal: Journal,
-    config: Config,
-    plan: dict[str, Any],
-    scenarios: Sequence[Scenario | PortfolioScenario],
-    sources: Sequence[HistorySource],
-    executor: Executor,
-    budget: Budget,
-    *,
-    elsewhere: bool,
-) -> dict[str, Any]:
-    """Do the work and fill a run directory; return what stands in its run.json."""
-    from backtest.stats.binomial_interval import check_confidence
-
-    check_confidence(config.statistics.confidence)
-    horizon_bars(config.sweep, sources[0].interval_ms)
-    wall, cpu = time.perf_counter(), time.process_time()
-    info: dict[str, Any] = {
+def describe_run(plan: dict[str, Any], inputs: RunInputs) -> dict[str, Any]:
+    """What run.json says of a run before anything is counted."""
+    names = ("liquidation-backtest", "numpy", "numba", "pyarrow", "scipy")
+    return {
         **plan,
-        "interval_ms": sources[0].interval_ms,
-        "versions": _versions(),
-        "own_leverage": has_own_leverage(config),
+        "interval_ms": inputs.interval_ms,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in names}},
+        "own_leverage": has_own_leverage(inputs.config),
     }
-    jobs, stamps = make_jobs(config, scenarios, sources, budget.most_bars), _stamps(scenarios, sources)
-    files = JobFiles(journal, config, stamps, point_axes(info))
-    done = {name: files.finished(name) for name, _ in jobs}
-    left = [(name, begin) for name, begin in jobs if done[name] is None]
-    sizes = {"symbols": len(jobs), "symbols_kept": len(jobs) - len(left)}
-    tell("run begun", {**sizes, "scenarios": len(scenarios), "workers": executor.workers, "out": str(journal.folder)})
-    if any(None in read.values() for read in stamps.values()) or journal.kept(FIT, stamps) is None:
-        refuse_unfit(config, sources, left)
-        with writing(journal.folder):
-            journal.keep(FIT, stamps, [], {})
-    fresh = {name for name, _ in left}
-    rows = len(jobs) * len(scenarios) * files.axes.num_rows * TABLE_S_PER_ROW * executor.workers
-    lengths = {source.symbol: source.size() for source in sources}
-    expected = {name: sum(lengths.get(symbol, 1.0) for symbol in stamps[name]) for name in fresh}
 
-    def keep(one: CountedGroup | ActiveJob) -> None:
-        if isinstance(one, CountedGroup):
-            files.keep_group(one)
-        else:
-            _refuse_changed(one.job, stamps, sources)
-            done[one.job.symbol] = files.keep_job(one)
 
-    with run_progress(expected, {TABLES: rows}) as progress:
-        count = counting(config, budget.most_bars)
-        with Background() as behind:
-            for one in groups_counted(
-                left, executor, count, files.left, budget.table_bytes, progress, elsewhere=elsewhere
-            ):
-                job = one.running.job if isinstance(one, CountedGroup) else one.job
-                behind.do(partial(keep, one), min(WAITING, groups_at_once(job, budget.table_bytes)))
-            behind.finish()
-        with writing(journal.folder):
-            journal.drop_others()
-            info |= _joined(done, fresh, stamps)
-            progress.begin(TABLES, TABLES, rows)
-            _write_tables(journal.run, journal.folder / RATES, config, scenarios[0].columns(), info)
-            kept = [task for task in info["tasks"] if task["kept"]]
-            info["wall_seconds"] = round(time.perf_counter() - wall + sum(task["seconds"] for task in kept), 3)
-            info["cpu_seconds"] = round(time.process_time() - cpu + sum(task["cpu_seconds"] for task in kept), 3)
-            info["workers"] = executor.workers
-            info["finished"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            (journal.run / "run.json").write_text(json.dumps(info, indent=1, ensure_ascii=False) + "\n")
+def _table_seconds(files: RunFiles, workers: int) -> float:
+    """About how long the tables take at the end, in seconds of all workers."""
+    rows: int = len(files.done) * len(files.inputs.scenarios) * files.axes.num_rows
+    return rows * TABLE_S_PER_ROW * workers
+
+
+def count_jobs(
+    files: RunFiles, executor: Executor, budget: Budget, progress: Progress, *, remote: bool
+) -> dict[str, float]:
+    """Count the jobs that are not kept, and keep their survival tables; return when this began, and the workers."""
+    spent = {"wall": time.perf_counter(), "cpu": time.process_time(), "workers": executor.workers}
+    jobs = files.inputs.jobs(budget.most_bars)
+    left = [(name, begin) for name, begin in jobs if files.done[name] is None]
+    sizes = {"symbols": len(jobs), "symbols_kept": len(jobs) - len(left), "scenarios": len(files.inputs.scenarios)}
+    tell("run begun", {**sizes, "workers": executor.workers, "out": str(files.journal.folder)})
+    files.refuse_unfit(left)
+    counter = make_counter(files.config, budget.most_bars)
+    scheduler = Scheduler(executor, counter, files.left, budget.table_bytes, progress, remote)
+    with Background() as background:
+        for counted in scheduler.counted(left):
+            job = counted.running.job if isinstance(counted, CountedGroup) else counted.job
+            background.do(partial(files.keep, counted), min(WAITING, groups_at_once(job, budget.table_bytes)))
+        background.finish()
+    return spent
+
+
+def write_run(files: RunFiles, spent: dict[str, float], progress: Progress) -> dict[str, Any]:
+    """Write the tables that follow from the counts, and run.json; return it."""
+    progress.begin(TABLES, TABLES, _table_seconds(files, int(spent["workers"])))
+    with writing(files.journal.folder):
+        info = files.joined()
+        write_tables(files, info)
+        kept = [task for task in info["tasks"] if task["kept"]]
+        wall = time.perf_counter() - spent["wall"] + sum(task["seconds"] for task in kept)
+        cpu = time.process_time() - spent["cpu"] + sum(task["cpu_seconds"] for task in kept)
+        info |= {"wall_seconds": round(wall, 3), "cpu_seconds": round(cpu, 3), "workers": int(spent["workers"])}
+        info["finished"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        (files.journal.run / "run.json").write_text(json.dumps(info, indent=1, ensure_ascii=False) + "\n")
     tell("run finished", {name: info[name] for name in ("verdicts", "wall_seconds", "cpu_seconds")})
     return info
 
 
-def _joined(
-    done: Mapping[str, dict[str, Any] | None], fresh: Collection[str], stamps: Mapping[str, Stamps]
-) -> dict[str, Any]:
-    """What all jobs add to run.json."""
-    out: dict[str, Any] = {"fingerprint": {}, "stamps": {}, "coverage": [], "verdicts": 0, "blocks": [], "tasks": []}
-    for name, adds in done.items():
-        if adds is None:
-            raise AssertionError(f"{name} is not counted")
-        out["fingerprint"] |= adds["fingerprint"]
-        out["stamps"] |= stamps[name]
-        out["coverage"].append(adds["coverage"])
-        out["blocks"] += adds["blocks"]
-        out["tasks"] += adds["tasks"] if name in fresh else [{**task, "kept": True} for task in adds["tasks"]]
-    out["verdicts"] = sum(task["verdicts"] for task in out["tasks"])
-    return out
-
-
-def _refuse_changed(job: Job, stamps: Mapping[str, Stamps], sources: Sequence[HistorySource]) -> None:
-    """A history that is read in stretches must be the same in all of them."""
-    if job.parts == 1:
-        return
-    (source,) = (source for source in sources if source.symbol == job.symbol)
-    if source.stamp() != stamps[job.symbol][job.symbol]:
-        raise DataError(f"{job.symbol}: its files were written while the run read them; go on with --resume")
-
-
-def _write_tables(folder: Path, rates: Path, config: Config, labels: Labels, info: dict[str, Any]) -> None:
+def write_tables(files: RunFiles, info: dict[str, Any]) -> None:
     """Write the tables that follow from the counts."""
+    folder, labels = files.journal.run, files.inputs.scenarios[0].columns()
+    counts = RunCounts(folder, info)
     with pq.ParquetWriter(folder / "survival.parquet", survival_schema(labels), compression="zstd") as writer:
-        for rows in rate_rows(rates, info):
+        for rows in rate_rows(counts, files.journal.folder / RATES):
             writer.write_table(rows)
-    if wants_outcomes(config):
+    if wants_outcomes(files.config):
         with pq.ParquetWriter(folder / "outcomes.parquet", outcome_schema(labels), compression="zstd") as writer:
-            for batch in outcome_rows(folder, info):
+            for batch in outcome_rows(counts):
                 writer.write_batch(batch)
-
-
-def _stamps(
-    scenarios: Sequence[Scenario | PortfolioScenario], sources: Sequence[HistorySource]
-) -> dict[str, dict[str, str | None]]:
-    """What is known of the histories of each symbol or portfolio before they are read."""
-    found = {source.symbol: source.stamp() for source in sources}
-    read_by = _read_by(scenarios, sources)
-    return {name: {symbol: found.get(symbol) for symbol in symbols} for name, symbols in read_by.items()}
-
-
-def _read_by(
-    scenarios: Sequence[Scenario | PortfolioScenario], sources: Sequence[HistorySource]
-) -> dict[str, tuple[str, ...]]:
-    """The symbols that each job reads: itself, or the legs of a portfolio."""
-    legs = {s.portfolio.label: s.portfolio.symbols for s in scenarios if isinstance(s, PortfolioScenario)}
-    return legs or {source.symbol: (source.symbol,) for source in sources}
-
-
-def _versions() -> dict[str, str]:
-    names = ("liquidation-backtest", "numpy", "numba", "pyarrow", "scipy")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}

@@ -1,4 +1,4 @@
-"""Where a run directory comes to lie: whole or not at all, and what a run that was stopped leaves beside it."""
+"""Put a run directory in its place, whole or not at all; keep an unfinished run beside it."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from backtest.data.object_store import claimed
 from backtest.data.transaction import locked
 from backtest.errors import ConfigError
-from backtest.filesystem import Place, Remote, sync, writing
+from backtest.filesystem import Place, Remote, sync, to_place, writing
 from backtest.logs import LOG, tell
 from backtest.runs.checkpoint import RUN, Journal, begun
 
 OLD = "old"
-"""The run that is replaced, within ``.NAME.partial`` while the new one takes its place."""
+"""The old run, inside ``.NAME.partial`` while the new one replaces it."""
 
 
 @dataclass(frozen=True)
 class Destination:
-    """Where a run is to lie, and what is kept of it beside that until it is whole.
+    """Where a run will be, and where its finished parts are kept until it is complete.
 
     Attributes
     ----------
@@ -33,31 +34,55 @@ class Destination:
         The directory on this machine: `there`, or a temporary one.
     lasting : bool
         Whether the run outlasts this process.
+    keep : TemporaryDirectory, optional
+        Holds `target`, as long as the result lives.
     """
 
     there: Place
     target: Path
     lasting: bool = True
+    keep: TemporaryDirectory[str] | None = None
+
+    @classmethod
+    def at(cls, out: str | Path | None) -> Destination:
+        """A directory of this machine, a folder of an object store, or a temporary directory where none is named."""
+        place = None if out is None else to_place(out)
+        if isinstance(place, Path):
+            target = place if place.name else place.absolute()  # "." has no neighbours
+            return cls(target, target)
+        keep = TemporaryDirectory(prefix="backtest-")
+        target = Path(keep.name) / "run"
+        return cls(place or target, target, place is not None, keep)
+
+    @property
+    def remote(self) -> Remote | None:
+        """The folder of an object store, if the run goes to one."""
+        return self.there if isinstance(self.there, Remote) else None
+
+    @property
+    def finished(self) -> bool:
+        """Whether a finished run is there and no unfinished one is kept."""
+        return self.there.exists() and not self.kept
 
     @property
     def partial(self) -> Path:
-        """What is kept, on this machine."""
+        """Folder of the finished parts on this machine."""
         return partial_directory(self.target)
 
     @property
     def store(self) -> Remote | None:
-        """What is kept, in an object store."""
+        """Folder of the finished parts in an object store."""
         there = self.there
         return there.parent / partial_directory(Path(there.name)).name if isinstance(there, Remote) else None
 
     @property
     def kept(self) -> int:
-        """Finished tasks that are kept."""
+        """Number of finished tasks that are kept."""
         return Journal(self.partial).finished
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Keep other runs away; a place that cannot be written is refused here, before any work."""
+        """Lock the directory; a place that cannot be written is refused here, before any work."""
         with ExitStack() as stack:
             with writing(self.there):
                 stack.enter_context(folders_for(self.target))
@@ -69,7 +94,7 @@ class Destination:
             yield
 
     def begin(self, plan: dict[str, Any], *, resume: bool, overwrite: bool) -> Journal:
-        """The journal of this run: that of an unfinished one only if it is to be resumed."""
+        """The journal of this run; that of an unfinished run only with `resume`."""
         if self._occupied():
             refuse_existing(self.there, overwrite)
         if self.kept and not resume:
@@ -84,7 +109,7 @@ class Destination:
 
     @contextmanager
     def filled(self, journal: Journal) -> Iterator[None]:
-        """Put the run in its place when the work inside is done; where it fails, keep what was finished, and say so."""
+        """Put the run in its place when the work inside is done; if it fails, keep what is finished and say so."""
         try:
             yield
             if isinstance(self.there, Remote):
@@ -103,7 +128,7 @@ class Destination:
         self._forget()
 
     def _occupied(self) -> bool:
-        """Whether there is something else than a copy of this run that was broken off on its way into a store."""
+        """Whether something is there that is not an interrupted upload of this run."""
         if isinstance(self.there, Remote) and self.kept:
             return (self.there / "run.json").is_file()
         return self.there.exists()
@@ -111,7 +136,7 @@ class Destination:
     def _forget(self) -> None:
         shutil.rmtree(self.partial, ignore_errors=True)
         for file in () if self.store is None else self.store.files():
-            if not file.name.startswith("_claim-"):  # of this process: it goes last
+            if not file.name.startswith("_claim-"):  # the claim of this process is removed last
                 file.unlink()
 
 
@@ -120,7 +145,7 @@ def _tasks(finished: int) -> str:
 
 
 def partial_directory(target: Path) -> Path:
-    """Where an unfinished run is kept: beside the directory that it is to be."""
+    """Folder that keeps an unfinished run: ``.NAME.partial`` beside the run directory."""
     return target.with_name(f".{target.name}.partial")
 
 
@@ -141,7 +166,7 @@ def unfinished_directory(config: str | Path) -> Path:
 
 
 def refuse_existing(there: Place, overwrite: bool) -> None:
-    """Only runs are replaced, and only where that is asked for."""
+    """Refuse an existing directory, unless it is a run and `overwrite` is set."""
     if not overwrite:
         raise ConfigError(f"{there}: exists already; choose another directory, or ask for --overwrite")
     if not (there / "run.json").is_file():
@@ -150,20 +175,20 @@ def refuse_existing(there: Place, overwrite: bool) -> None:
 
 @contextmanager
 def folders_for(target: Path) -> Iterator[None]:
-    """Make the folders that `target` lies in; where the work inside fails, those made are removed again."""
+    """Make the parent folders of `target`; remove those made if the work inside fails."""
     made = [folder for folder in target.parents if not folder.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield
     except BaseException:
-        for folder in made:  # innermost first; one that something else moved into stays
+        for folder in made:  # innermost first; a folder that is in use stays
             with suppress(OSError):
                 folder.rmdir()
         raise
 
 
 def commit(journal: Journal, target: Path) -> None:
-    """Put a finished directory in its place; an old one goes only when the new one is there."""
+    """Move a finished directory to its place; the old one is removed only when the new one is there."""
     old = journal.folder / OLD
     if journal.durable:
         for path in (*journal.run.iterdir(), journal.run):
@@ -182,7 +207,7 @@ def commit(journal: Journal, target: Path) -> None:
 
 
 def settle(partial: Path, target: Path) -> None:
-    """Bring to its end what a process that was killed in `commit` had begun."""
+    """Complete a `commit` that was interrupted by a kill."""
     if (partial / OLD).exists():
         if not target.exists():
             (partial / RUN if (partial / RUN).exists() else partial / OLD).rename(target)

@@ -1,6 +1,6 @@
-"""A run as one stream of tasks: parts are read ahead of them, tables added up, groups of scenarios come out whole.
+"""All jobs of a run as one stream of tasks: parts are read ahead, tables are added up, groups come out whole.
 
-The workers never wait for a symbol to end: while the tables of one are written, the tasks of the next are under way.
+Workers never wait for a symbol to end: while the tables of one are written, they count the next.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Self, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 import numpy as np
 
@@ -23,14 +23,14 @@ from backtest.engine.regime_labels import RegimeLabels
 from backtest.progress import Progress
 from backtest.runs.executors import Executor
 from backtest.runs.tasks import Job, JobPart, Task
-from backtest.runs.worker_task import Counting, describe_data
+from backtest.runs.worker_task import TaskCounter, describe_data
 from backtest.stats.survival_table import SurvivalTable, Tables
 
 T = TypeVar("T")
 
 
 class DataSummary:
-    """What there is to know of the data of a job, part by part."""
+    """What run.json says of the data of a job, collected part by part."""
 
     def __init__(self) -> None:
         self.bars = self.present = self.charges = self.entries = self.longest_gap = self.start_ms = self.interval_ms = 0
@@ -41,7 +41,7 @@ class DataSummary:
         self._latest: int | None = None
 
     def add(self, part: JobPart) -> None:
-        """Take the part that follows those that were taken."""
+        """Add the next part."""
         grid = part.work.grid
         if not self.bars:
             self.start_ms, self.interval_ms, self.trigger = grid.start_ms, grid.interval_ms, grid.trigger
@@ -65,7 +65,7 @@ class DataSummary:
 
 
 def summarise_data(job: Job) -> DataSummary:
-    """All parts of a job, read for what they are alone."""
+    """Read all parts of a job for their summary; nothing is counted."""
     seen = DataSummary()
     for number in range(job.parts):
         seen.add(job.part(number))
@@ -74,7 +74,7 @@ def summarise_data(job: Job) -> DataSummary:
 
 @dataclass
 class ActiveJob:
-    """A job under way: which of its groups are to be counted, and what was seen of its data."""
+    """A job that is being counted: the groups that are left, and the summary of its data so far."""
 
     job: Job
     seen: DataSummary
@@ -96,7 +96,7 @@ class LoadedPart:
 
 @dataclass(frozen=True)
 class CountedGroup:
-    """The tables of a group of scenarios, whole; who has done with them lets go of their memory."""
+    """The complete tables of a group of scenarios. Call `let_go` when they are written: their memory is used again."""
 
     running: ActiveJob
     number: int
@@ -106,8 +106,38 @@ class CountedGroup:
     cpu_seconds: float
 
 
+class Sent(NamedTuple):
+    """Where a sent task belongs; `group` None marks the end of a part."""
+
+    load: LoadedPart
+    group: int | None
+    chunk: slice
+
+
+class Clock:
+    """Wall and CPU seconds spent on each group."""
+
+    def __init__(self) -> None:
+        self._spent: dict[int, tuple[float, float]] = {}
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def add(self, group: int) -> None:
+        """Charge the time since the last call to a group."""
+        wall, cpu = self._spent.get(group, (0.0, 0.0))
+        self._spent[group] = wall + time.perf_counter() - self._wall, cpu + time.process_time() - self._cpu
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def started(self) -> list[int]:
+        """Groups with time charged that are not taken."""
+        return list(self._spent)
+
+    def taken(self, group: int) -> tuple[float, float]:
+        """The seconds of a group that is complete."""
+        return self._spent.pop(group)
+
+
 class Sums:
-    """Tables that are being added up, in memory that is used again."""
+    """Running sums of tables; their memory is used again."""
 
     def __init__(self) -> None:
         self._free: dict[int, list[Int]] = {}
@@ -124,7 +154,7 @@ class Sums:
             seen += [table.first_block, table.last_block]
 
     def taken(self, group: int) -> tuple[Tables, Callable[[], None]]:
-        """The sum, over the columns that anything was added to, and how its memory is let go of."""
+        """The sum of a group, cut to the columns that were added to, and a function that frees its memory."""
         made = self._under_way.pop(group)
         return tuple(total.cut(min(seen), max(seen)) for total, seen in made), partial(self._let_go, made)
 
@@ -141,126 +171,117 @@ class Sums:
         return SurvivalTable(counts, first, self._cleared((*like.outcomes.shape[:-1], size)).view(np.float64))
 
     def _cleared(self, shape: tuple[int, ...]) -> Int:
-        """Zeros, which are those of float64 too."""
+        """Zeros; their bits are zeros of float64 too."""
         free = self._free.get(int(np.prod(shape)))
         if not free:
-            self._free.clear()  # of a history of another length
+            self._free.clear()  # sizes of an earlier history
             return np.zeros(shape, np.int64)
         values = free.pop().reshape(shape)
         values.fill(0)
         return values
 
 
-def groups_counted(
-    jobs: Sequence[tuple[str, Callable[[], Job]]],
-    executor: Executor,
-    count: Counting,
-    left: Callable[[ActiveJob], Sequence[int]],
-    table_bytes: int,
-    progress: Progress,
-    *,
-    elsewhere: bool = False,
-) -> Iterator[CountedGroup | ActiveJob]:
-    """Count jobs: their groups as they become whole, and each job when all of it has been.
+@dataclass(frozen=True)
+class Scheduler:
+    """Counts jobs in one stream of tasks.
 
-    Parameters
+    Attributes
     ----------
-    jobs : sequence of (name, how it is begun)
-    count : Counting
+    executor : Executor
+    count : TaskCounter
     left : callable
-        Which groups of a job are to be counted; where it has one part, that has been seen.
+        Which groups of a job are to be counted. A job of one part has been read when it is called.
     table_bytes : int
         Of tables of a job that are added up at once, where its parts are read one after the other.
-    elsewhere : bool
-        Whether other processes count, which must have read the same.
+    progress : Progress
+    remote : bool
+        Whether other processes count, which must have read the same data.
     """
-    sent: deque[tuple[LoadedPart, int | None, slice]] = deque()
-    sums = Sums()
 
-    failed: list[Exception] = []
+    executor: Executor
+    count: TaskCounter
+    left: Callable[[ActiveJob], Sequence[int]]
+    table_bytes: int
+    progress: Progress
+    remote: bool = False
 
-    def tasks() -> Generator[Task, None, None]:
-        loads = _loads(jobs, executor, count, left, table_bytes, progress)
-        with closing(one_ahead(loads)) as ready:
-            while load := _next(ready, failed):
-                name, chunks = load.running.job.symbol, load.part.work.chunks()
-                count.parts[name, load.number] = load.part
-                seen = describe_data(load.part) if elsewhere else {}
+    def counted(self, jobs: Sequence[tuple[str, Callable[[], Job]]]) -> Iterator[CountedGroup | ActiveJob]:
+        """Each group of scenarios when its table is whole, and each job when all its groups are.
+
+        Where a part cannot be read, the tasks before it complete and their groups are yielded before the error is
+        raised.
+        """
+        sent: deque[Sent] = deque()
+        failed: list[Exception] = []
+        sums, clock = Sums(), Clock()
+        with closing(self._tasks(jobs, sent, failed)) as tasks:
+            for tables in self.executor.map(self.count, tasks):
+                load, group, chunk = sent.popleft()
+                job = load.running.job
+                if group is None:
+                    del self.count.parts[job.symbol, load.number]
+                    whole = clock.started() if load.last else []  # groups without entries in the last part
+                else:
+                    sums.add(group, job.extents, tables)
+                    clock.add(group)
+                    self.progress.advance(job.cost(group, chunk))
+                    whole = [group] if load.last and chunk.stop == load.part.work.bars.size else []
+                for one in whole:
+                    yield CountedGroup(load.running, one, *sums.taken(one), *clock.taken(one))
+                if group is None and load.final:
+                    yield load.running
+        if failed:
+            raise failed[0]
+
+    def _tasks(
+        self, jobs: Sequence[tuple[str, Callable[[], Job]]], sent: deque[Sent], failed: list[Exception]
+    ) -> Generator[Task, None, None]:
+        """The tasks of all jobs; notes where each belongs in `sent`, and an error of reading in `failed`."""
+        with closing(one_ahead(self._loads(jobs))) as loads:
+            while True:
+                try:
+                    load = next(loads, None)
+                except Exception as error:
+                    failed.append(error)
+                    return
+                if load is None:
+                    return
+                job, chunks = load.running.job, load.part.work.chunks()
+                self.count.parts[job.symbol, load.number] = load.part
+                read = describe_data(load.part) if self.remote else {}
                 for group in load.batch:
                     for chunk in chunks:
-                        sent.append((load, group, chunk))
-                        yield Task(name, load.number, tuple(load.running.job.groups[group]), chunk, seen)
-                sent.append((load, None, slice(0)))
-                yield Task(name, load.number, (), slice(0))
+                        sent.append(Sent(load, group, chunk))
+                        yield Task(job.symbol, load.number, tuple(job.groups[group]), chunk, read)
+                sent.append(Sent(load, None, slice(0)))
+                yield Task(job.symbol, load.number, (), slice(0))
 
-    spent: dict[int, tuple[float, float]] = {}
-    wall, cpu = time.perf_counter(), time.process_time()
-    with closing(tasks()) as stream:
-        for tables in executor.map(count, stream):
-            load, group, chunk = sent.popleft()
-            running = load.running
-            whole: Sequence[int] = ()
-            if group is None:
-                del count.parts[running.job.symbol, load.number]
-                if load.last:  # what had no entries in its last part
-                    whole = list(spent)
-            else:
-                sums.add(group, running.job.extents, tables)
-                progress.advance(running.job.cost(group, chunk))
-                before = spent.get(group, (0.0, 0.0))
-                spent[group] = before[0] + time.perf_counter() - wall, before[1] + time.process_time() - cpu
-                wall, cpu = time.perf_counter(), time.process_time()
-                if load.last and chunk.stop == load.part.work.bars.size:
-                    whole = [group]
-            for one in whole:
-                yield CountedGroup(running, one, *sums.taken(one), *spent.pop(one))
-            if group is None and load.final:
-                yield running
-    if failed:  # not before what was under way is counted, and kept
-        raise failed[0]
-
-
-def _next(loads: Iterator[LoadedPart], failed: list[Exception]) -> LoadedPart | None:
-    try:
-        return next(loads, None)
-    except Exception as error:
-        failed.append(error)
-        return None
-
-
-def _loads(
-    jobs: Sequence[tuple[str, Callable[[], Job]]],
-    executor: Executor,
-    count: Counting,
-    left: Callable[[ActiveJob], Sequence[int]],
-    table_bytes: int,
-    progress: Progress,
-) -> Iterator[LoadedPart]:
-    """The parts of each job in order, once for each batch of groups whose tables fit."""
-    for place, (name, begin) in enumerate(jobs):
-        label = f"{name} ({place + 1}/{len(jobs)})" if len(jobs) > 1 else name
-        executor.ahead(count.reading(name, 0))  # while it is read here
-        running = ActiveJob(begin(), DataSummary(), label)
-        job = running.job
-        if job.parts == 1:
-            running.seen.add(job.part(0))
-        running.left = left(running)
-        left_s = sum(job.weights[n] for n in running.left) * job.entries
-        progress.begin(name, f"sweeping {label}", sum(job.weights) * job.entries, left_s)
-        batches = _batches(job, running.left, table_bytes)
-        for turn, batch in enumerate(batches):
-            for number in range(job.parts):
-                if turn or number:
-                    executor.ahead(count.reading(name, number))
-                part, last = job.part(number), number + 1 == job.parts
-                if turn == 0 and job.parts > 1:
-                    running.seen.add(part)
-                yield LoadedPart(running, number, part, batch, last, last and turn + 1 == len(batches))
-                del part
+    def _loads(self, jobs: Sequence[tuple[str, Callable[[], Job]]]) -> Iterator[LoadedPart]:
+        """The parts of each job in order, once for each batch of groups whose tables fit."""
+        for place, (name, begin) in enumerate(jobs):
+            label = f"{name} ({place + 1}/{len(jobs)})" if len(jobs) > 1 else name
+            self.executor.ahead(self.count.reading(name, 0))  # while it is read here
+            running = ActiveJob(begin(), DataSummary(), label)
+            job = running.job
+            if job.parts == 1:
+                running.seen.add(job.part(0))
+            running.left = self.left(running)
+            left_s = sum(job.weights[n] for n in running.left) * job.entries
+            self.progress.begin(name, f"sweeping {label}", sum(job.weights) * job.entries, left_s)
+            batches = _batches(job, running.left, self.table_bytes)
+            for turn, batch in enumerate(batches):
+                for number in range(job.parts):
+                    if turn or number:
+                        self.executor.ahead(self.count.reading(name, number))
+                    part, last = job.part(number), number + 1 == job.parts
+                    if turn == 0 and job.parts > 1:
+                        running.seen.add(part)
+                    yield LoadedPart(running, number, part, batch, last, last and turn + 1 == len(batches))
+                    del part
 
 
 def _batches(job: Job, left: Sequence[int], table_bytes: int) -> list[Sequence[int]]:
-    """Groups that are counted in one reading of a job's parts: all, where they are read once for all."""
+    """Split the groups of a job so that the tables of each batch fit; each batch reads the parts once more."""
     if job.parts == 1 or not left:
         return [left]
     turns = -(-len(left) // groups_at_once(job, table_bytes))
@@ -269,12 +290,12 @@ def _batches(job: Job, left: Sequence[int], table_bytes: int) -> list[Sequence[i
 
 
 def groups_at_once(job: Job, table_bytes: int) -> int:
-    """Groups that are added up while as many are written."""
+    """How many groups are summed at once, while as many are being written."""
     return max(1, table_bytes // (2 * 8 * job.cells * max(map(len, job.groups))))
 
 
 class Background:
-    """A thread that does what is given to it, one after the other; what it raises is raised to who comes next."""
+    """A thread that runs actions in order; an error in one is raised at the next call."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1)
@@ -287,7 +308,7 @@ class Background:
         self._pool.shutdown(wait=True, cancel_futures=kind is not None)
 
     def do(self, action: Callable[[], None], most: int) -> None:
-        """Give it something to do, and wait until no more than `most` are left to do; 0: do it here."""
+        """Queue an action, and wait until at most `most` are queued; with 0 run it in this thread."""
         if not most:
             action()
             return
@@ -296,13 +317,13 @@ class Background:
             self._waiting.popleft().result()
 
     def finish(self) -> None:
-        """Wait until all is done."""
+        """Wait until all actions are done."""
         while self._waiting:
             self._waiting.popleft().result()
 
 
 def one_ahead(items: Iterator[T]) -> Generator[T, None, None]:
-    """The items, the next one being made by another thread while one is in use."""
+    """The items in order; another thread makes the next one while one is in use."""
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(lambda: list(islice(items, 1)))
         while item := coming.result():

@@ -1,35 +1,35 @@
-"""What a run is made of: per symbol, or portfolio, its work, its scenarios, and how a block of them is counted."""
+"""What a run is made of: its inputs, a job per symbol or portfolio, and how a chunk of entries is counted."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 
 from backtest.config.models import Config
 from backtest.config.portfolio_scenarios import PortfolioScenario, expand_portfolios, group_portfolios
-from backtest.config.scenarios import Scenario, expand_scenarios, group_scenarios, scenarios_at
+from backtest.config.resolve import Histories
+from backtest.config.scenarios import Scenario, expand_scenarios, group_scenarios, horizon_bars, scenarios_at
 from backtest.engine.bars import Grid
 from backtest.engine.cohorts import Work
-from backtest.engine.count_by_threshold import count_block
-from backtest.engine.count_portfolio import cross_block
-from backtest.engine.outcomes import count_with_outcomes
+from backtest.engine.count import count_entries
 from backtest.engine.portfolio import prepare_portfolio
 from backtest.engine.prepare import prepare_entries
 from backtest.engine.regime_labels import label_entries
 from backtest.errors import DataError
 from backtest.runs.chunked_input import open_chunked
-from backtest.runs.inputs import HistorySource, read_grid, read_portfolio_grids
-from backtest.runs.memory import READ_S_PER_BAR, entry_seconds
+from backtest.runs.inputs import HistorySource, list_sources, read_grid, read_portfolio_grids
+from backtest.runs.memory import work_seconds
 from backtest.stats.binomial_interval import trial_bars
 from backtest.stats.survival_table import COUNTS, OUTCOMES, Tables
 from backtest.units import MS_PER_UNIT, duration_ms
 
 CELLS_PER_TASK = 4_000_000
-"""Scenarios × horizons × leverages × blocks that are merged in memory at once; more scenarios make more tasks."""
+"""Most scenarios × horizons × leverages × blocks of a task; a larger group becomes several tasks."""
 
 Labels = dict[str, str | float | None]
 
@@ -61,7 +61,7 @@ class Task:
 
 @dataclass(frozen=True)
 class JobPart:
-    """A stretch of a job's entries, or all of them, with the bars that their windows reach.
+    """All entries of a job or a part of them, with the bars that their windows reach.
 
     Attributes
     ----------
@@ -107,7 +107,7 @@ class Job:
     entries : int
         About how many there are.
     weights : list of float
-        About how long an entry takes in each group, seconds of a core.
+        Expected seconds of one worker per entry, of each group.
     """
 
     symbol: str
@@ -121,66 +121,109 @@ class Job:
     weights: list[float]
 
     def cost(self, group: int, chunk: slice) -> float:
-        """About how long a chunk of entries takes, seconds of a core."""
+        """Expected seconds of one core for a chunk of entries."""
         return self.weights[group] * int(chunk.stop - chunk.start)
 
 
 def wants_outcomes(config: Config) -> bool:
-    """Whether positions are followed to what became of them in money."""
+    """Whether outcomes in money are counted too."""
     return config.statistics.outcomes or bool(config.sweep.policy)
 
 
+@dataclass(frozen=True)
+class RunInputs:
+    """What a run is made of: its configuration, the scenarios it spans, and the histories they are counted on."""
+
+    config: Config
+    scenarios: Sequence[Scenario | PortfolioScenario]
+    sources: Sequence[HistorySource]
+
+    @classmethod
+    def of(cls, source: Histories, config: Config) -> RunInputs:
+        """Expand the scenarios and list the histories; nothing is read yet.
+
+        Raises
+        ------
+        ConfigError, RuleError
+            If a scenario is impossible, a symbol is missing, or a horizon is no multiple of the bar length.
+        """
+        inputs = cls(config, run_scenarios(config), list_sources(source, config))
+        horizon_bars(config.sweep, inputs.interval_ms)
+        return inputs
+
+    @property
+    def interval_ms(self) -> int:
+        """Length of the bars of all histories."""
+        return self.sources[0].interval_ms
+
+    @cached_property
+    def symbols_read(self) -> dict[str, tuple[str, ...]]:
+        """The symbols that each job reads, by its name: its own, or the legs of a portfolio."""
+        legs = {s.portfolio.label: s.portfolio.symbols for s in self.scenarios if isinstance(s, PortfolioScenario)}
+        return legs or {source.symbol: (source.symbol,) for source in self.sources}
+
+    def stamps(self, job: str) -> dict[str, str | None]:
+        """The stamps of the files of each symbol of a job."""
+        symbols = self.symbols_read[job]
+        found = {source.symbol: source.stamp() for source in self.sources if source.symbol in symbols}
+        return {symbol: found.get(symbol) for symbol in symbols}
+
+    def jobs(self, most_bars: int | None = None) -> list[tuple[str, Callable[[], Job]]]:
+        """Name of each job and a function that begins it; its history is read then, and released after it.
+
+        most_bars : most bars of a history in memory at once; None: all
+        """
+        portfolios = [s for s in self.scenarios if isinstance(s, PortfolioScenario)]
+        if portfolios:
+            grouped = groupby(portfolios, key=lambda s: s.portfolio)
+            return [(p.label, partial(_of_portfolio, self.config, self.sources, list(own))) for p, own in grouped]
+        single = [s for s in self.scenarios if isinstance(s, Scenario)]
+        return [(source.symbol, partial(_of_symbol, self.config, source, single, most_bars)) for source in self.sources]
+
+
 def run_scenarios(config: Config) -> Sequence[Scenario | PortfolioScenario]:
-    """The scenarios of a configuration, of symbols or of portfolios; impossible ones are refused."""
+    """The scenarios of a configuration, of single symbols or of portfolios."""
     return expand_portfolios(config) if config.sweep.portfolio else expand_scenarios(config)
 
 
-def make_jobs(
-    config: Config,
-    scenarios: Sequence[Scenario | PortfolioScenario],
-    sources: Sequence[HistorySource],
-    most_bars: int | None = None,
-) -> list[tuple[str, Callable[[], Job]]]:
-    """Name of each job and how to begin it; histories are read when their turn comes, and held no longer.
+class Parts(NamedTuple):
+    """The parts of a job, and what is known of them before they are read."""
 
-    most_bars : of a history that are held at once; None: all of them
-    """
-    crossed = [s for s in scenarios if isinstance(s, PortfolioScenario)]
-    if crossed:
-        portfolios = groupby(crossed, key=lambda s: s.portfolio)
-        return [(p.label, partial(_of_portfolio, config, sources, list(own))) for p, own in portfolios]
-    single = [s for s in scenarios if isinstance(s, Scenario)]
-    return [(source.symbol, partial(_of_symbol, config, source, single, most_bars)) for source in sources]
+    number: int
+    read: Callable[[int], JobPart]
+    extents: list[tuple[int, int]]
+    entries: int
 
 
 def _of_symbol(config: Config, source: HistorySource, scenarios: list[Scenario], most_bars: int | None) -> Job:
     own = scenarios_at(scenarios, source.symbol)
-    stream, groups = open_chunked(config, source, own, most_bars), list(group_scenarios(own))
-    if stream is None:
+    chunked, groups = open_chunked(config, source, own, most_bars), list(group_scenarios(own))
+    if chunked is None:
         grid = read_grid(config, source, own)
-        return _whole(config, own, groups, _part(config, own, grid, grid.n_bars))
+        return _job(config, source.symbol, own, groups, _whole(config, source.symbol, _part(config, own, grid)))
+    chunks, read_chunk = chunked.parts, chunked.grid
 
-    def part(number: int) -> JobPart:
-        stretch = stream.stretches[number]
-        own_bars = (stretch.end_ms - stretch.start_ms) // source.interval_ms
-        return _part(config, own, stream.grid(stretch), own_bars)
+    def read(number: int) -> JobPart:
+        own_bars = (chunks[number].end_ms - chunks[number].start_ms) // source.interval_ms
+        return _part(config, own, read_chunk(chunks[number]), own_bars)
 
     block_ms = duration_ms(config.statistics.block)
-    first, last = (ms // block_ms for ms in (stream.stretches[0].start_ms, stream.stretches[-1].end_ms - 1))
+    first, last = (ms // block_ms for ms in (chunks[0].start_ms, chunks[-1].end_ms - 1))
     every = max(source.interval_ms, duration_ms(config.entries.every) if config.entries.every else 0)
-    entries = (stream.stretches[-1].end_ms - stream.stretches[0].start_ms) // every
-    return _job(config, source.symbol, own, groups, len(stream.stretches), part, [(first, last + 1 - first)], entries)
+    entries = (chunks[-1].end_ms - chunks[0].start_ms) // every
+    parts = Parts(len(chunks), read, [(first, last + 1 - first)], entries)
+    return _job(config, source.symbol, own, groups, parts)
 
 
-def _part(config: Config, own: Sequence[Scenario], grid: Grid, own_bars: int) -> JobPart:
-    work, outcomes = prepare_entries(config, grid), wants_outcomes(config)
+def _part(config: Config, own: Sequence[Scenario], grid: Grid, own_bars: int | None = None) -> JobPart:
+    """The entries of the first `own_bars` bars of a grid (None: of all), and the function that counts a chunk."""
+    work = prepare_entries(config, grid)
+    bankroll = config.statistics.bankroll_fraction if wants_outcomes(config) else None
+    own_bars = grid.n_bars if own_bars is None else own_bars
     work = _with_regimes(config, replace(work, bars=work.bars[: np.searchsorted(work.bars, own_bars)]))
 
     def count(members: Sequence[int], chunk: slice) -> Tables:
-        group = [own[i] for i in members]
-        if outcomes:
-            return count_with_outcomes(work, group, chunk, config.statistics.bankroll_fraction)
-        return count_block(work, group, chunk)
+        return count_entries(work, [own[i] for i in members], chunk, bankroll)
 
     return JobPart(work, count, (grid,), own_bars)
 
@@ -188,25 +231,23 @@ def _part(config: Config, own: Sequence[Scenario], grid: Grid, own_bars: int) ->
 def _of_portfolio(config: Config, sources: Sequence[HistorySource], own: list[PortfolioScenario]) -> Job:
     crossed = prepare_portfolio(config, read_portfolio_grids(config, sources, own), own)
     crossed = replace(crossed, base=_with_regimes(config, crossed.base))
-    work = crossed.base
+    work, name = crossed.base, own[0].portfolio.label
 
     def count(members: Sequence[int], chunk: slice) -> Tables:
-        return cross_block(crossed, [own[i] for i in members], chunk)
+        return count_entries(crossed, [own[i] for i in members], chunk)
 
     part = JobPart(work, count, crossed.legs, work.grid.n_bars, crossed.cut)
-    return _whole(config, own, list(group_portfolios(own)), part)
+    return _job(config, name, own, list(group_portfolios(own)), _whole(config, name, part))
 
 
-def _whole(config: Config, own: Sequence[Scenario | PortfolioScenario], groups: list[list[int]], part: JobPart) -> Job:
-    """A job of one part."""
+def _whole(config: Config, name: str, part: JobPart) -> Parts:
+    """The only part of a job."""
     work = part.work
-    first, last = work.blocks(np.array([0, work.grid.n_bars - 1])).tolist()
-    extents = [(first, last + 1 - first), *((0, cells.block.size) for cells in work.regimes)]
-    first_of = own[0]
-    name = first_of.portfolio.label if isinstance(first_of, PortfolioScenario) else work.grid.symbol
     if not work.bars.size:
         raise no_entries(config, name)
-    return _job(config, name, own, groups, 1, lambda number: part, extents, work.bars.size)
+    first, last = work.blocks(np.array([0, work.grid.n_bars - 1])).tolist()
+    extents = [(first, last + 1 - first), *((0, cells.block.size) for cells in work.regimes)]
+    return Parts(1, lambda number: part, extents, work.bars.size)
 
 
 def _job(
@@ -214,33 +255,32 @@ def _job(
     name: str,
     own: Sequence[Scenario | PortfolioScenario],
     groups: list[list[int]],
-    parts: int,
-    part: Callable[[int], JobPart],
-    extents: list[tuple[int, int]],
-    entries: int,
+    parts: Parts,
 ) -> Job:
-    """A job, its groups cut so that the tables of each fit `CELLS_PER_TASK`."""
-    horizons, leverages = len(config.sweep.horizon), len(config.sweep.leverage)
-    followed, labels = wants_outcomes(config), len(extents)
-    cells = horizons * leverages * cells_per_leverage([n for _, n in extents], followed=followed)
+    """A job whose groups are cut so that the tables of each fit `CELLS_PER_TASK`."""
+    cells = table_cells(config, [n for _, n in parts.extents])
+    cut, sweep = cut_groups(groups, cells), config.sweep
+    per_entry = work_seconds(1, 1, len(sweep.horizon), len(sweep.leverage), 1, followed=wants_outcomes(config))
+    weights = [per_entry * len(members) for members in cut]
+    return Job(
+        name, [s.columns() for s in own], cut, parts.number, parts.read, parts.extents, cells, parts.entries, weights
+    )
+
+
+def cut_groups(groups: Sequence[list[int]], cells: int) -> list[list[int]]:
+    """Groups of scenarios cut so that the tables of each fit `CELLS_PER_TASK`, given the cells of one scenario."""
     size = max(1, CELLS_PER_TASK // cells)
-    cut = [members[i : i + size] for members in groups for i in range(0, len(members), size)]
-    read = READ_S_PER_BAR / len(cut)
-    weights = [read + entry_seconds(horizons, leverages, len(members), labels, followed=followed) for members in cut]
-    return Job(name, [s.columns() for s in own], cut, parts, part, extents, cells, entries, weights)
+    return [members[i : i + size] for members in groups for i in range(0, len(members), size)]
 
 
-def cells_per_leverage(columns: Sequence[int], *, followed: bool) -> int:
-    """Numbers that the tables of a scenario hold per horizon and leverage.
-
-    columns : of the calendar, then of each regime
-    followed : whether positions are, to what became of them
-    """
-    return sum(columns) * len(COUNTS) + columns[0] * len(OUTCOMES) * followed
+def table_cells(config: Config, columns: Sequence[int]) -> int:
+    """Numbers in the tables of one scenario; `columns` are the labels of the calendar, then those of each regime."""
+    outcomes = columns[0] * len(OUTCOMES) * wants_outcomes(config)
+    return len(config.sweep.horizon) * len(config.sweep.leverage) * (sum(columns) * len(COUNTS) + outcomes)
 
 
 def no_entries(config: Config, name: str) -> DataError:
-    """What is said where nothing can be entered."""
+    """The error of a job without entries."""
     if config.sweep.portfolio:
         return DataError(f"{name}: no bar is an entry in all of its symbols")
     which = config.entries.file or f"entries.every is {config.entries.every}"
@@ -248,7 +288,7 @@ def no_entries(config: Config, name: str) -> DataError:
 
 
 def _with_regimes(config: Config, work: Work) -> Work:
-    """The work, its entries labelled."""
+    """The same with regime labels on its entries."""
     regimes = config.statistics.regimes
     if not regimes or not work.bars.size:
         return work

@@ -1,4 +1,4 @@
-"""Counting in other processes, which read the histories themselves, and what they must find for it."""
+"""Counting in other processes: they read the histories themselves, and are refused where they find other data."""
 
 from __future__ import annotations
 
@@ -11,45 +11,37 @@ from threading import Lock
 
 from backtest.config.models import Config, with_base
 from backtest.data.dataset import list_series
-from backtest.data.parquet import SeriesName
+from backtest.data.files import SeriesName
 from backtest.engine.bars import Grid, fingerprint
 from backtest.errors import BacktestError, ConfigError, DataError
-from backtest.runs.inputs import list_sources
 from backtest.runs.plan import code_version, files_named
-from backtest.runs.tasks import Job, JobPart, Task, make_jobs, run_scenarios
+from backtest.runs.tasks import Job, JobPart, RunInputs, Task
 from backtest.stats.survival_table import Tables
 from backtest.units import instant_text
 
 HELD, MOST_HELD = 3, 8
-"""Parts that a process holds: the one before, of which tasks are under way, this one, and the next; more if short."""
+"""Parts that a process holds: the last one, whose tasks may still run, this one and the next; more short ones."""
 
 
 @dataclass(frozen=True)
-class Counting:
-    """Counts a task wherever it is called: in another process its part is read again.
+class TaskCounter:
+    """Counts a task wherever it is called; another process reads the part itself.
 
     Attributes
     ----------
-    code : str
-        `backtest.runs.plan.code_version`.
-    config : bytes
-        The configuration, pickled with absolute paths; read where the code is the same.
-    most_bars : int, optional
-        As of `backtest.runs.tasks.make_jobs`.
+    run : RemoteRun
     files : dict of str to str
         The files that the configuration names, as they are here.
     parts : dict
-        Of a job's name and a part's number, those that are at hand; not sent.
+        By a job's name and a part's number, the parts in memory; not sent.
     """
 
-    code: str
-    config: bytes
-    most_bars: int | None
+    run: RemoteRun
     files: dict[str, str]
     parts: dict[tuple[str, int], JobPart] = field(default_factory=dict, repr=False)
 
-    def __reduce__(self) -> tuple[type[Counting], tuple[str, bytes, int | None, dict[str, str]]]:
-        return Counting, (self.code, self.config, self.most_bars, self.files)
+    def __reduce__(self) -> tuple[type[TaskCounter], tuple[RemoteRun, dict[str, str]]]:
+        return TaskCounter, (self.run, self.files)
 
     def __call__(self, task: Task) -> Tables:
         if not task.members:
@@ -57,27 +49,27 @@ class Counting:
         part = self.parts.get((task.job, task.part)) or self._again(task)
         return part.count(task.members, task.chunk)
 
-    def reading(self, name: str, number: int) -> Callable[[], object]:
-        """What another process may do ahead: read a part, and hold it."""
-        return partial(_held, self.code, self.config, self.most_bars, name, number)
+    def reading(self, job: str, number: int) -> Callable[[], object]:
+        """A function with which another process reads a part ahead."""
+        return partial(hold_part, self.run, job, number)
 
     def _again(self, task: Task) -> JobPart:
-        """The part in another process; where what it holds differs, the data are read once more."""
+        """The part as another process holds it; if the data differ, it reads them once more."""
         for anew in (False, True):
-            part, seen = _held(self.code, self.config, self.most_bars, task.job, task.part, anew)
-            differing = differing_in(seen, self.files | task.seen)
+            part, read = HELD_PARTS.get(self.run, task.job, task.part, anew)
+            differing = differing_in(read, self.files | task.seen)
             if differing is None:
                 return part
         raise DataError(f"a worker read other data: {differing}; data must not change during a run")
 
 
-def counting(config: Config, most_bars: int | None = None) -> Counting:
+def make_counter(config: Config, most_bars: int | None = None) -> TaskCounter:
     """What counts the tasks of a run, here or in another process."""
-    return Counting(code_version(), _sent(config), most_bars, _files(with_base(config, Path.cwd())))
+    return TaskCounter(RemoteRun(code_version(), _pickled(config), most_bars), _files(with_base(config, Path.cwd())))
 
 
 def describe_data(part: JobPart) -> dict[str, str]:
-    """What was read of each symbol, in words."""
+    """Description of the data read of each symbol, to compare and to show."""
     return {grid.symbol: _told(grid) for grid in part.grids}
 
 
@@ -88,46 +80,87 @@ def _told(grid: Grid) -> str:
     )
 
 
-_jobs: dict[tuple[bytes, str], Job] = {}
-_holding: dict[tuple[bytes, str, int], tuple[JobPart, dict[str, str]]] = {}
-_one_at_a_time = Lock()
+@dataclass(frozen=True)
+class RemoteRun:
+    """What another process needs to begin the jobs of a run.
+
+    Attributes
+    ----------
+    code : str
+        `backtest.runs.plan.code_version`; the rest is read where the code is the same.
+    config : bytes
+        The configuration, pickled with absolute paths.
+    most_bars : int, optional
+        As of `backtest.runs.tasks.RunInputs.jobs`.
+    """
+
+    code: str
+    config: bytes
+    most_bars: int | None
+
+    def begin(self, job: str) -> Job:
+        """Begin one of its jobs."""
+        return dict(_inputs(self.config).jobs(self.most_bars))[job]()
 
 
-def _held(
-    code: str, pickled: bytes, most_bars: int | None, name: str, number: int, anew: bool = False
-) -> tuple[JobPart, dict[str, str]]:
-    """A part of a job and what was read for it; a process holds a few, and the last job."""
-    if (there := code_version()) != code:
-        raise ConfigError(f"a worker has code {there}; expected {code}; install the same versions everywhere")
-    key = pickled, name, number
-    if not anew and (held := _holding.get(key)) is not None:  # without waiting for another part to be read
-        return held
-    with _one_at_a_time:
-        if anew:
-            _holding.clear()
-            _jobs.clear()
-        if key not in _holding:
-            while _is_full(most_bars):
-                del _holding[next(iter(_holding))]
-            if key[:2] not in _jobs:
-                _jobs.clear()
-                _jobs[key[:2]] = _begins(pickled, most_bars)[name]()
-            part = _jobs[key[:2]].part(number)
-            config: Config = pickle.loads(pickled)
-            _holding[key] = part, _files(config) | describe_data(part)
-        return _holding[key]
+@lru_cache(maxsize=2)
+def _inputs(pickled: bytes) -> RunInputs:
+    config: Config = pickle.loads(pickled)
+    return RunInputs.of(config.data.path or "", config)
 
 
-def _is_full(most_bars: int | None) -> bool:
-    """Whether one more part would take more room than `HELD` of the longest do."""
-    bars = sum(grid.n_bars for part, _ in _holding.values() for grid in part.grids)
-    fits = most_bars is not None and bars <= (HELD - 1) * most_bars
-    return len(_holding) >= (MOST_HELD if fits else HELD)
+class HeldParts:
+    """The parts that a worker process holds, each with the description of its data, and its current job."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self.clear()
+
+    def clear(self) -> None:
+        """Release everything that was read."""
+        _inputs.cache_clear()
+        self._job: tuple[RemoteRun, str] | None = None
+        self._begun: Job | None = None
+        self._parts: dict[tuple[RemoteRun, str, int], tuple[JobPart, dict[str, str]]] = {}
+
+    def get(self, run: RemoteRun, job: str, number: int, anew: bool = False) -> tuple[JobPart, dict[str, str]]:
+        """A part and the description of its data; reads it if it is not held, or `anew`."""
+        if (there := code_version()) != run.code:
+            raise ConfigError(f"a worker has code {there}; expected {run.code}; install the same versions everywhere")
+        key = run, job, number
+        if not anew and (held := self._parts.get(key)) is not None:  # without waiting for another part to be read
+            return held
+        with self._lock:
+            if anew:
+                self.clear()
+            if key not in self._parts:
+                while self._is_full(run.most_bars):
+                    del self._parts[next(iter(self._parts))]
+                if self._job != (run, job) or self._begun is None:
+                    self._job, self._begun = (run, job), run.begin(job)
+                part = self._begun.part(number)
+                self._parts[key] = part, _files(pickle.loads(run.config)) | describe_data(part)
+            return self._parts[key]
+
+    def _is_full(self, most_bars: int | None) -> bool:
+        """Whether one more part would take more memory than `HELD` parts of the longest."""
+        bars = sum(grid.n_bars for part, _ in list(self._parts.values()) for grid in part.grids)
+        fits = most_bars is not None and bars <= (HELD - 1) * most_bars
+        return len(self._parts) >= (MOST_HELD if fits else HELD)
+
+
+HELD_PARTS = HeldParts()
+"""The parts of this process."""
+
+
+def hold_part(run: RemoteRun, job: str, number: int) -> None:
+    """Read a part in this process before a task needs it."""
+    HELD_PARTS.get(run, job, number)
 
 
 @dataclass(frozen=True)
-class Readable:
-    """Calling it refuses a process that does not find what a run reads.
+class WorkerCheck:
+    """Call it in a worker: it refuses a process that does not see the data of the run.
 
     Attributes
     ----------
@@ -156,25 +189,18 @@ class Readable:
             raise ConfigError(differing)
 
 
-def readable(config: Config) -> Readable:
-    """What other processes must find before a run begins there."""
-    return Readable(_sent(config), list_series(config.data.path or ""), _files(with_base(config, Path.cwd())))
+def worker_check(config: Config) -> WorkerCheck:
+    """The check that each worker must pass before a run begins."""
+    return WorkerCheck(_pickled(config), list_series(config.data.path or ""), _files(with_base(config, Path.cwd())))
 
 
-def _sent(config: Config) -> bytes:
+def _pickled(config: Config) -> bytes:
     """A configuration for processes that run in other folders."""
     return pickle.dumps(with_base(config, Path.cwd()))
 
 
-@lru_cache(maxsize=2)
-def _begins(pickled: bytes, most_bars: int | None) -> dict[str, Callable[[], Job]]:
-    """How each job of a configuration is begun."""
-    config: Config = pickle.loads(pickled)
-    return dict(make_jobs(config, run_scenarios(config), list_sources(config.data.path or "", config), most_bars))
-
-
 def _files(config: Config) -> dict[str, str]:
-    """Files that a configuration names beside its dataset, and what is in them."""
+    """Files that a configuration names beside its dataset, with the digest of each."""
     return {file: f"contents of digest {digest[:32]}" for file, digest in files_named(config).items()}
 
 

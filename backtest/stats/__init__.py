@@ -1,5 +1,5 @@
-"""Statistics on count tables: survival, intervals, Kaplan–Meier, bootstrap, choice of leverage.
+"""Statistics on counts: survival, intervals, Kaplan–Meier, bootstrap, choice of leverage.
 
-In: counts (`SurvivalTable`, frames of a run). Out: rates, their intervals, curves, the largest leverage that meets a
-target. Nothing here knows a configuration or a file.
+In: counts (`SurvivalTable`, or the tables of a run). Out: rates, intervals, curves, the largest leverage that meets a
+target. This room knows no configuration and no file.
 """

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from backtest.runs.count_files import point_axes, write_blocks
 from backtest.runs.result import Result
-from backtest.runs.tables import point_axes, write_blocks
 from backtest.stats.survival_table import COUNTS, SurvivalTable
 from backtest.units import duration_ms
 

@@ -50,7 +50,7 @@ def child(work: Callable[[], object]) -> int:
 def traced() -> None:
     """Write down every task that is to be counted, and every entry that was kept."""
     trace = os.open(TRACE, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
-    left, keep = checkpoint.JobFiles.left, checkpoint.Journal.keep
+    left, keep = checkpoint.RunFiles.left, checkpoint.Journal.keep
 
     def counting(self, running):
         groups = left(self, running)
@@ -62,7 +62,7 @@ def traced() -> None:
         keep(self, name, *rest)
         os.write(trace, f"kept {name.removeprefix('tasks/')}\n".encode())
 
-    checkpoint.JobFiles.left, checkpoint.Journal.keep = counting, keeping
+    checkpoint.RunFiles.left, checkpoint.Journal.keep = counting, keeping
 
 
 def resumed(out: str) -> None:

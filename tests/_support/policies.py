@@ -20,7 +20,7 @@ from backtest.margin.tiers import DatedTable, TierTable
 from tests._support.histories import HOUR, history_of
 from tests.oracles import policies as oracle
 from tests.oracles.history import Grid, Rows
-from tests.oracles.history import build_grid as oracle_grid
+from tests.oracles.history import grid_of as oracle_grid
 from tests.oracles.position import Dated, Tier
 from tests.oracles.position import Scenario as Terms
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import backtest as bt
 from backtest.config.models import Config
 from backtest.config.portfolio_scenarios import PortfolioScenario, expand_portfolios, group_portfolios
-from backtest.engine.count_portfolio import cross_block
+from backtest.engine.count import count_entries
 from backtest.engine.portfolio import PortfolioWork, prepare_portfolio
 from backtest.runs.inputs import checked_sources, read_portfolio_grids
 from backtest.stats.survival_table import COUNTS, SurvivalTable
@@ -124,7 +124,7 @@ def count_all(
     out = []
     for members in group_portfolios(scenarios):
         group = [scenarios[i] for i in members]
-        table = reduce(add, [cross_block(work, group, chunk)[0] for chunk in work.chunks(size)])
+        table = reduce(add, [count_entries(work, group, chunk)[0] for chunk in work.chunks(size)])
         out += [(scenario, table, i) for i, scenario in enumerate(group)]
     return out
 

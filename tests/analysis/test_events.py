@@ -4,24 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
 
 import backtest as bt
-from backtest.analysis.events import EventFilter, symbol_events, write_events
 from backtest.config.models import Config
-from backtest.config.scenarios import expand_scenarios
-from backtest.engine.bars import build_grid
-from backtest.engine.cohorts import Work
-from backtest.engine.prepare import prepare_entries
 from tests._support.histories import HOUR, history_of, random_rows
 from tests.engine.test_truth import COIN_SIZES, SIZES, bt_duration, ladder_csv, scenario_of
 from tests.oracles import walk as oracle
-
-
-def events_of(config: Config, work: Work, where: str | None = None) -> pd.DataFrame:
-    batches = symbol_events(work, config, expand_scenarios(config), EventFilter.parse(where))
-    return pa.Table.from_batches(list(batches)).to_pandas()
 
 
 @pytest.mark.parametrize("every", [None, "97h"], ids=["dense", "few entries"])
@@ -43,7 +32,7 @@ def test_events_equal_the_literal_walk(tmp_path, rule, basis, contract, every) -
         margin=bt.Margin(basis=basis, contract=contract, liquidation_slippage=0.003, liquidation_fee=0.0125),
     )
     grid = oracle.grid_of(made)
-    got = events_of(config, prepare_entries(config, build_grid(history_of(made))))
+    got = bt.events(history_of(made), config.sweep, data=config.data, entries=config.entries, margin=config.margin)
     got = got.replace({"size": {np.nan: None}})
     checked = 0
     axes = ["side", "maintenance", "open_fee", "funding_scale", "funding_shift", "size", "horizon", "leverage"]
@@ -71,9 +60,8 @@ def test_events_equal_the_literal_walk(tmp_path, rule, basis, contract, every) -
 def test_events_of_a_scenario_add_up_to_its_counts() -> None:
     history = history_of(random_rows(9, 3_000))
     sweep = bt.Sweep(leverage=[2, 10, 50, 125], horizon=["1h", "300h", "24h"], maintenance=[0.004, 0.01])
-    config = Config(sweep=sweep, data=bt.Data(max_gap="3h"))
-    table = bt.run(history, sweep, data=config.data).table
-    events = events_of(config, prepare_entries(config, build_grid(history)))
+    study = bt.Study(history, sweep, data=bt.Data(max_gap="3h"))
+    table, events = study.run().table, study.events()
     axes = ["side", "maintenance", "horizon", "leverage"]
     grouped = events.groupby(axes)
     rejected = grouped["rejected"].sum()
@@ -87,12 +75,9 @@ def test_events_of_a_scenario_add_up_to_its_counts() -> None:
 
 def test_where_narrows_to_the_same_rows_as_filtering_afterwards() -> None:
     history = history_of(random_rows(2, 600))
-    config = Config(sweep=bt.Sweep(leverage=[5, 20], horizon=["24h", "5h"], maintenance=[0.004]))
-    work = prepare_entries(config, build_grid(history))
-    every = events_of(config, work)
-    some = events_of(
-        config, work, "leverage = 20 and side = 'long' AND liquidation_time IS NOT NULL and horizon in ('24h')"
-    )
+    study = bt.Study(history, bt.Sweep(leverage=[5, 20], horizon=["24h", "5h"], maintenance=[0.004]))
+    every = study.events()
+    some = study.events("leverage = 20 and side = 'long' AND liquidation_time IS NOT NULL and horizon in ('24h')")
     want = every.query("leverage == 20 and side == 'long' and horizon == '24h'").dropna(subset="liquidation_time")
     # A column of integers without a null is one of floats where nulls stand beside them.
     pd.testing.assert_frame_equal(some.reset_index(drop=True), want.reset_index(drop=True), check_dtype=False)
@@ -104,19 +89,19 @@ def test_file_appears_whole_or_not_at_all(tmp_path, monkeypatch) -> None:
     config = Config(
         sweep=bt.Sweep(leverage=[5], horizon=["5h"], maintenance=[0.004]), data=bt.Data(path=str(tmp_path / "data"))
     )
-    n = write_events(config, tmp_path / "events.csv")
+    n = bt.write_events(config, tmp_path / "events.csv")
     assert len(pd.read_csv(tmp_path / "events.csv")) == n
     with pytest.raises(bt.ConfigError, match="exists already"):
-        write_events(config, tmp_path / "events.csv")
+        bt.write_events(config, tmp_path / "events.csv")
     with pytest.raises(bt.ConfigError, match="must end in"):
-        write_events(config, tmp_path / "events.xlsx")
+        bt.write_events(config, tmp_path / "events.xlsx")
     with pytest.raises(bt.ConfigError, match="names no column 'lev'"):
-        write_events(config, tmp_path / "new.csv", "lev = 3")
+        bt.write_events(config, tmp_path / "new.csv", "lev = 3")
     monkeypatch.setattr("backtest.analysis.events.UNASKED_ROWS", 10)
     with pytest.raises(bt.ConfigError, match="--where"):
-        write_events(config, tmp_path / "new.csv")
-    assert write_events(config, tmp_path / "new.csv", everything=True) == n
+        bt.write_events(config, tmp_path / "new.csv")
+    assert bt.write_events(config, tmp_path / "new.csv", everything=True) == n
     monkeypatch.setattr("backtest.analysis.events._batch", lambda *a: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        write_events(config, tmp_path / "third.parquet", everything=True)
+        bt.write_events(config, tmp_path / "third.parquet", everything=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "events.csv", "new.csv"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -14,11 +13,11 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import backtest as bt
-from backtest.analysis.required_margin import Sample, _grid_free, leverage_at, samples
+from backtest.analysis.required_margin import leverage_at, samples
+from backtest.analysis.study_inputs import StudyInputs
 from backtest.config.policies import Policy, VolatilityTarget
 from backtest.report.plots import plot_required
 from backtest.report.terminal import required_text
-from backtest.runs.inputs import checked_sources, resolve_config
 from tests._support.histories import HOUR, history_of, random_rows, rows
 from tests.cli.conftest import typed
 from tests.engine.test_truth import bt_duration, grid_or_none, ladder_csv
@@ -54,19 +53,12 @@ def market(tmp_path_factory) -> str:
     return str(folder / "run.toml")
 
 
-def samples_of(history: bt.PriceHistory, sweep: bt.Sweep, **parts: object) -> Iterator[Sample]:
-    config = _grid_free(resolve_config(history, sweep, **parts))
-    for source in checked_sources(history, config):
-        yield from samples(config, source)
-
-
 def assert_same_counts(history: bt.PriceHistory, sweep: bt.Sweep, **parts: object) -> None:
     """At each leverage of a run: who is dead or rejected, and who is in the cohort."""
     table = bt.run(history, sweep, **parts).table
     names = [*AXES, *(["weight"] if "weight" in table else [])]
-    found = {
-        tuple(str(sample.labels[name]) for name in names): sample for sample in samples_of(history, sweep, **parts)
-    }
+    asked = samples(StudyInputs(history, sweep, **parts))
+    found = {tuple(str(sample.labels[name]) for name in names): sample for sample in asked}
     assert len(table) == len(found) * len(sweep.leverage)
     for row in table.to_dict("records"):
         sample = found[tuple(str(None if pd.isna(row[name]) else row[name]) for name in names)]
@@ -227,7 +219,7 @@ def test_trades_with_leverages_of_their_own_are_asked_at_one(tmp_path) -> None:
     entries = bt.Entries(file=str(file))
     sweep = bt.Sweep(horizon=["100h"], maintenance=[0.01], open_fee=[0.001])
     events = bt.events_of(history, sweep, entries=entries)
-    (sample,) = samples_of(history, sweep, entries=entries)
+    (sample,) = samples(StudyInputs(history, sweep, entries=entries))
     assert sample.labels["side"] is None
     np.testing.assert_allclose(np.sort(1 / sample.rates), np.sort(events["critical_leverage"]), rtol=1e-12)
 

@@ -30,7 +30,7 @@ def test_the_command_tells_versions_threads_memory_and_speed(cache) -> None:
 def test_a_damaged_cache_is_named(cache) -> None:
     (cache / "kernel.nbc").write_bytes(b"x" * 100)
     found = doctor.diagnose()
-    assert any("1 files of the kernels' cache are damaged" in each for each in found.slow)
+    assert any("1 files of the kernel cache are damaged" in each for each in found.slow)
 
 
 def test_what_is_switched_off_or_full_is_wrong(cache, monkeypatch) -> None:

@@ -104,7 +104,7 @@ def test_price_shows_null_where_there_is_no_liquidation_price() -> None:
         (["--leverage", "ten"], "'ten' is not a valid float"),
         (["--leverage", "5", "--tiers", "[[0,"], "--tiers is not JSON"),
         (["--leverage", "5", "--rules", "binance"], "unknown rule 'binance' (did you mean 'binance-usdm'"),
-        (["--json", "{}"], "--json is a whole position; put"),
+        (["--json", "{}"], "--json takes the whole position; put"),
     ],
 )
 def test_impossible_positions_are_refused(words: list[str], message: str) -> None:

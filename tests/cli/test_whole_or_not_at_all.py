@@ -52,7 +52,7 @@ def interrupted(place: Path, module: str, name: str, *words: str) -> tuple[int, 
 def test_an_interrupted_run_exits_with_130_and_leaves_nothing(place: Path, workers: str) -> None:
     before = entries_of(place)
     words = ["run", "sweep.toml", "--out", "new/folders/run", "--workers", workers]
-    code, out, err = interrupted(place, "runs.tasks", "count_block", *words)
+    code, out, err = interrupted(place, "runs.tasks", "count_entries", *words)
     assert (code, out, err.strip()) == (130, "", "interrupted")
     assert entries_of(place) == before
 

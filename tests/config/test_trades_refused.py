@@ -1,4 +1,4 @@
-"""Files of trades that cannot be what they say are refused by row, column and value, before any work."""
+"""Impossible files of trades are refused by row, column and value, before any work."""
 
 from __future__ import annotations
 
@@ -12,34 +12,17 @@ import pytest
 
 import backtest as bt
 from tests._support.histories import history_of, random_rows
-from tests.cli.conftest import HOUR, START, entries_of, prices, table_of, typed
+from tests.cli.conftest import HOUR, START, prices, table_of, typed
+from tests.config.conftest import Refused
 
 SWEEP = 'horizon = ["2h"]\nmaintenance = [0.004]\n'
 AXES = SWEEP + 'side = ["long"]\nleverage = [10]\n'
 HEAD = "entry_time,exit_time,side,leverage,entry_price\n"
 
 
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with two days of hourly prices."""
-    monkeypatch.chdir(tmp_path)
-    pq.write_table(table_of(*prices()), "last.parquet")
-    return tmp_path
-
-
-def refused(code: int, file: str = "trades.csv", sweep: str = SWEEP, path: str = "last.parquet") -> str:
-    """What is said of a configuration that neither `run` nor `events` takes; nothing is written."""
-    Path("sweep.toml").write_text(f'[data]\npath = "{path}"\n[entries]\nfile = "{file}"\n[sweep]\n{sweep}')
-    before = entries_of(Path())
-    said = set()
-    for words in (["run", "sweep.toml", "--out", "new/run"], ["events", "sweep.toml", "--out", "new/events.csv"]):
-        done = typed(*words)
-        assert (done.code, done.out) == (code, ""), done
-        assert done.err.startswith("error: ") and "Traceback" not in done.err
-        assert entries_of(Path()) == before
-        said.add(done.err.removeprefix("error: ").rstrip("\n"))
-    assert len(said) == 1
-    return said.pop()
+def toml(file: str = "trades.csv", sweep: str = SWEEP, path: str = "last.parquet") -> str:
+    """A configuration whose entries are the trades of a file."""
+    return f'[data]\npath = "{path}"\n[entries]\nfile = "{file}"\n[sweep]\n{sweep}'
 
 
 ROW = "2020-01-01T05:00:00Z"
@@ -48,7 +31,7 @@ FILES = {
     "no column of it": ("side,leverage\nlong,3\n", "trades.csv: column entry_time is missing; trades have entry_time"),
     "no trade": (HEAD, "trades.csv: holds no trade"),
     "an unknown column": (f"entry_time,stop\n{ROW},90\n", "trades.csv: unknown column 'stop'; trades have entry_time"),
-    "a column twice": (f"entry_time,side,side\n{ROW},long,long\n", "trades.csv: column 'side' stands there twice"),
+    "a column twice": (f"entry_time,side,side\n{ROW},long,long\n", "trades.csv: column 'side' appears twice"),
     "numbers for times": ("entry_time\n1577854800000\n", "trades.csv: entry_time must hold time stamps, such as "),
     "words for times": (f"entry_time\n{ROW}\nsoon\n", "trades.csv: entry_time must hold time stamps, such as "),
     "a time left blank": (f"entry_time,leverage\n{ROW},2\n,3\n", "trades.csv: row 1: entry_time is missing"),
@@ -65,16 +48,18 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_files_that_are_no_trades(place: Path, name: str) -> None:
+def test_files_that_are_no_trades(place: Path, refused: Refused, name: str) -> None:
     text, message = FILES[name]
     Path("trades.csv").write_text(text)
-    assert message in refused(2)
+    assert message in refused(2, toml())
 
 
-def test_a_file_that_is_not_there(place: Path) -> None:
-    assert refused(2) == "entries.file: trades.csv cannot be read (No such file or directory)"
+def test_a_file_that_is_not_there(place: Path, refused: Refused) -> None:
+    assert refused(2, toml()) == "entries.file: trades.csv cannot be read (No such file or directory)"
     Path("trades.parquet").write_text("entry_time")
-    assert refused(2, "trades.parquet").startswith("trades.parquet: is no table of trades, Parquet or CSV (")
+    assert refused(2, toml("trades.parquet")).startswith(
+        "trades.parquet: cannot be read as a table of trades, Parquet or CSV ("
+    )
 
 
 @pytest.mark.parametrize(
@@ -89,23 +74,25 @@ def test_a_file_that_is_not_there(place: Path) -> None:
         ({"symbol": pa.array(["last", None])}, "row 1: symbol is missing"),
     ],
 )  # fmt: skip
-def test_columns_of_parquet_that_are_no_trades(place: Path, values: dict[str, pa.Array], message: str) -> None:
+def test_columns_of_parquet_that_are_no_trades(
+    place: Path, refused: Refused, values: dict[str, pa.Array], message: str
+) -> None:
     """NaN is not null: it is the outcome of a computation that failed."""
     times = pa.array([START + 5 * HOUR, START + 6 * HOUR], pa.timestamp("ms", "UTC"))
     pq.write_table(pa.table({"entry_time": times} | values), "trades.parquet")
-    assert message in refused(2, "trades.parquet")
+    assert message in refused(2, toml("trades.parquet"))
 
 
 @pytest.mark.parametrize(("key", "value"), [("side", "long"), ("leverage", "3")])
-def test_an_axis_beside_a_column(place: Path, key: str, value: str) -> None:
+def test_an_axis_beside_a_column(place: Path, refused: Refused, key: str, value: str) -> None:
     Path("trades.csv").write_text(f"entry_time,{key}\n{ROW},{value}\n")
     message = f"sweep.{key}: the trades of trades.csv have a column {key} of their own; leave one out"
-    assert refused(2, sweep=AXES) == message
+    assert refused(2, toml(sweep=AXES)) == message
 
 
-def test_entries_every_beside_a_file(place: Path) -> None:
+def test_entries_every_beside_a_file(place: Path, refused: Refused) -> None:
     Path("trades.csv").write_text(f"entry_time\n{ROW}\n")
-    said = refused(2, 'trades.csv"\nevery = "2h')
+    said = refused(2, toml('trades.csv"\nevery = "2h'))
     assert "entries: every and file exclude each other: entries are bars, or your own trades" in said
 
 
@@ -125,38 +112,38 @@ OUTSIDE = {
 
 
 @pytest.mark.parametrize("name", OUTSIDE)
-def test_trades_outside_the_history(place: Path, name: str) -> None:
+def test_trades_outside_the_history(place: Path, refused: Refused, name: str) -> None:
     """A sound trade stands before it: row 1 is the one that is named."""
     row, message = OUTSIDE[name]
     Path("trades.csv").write_text(f"entry_time,exit_time\n{ROW},2020-01-01T08:00:00Z\n{row}\n")
-    said = refused(1, sweep=AXES)
+    said = refused(1, toml(sweep=AXES))
     assert said.startswith("trades.csv: row 1, last ") and message in said
 
 
-def test_a_trade_in_a_bar_without_a_price(place: Path) -> None:
+def test_a_trade_in_a_bar_without_a_price(place: Path, refused: Refused) -> None:
     stamps, columns = prices()
     kept = np.arange(stamps.size) != 4
     pq.write_table(table_of(stamps[kept], {k: v[kept] for k, v in columns.items()}), "last.parquet")
     Path("trades.csv").write_text(f"entry_time\n{ROW}\n")
-    said = refused(1, sweep=AXES)
+    said = refused(1, toml(sweep=AXES))
     assert said.endswith(
         "entered 2020-01-01T05:00Z: the bar has no price to enter at; give entry_price (1 such trades)"
     )
 
 
-def test_a_trade_in_the_bar_that_settles_it(place: Path) -> None:
+def test_a_trade_in_the_bar_that_settles_it(place: Path, refused: Refused) -> None:
     Path("trades.csv").write_text(f"entry_time\n{ROW}\n")
-    said = refused(1, sweep=AXES + '[margin]\nexpiry = "2020-01-01T05:00Z"\n')
+    said = refused(1, toml(sweep=AXES + '[margin]\nexpiry = "2020-01-01T05:00Z"\n'))
     assert said == "last: a trade of trades.csv enters in the bar that settles it"
 
 
-def test_a_price_without_a_symbol_among_several(place: Path) -> None:
+def test_a_price_without_a_symbol_among_several(place: Path, refused: Refused) -> None:
     """Which one's price it is would be a guess; times alone are entered in each."""
     for symbol in ("A", "B"):
         bt.write_history(history_of(random_rows(1, 90, gaps=False), symbol), place / "data")
     Path("trades.csv").write_text("entry_time,entry_price\n1970-01-02T05:00:00Z,100\n")
     message = "trades.csv: entry_price is that of one symbol, and there are A, B; add a column symbol, or name one"
-    assert refused(2, sweep=AXES, path="data").startswith(message)
+    assert refused(2, toml(sweep=AXES, path="data")).startswith(message)
     Path("trades.csv").write_text("entry_time\n1970-01-02T05:00:00Z\n")
     assert typed("run", "sweep.toml", "--out", "run").code == 0
     assert bt.load("run").table["symbol"].tolist() == ["A", "B"]

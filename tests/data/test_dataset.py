@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backtest.data import dataset as store
-from backtest.data import parquet as dataset
-from backtest.data import reader, transaction, writer
-from backtest.data.dataset import Series, list_series, read_history, write_history
+from backtest.data import transaction, writer
+from backtest.data.dataset import list_series, read_history, write_history
+from backtest.data.files import SeriesName
 from backtest.data.history import COLUMNS, PriceHistory
+from backtest.data.reader import BarFile, RowGroup
 from backtest.engine.bars import Grid, build_grid
 from backtest.errors import BacktestError, ConfigError, DataError
 from backtest.units import instant_ms, instant_text
@@ -129,14 +129,12 @@ def touched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, tuple[str, 
     """Row groups read: year folder, index, columns."""
     seen: list[tuple[str, int, tuple[str, ...]]] = []
 
-    def read(footer: dataset.Footer, group: dataset.RowGroup, names: tuple[str, ...]) -> object:
-        seen.append((footer.path.parent.name, group.index, names))
-        return original(footer, group, names)
+    def read(file: BarFile, group: RowGroup, names: tuple[str, ...]) -> object:
+        seen.append((file.path.parent.name, group.index, names))
+        return original(file, group, names)
 
-    original = dataset.read_group
-    monkeypatch.setattr(dataset, "read_group", read)
-    monkeypatch.setattr(store, "read_group", read)
-    monkeypatch.setattr(reader, "read_group", read)
+    original = BarFile.read
+    monkeypatch.setattr(BarFile, "read", read)
     monkeypatch.setattr(writer, "ROW_GROUP", 10)
     return seen
 
@@ -152,7 +150,7 @@ def test_only_the_row_groups_of_the_range_are_read(
     assert read_history(tmp_path, start="2020-12-31T23:00", end="2021-01-01T01:00").n_bars == 2
     assert touched == [("year=2020", 4, read), ("year=2021", 0, read)]
     touched.clear()
-    assert list_series(tmp_path) == [Series("1h", "BTCUSDT")]
+    assert list_series(tmp_path) == [SeriesName("1h", "BTCUSDT")]
     with pytest.raises(DataError, match="no bar in the range"):
         read_history(tmp_path, start="2022-01-01")
     assert touched == []
@@ -220,7 +218,11 @@ def test_reading_and_writing_leave_pandas_alone(tmp_path: Path) -> None:
 def test_an_ambiguous_dataset_lists_the_choices(tmp_path: Path) -> None:
     for symbol, step in (("BTCUSDT", HOUR), ("ETHUSDT", HOUR), ("BTCUSDT", 60_000)):
         write_history(PriceHistory(symbol, step, NEW_YEAR, dict(bars(symbol=symbol).columns)), tmp_path)
-    assert list_series(tmp_path) == [Series("1h", "BTCUSDT"), Series("1h", "ETHUSDT"), Series("1m", "BTCUSDT")]
+    assert list_series(tmp_path) == [
+        SeriesName("1h", "BTCUSDT"),
+        SeriesName("1h", "ETHUSDT"),
+        SeriesName("1m", "BTCUSDT"),
+    ]
     with pytest.raises(ConfigError, match="holds more than one symbol: BTCUSDT, ETHUSDT; name one"):
         read_history(tmp_path)
     with pytest.raises(ConfigError, match="holds more than one interval of BTCUSDT: 1m, 1h; name one"):
@@ -232,7 +234,7 @@ def test_an_ambiguous_dataset_lists_the_choices(tmp_path: Path) -> None:
     assert read_history(tmp_path, "ETHUSDT").interval_ms == HOUR  # it has one only
     assert read_history(tmp_path, "BTCUSDT", "60m").interval_ms == HOUR
     assert read_history(tmp_path / "interval=1m").interval_ms == 60_000
-    assert list_series(tmp_path / "interval=1h" / "symbol=ETHUSDT") == [Series("1h", "ETHUSDT")]
+    assert list_series(tmp_path / "interval=1h" / "symbol=ETHUSDT") == [SeriesName("1h", "ETHUSDT")]
 
 
 def test_a_symbol_may_hold_any_character(tmp_path: Path) -> None:
@@ -244,7 +246,7 @@ def test_a_symbol_may_hold_any_character(tmp_path: Path) -> None:
 
 def test_a_plain_file_is_a_dataset_of_one_symbol(tmp_path: Path) -> None:
     file = plain(tmp_path / "SOLUSDT.parquet", pa.array([0, 3 * HOUR, 5 * HOUR], pa.timestamp("ms")))
-    assert list_series(file) == [Series("2h", "SOLUSDT")]
+    assert list_series(file) == [SeriesName("2h", "SOLUSDT")]
     with pytest.raises(DataError, match=r"must hold multiples of the interval 2h .* got 1970-01-01T03:00Z in row 1"):
         read_history(file)
     assert read_history(file, interval="1h").n_bars == 6

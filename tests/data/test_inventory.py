@@ -12,12 +12,11 @@ import pytest
 from click.testing import CliRunner
 
 from backtest.cli import cli
-from backtest.data import inventory, reader
-from backtest.data import parquet as dataset
 from backtest.data.dataset import write_history
 from backtest.data.history import PriceHistory
 from backtest.data.inventory import inventory as held
 from backtest.data.inventory import inventory_text
+from backtest.data.reader import BarFile
 from backtest.errors import ConfigError, DataError
 
 HOUR = 3_600_000
@@ -42,8 +41,7 @@ def test_what_is_listed_is_what_is_there(tmp_path: Path, monkeypatch: pytest.Mon
     def no_row(*arguments: object) -> None:
         raise AssertionError("a row was read")
 
-    for module in (dataset, reader, inventory):
-        monkeypatch.setattr(module, "read_group", no_row)
+    monkeypatch.setattr(BarFile, "read", no_row)
     first, second = held(tmp_path)
     assert (first.symbol, first.interval, first.bars, first.grid_bars, first.mark_bars) == ("A/B", "1d", 1, 1, 0)
     assert (second.symbol, second.interval) == ("BTC", "1h")

@@ -388,7 +388,7 @@ def test_moved_aside_the_symbol_is_still_read(tmp_path: Path) -> None:
     folder = tmp_path / "interval=1d/symbol=X"
     folder.rename(folder.with_name(".symbol=X.old"))
     assert closes(tmp_path) == [10.0] * 400
-    assert open_series(tmp_path, "X", "1d").series.symbol == "X"
+    assert open_series(tmp_path, "X", "1d").symbol == "X"
     put(tmp_path, "add", bars([11.0], START + 400 * DAY))
     assert closes(tmp_path) == [10.0] * 400 + [11.0]
     assert os.listdir(tmp_path / "interval=1d") == ["symbol=X"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from ipykernel.kernelspec import write_kernel_spec
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
+import backtest as bt
 from backtest.engine.kernels.jit import cache_directory
 
 ROOT = Path(__file__).parents[2]
@@ -87,6 +89,15 @@ def test_notebook_is_stored_clean(path: Path) -> None:
             assert cell.outputs == [], cell.id
             assert cell.execution_count is None, cell.id
             assert set(cell.metadata) <= {"tags"}, cell.id
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_uses_public_names_only(path: Path) -> None:
+    code = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
+    imports = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Import | ast.ImportFrom)]
+    ours = {ast.unparse(node) for node in imports if "backtest" in ast.unparse(node)}
+    assert ours == {"import backtest as bt"}
+    assert {name for name in re.findall(r"\bbt\.(\w+)", code) if name not in bt.__all__} == set()
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

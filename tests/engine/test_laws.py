@@ -15,7 +15,7 @@ import backtest as bt
 from backtest.config.models import Config
 from backtest.config.scenarios import expand_scenarios
 from backtest.engine.bars import build_grid
-from backtest.engine.count_by_threshold import count_block
+from backtest.engine.count import count_entries
 from backtest.engine.prepare import prepare_entries
 from backtest.stats.survival_table import COUNTS, SurvivalTable
 from tests._support.histories import history_of, random_rows
@@ -46,7 +46,7 @@ def test_longer_horizons_lose_no_liquidation() -> None:
     history = history_of(random_rows(4, 1_000, gaps=False))
     sweep = SWEEP.model_copy(update={"horizon": ("1h", "12h", "300h")})
     work = prepare_entries(Config(sweep=sweep), build_grid(history))
-    table = count_block(work, expand_scenarios(Config(sweep=sweep))[:1], slice(0, work.bars.size))[0]
+    table = count_entries(work, expand_scenarios(Config(sweep=sweep))[:1], slice(0, work.bars.size))[0]
     assert (table["prior_liquidations"][:, 1:] <= table["liquidations"][:, 1:]).all()
 
 
@@ -74,20 +74,20 @@ def test_tables_that_do_not_fit_do_not_add() -> None:
 def test_chunk_size_changes_nothing(size) -> None:
     work = prepare_entries(CONFIG, build_grid(history_of(random_rows(6, 1_100))))
     for scenarios in (expand_scenarios(CONFIG)[:1], expand_scenarios(CONFIG)[-1:]):
-        whole = count_block(work, scenarios, slice(0, work.bars.size))[0]
+        whole = count_entries(work, scenarios, slice(0, work.bars.size))[0]
         step = 50 if size == 1 else 1  # chunks of one bar: every 50th, as all would only take longer
         chunks = work.chunks(size)
         if step > 1:
             bars = np.arange(0, work.bars.size, step)
             chunks = [slice(i, i + 1) for i in bars]
-            parts = [count_block(work, scenarios, chunk)[0] for chunk in chunks]
+            parts = [count_entries(work, scenarios, chunk)[0] for chunk in chunks]
             one_by_one = sum(part["liquidations"].sum(axis=-1) for part in parts)
             thinned = prepare_entries(CONFIG, work.grid)
             object.__setattr__(thinned, "bars", work.bars[bars])
-            together = count_block(thinned, scenarios, slice(0, bars.size))[0]
+            together = count_entries(thinned, scenarios, slice(0, bars.size))[0]
             assert (one_by_one == together["liquidations"].sum(axis=-1)).all()
             continue
-        merged = sum(count_block(work, scenarios, chunk)[0] for chunk in chunks)
+        merged = sum(count_entries(work, scenarios, chunk)[0] for chunk in chunks)
         assert merged.first_block == whole.first_block
         assert (merged.counts == whole.counts).all()
 
@@ -137,7 +137,7 @@ def test_mirrored_market_mirrors_funding_free_sides_at_zero_maintenance() -> Non
             sweep = bt.Sweep(side=[side], leverage=[price / distance], horizon=["500h"], maintenance=[0.0])
             config = Config(sweep=sweep)
             work = prepare_entries(config, build_grid(h))
-            verdicts.append(int(count_block(work, expand_scenarios(config), slice(0, 1))[0]["liquidations"].sum()))
+            verdicts.append(int(count_entries(work, expand_scenarios(config), slice(0, 1))[0]["liquidations"].sum()))
         assert verdicts[0] == verdicts[1]
 
 

@@ -10,7 +10,6 @@ import pytest
 
 import backtest as bt
 from backtest.config.policies import Policy, VolatilityTarget
-from backtest.runs.tables import block_counts, read_blocks
 from tests._support.histories import HOUR, history_of, random_rows
 from tests.engine.test_truth import bt_duration, ladder_csv, scenario_of
 from tests.oracles import policies as lived
@@ -193,7 +192,7 @@ def test_priors_are_what_had_happened_by_the_next_shorter_horizon() -> None:
     sweep = bt.Sweep(leverage=[12, 30], horizon=["90h", "8h"], maintenance=[0.01], side=["long"])
     result = bt.run(history, sweep)
     events = bt.events_of(history, sweep)
-    tables = [read_blocks(result.path, where, 2, 2) for where in block_counts(result.info)]
+    tables = [table for _, table in result.counts.tables()]
     for k, leverage in enumerate((12, 30)):
         cohort = events[(events["horizon"] == "90h") & (events["leverage"] == leverage) & ~events["rejected"]]
         reach = cohort["entry_time"] + pd.Timedelta("7h")  # entered at the close: the eighth bar opens 7 hours later

@@ -10,7 +10,8 @@ import pytest
 
 from backtest.config.models import Size
 from backtest.config.policies import Deleverage, Ladder, Policy, TopUp
-from backtest.engine.count_by_threshold import first_crossings, split_by_table
+from backtest.engine.adverse_series import split_by_table
+from backtest.engine.crossings import first_crossings
 from backtest.engine.policy_inputs import stage_of
 from backtest.engine.policy_simulation import Lives, lives_of, openings_of
 from backtest.errors import ConfigError

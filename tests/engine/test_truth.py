@@ -210,4 +210,4 @@ def test_counts_equal_the_literal_walk_beyond_one_tile(tables, seed, maintenance
 
 def test_ladder_of_this_file_is_one_a_table_with_deductions_may_be() -> None:
     # 0.05·2,000 − 80 = 20 = 0.01·2,000 and 0.1·10,000 − 580 = 420 = 0.05·10,000 − 80: continuous at both floors.
-    assert TierTable.of([[f, m, d] for f, _, m, d, _ in LADDER]).has_deductions
+    assert TierTable.from_rows([[f, m, d] for f, _, m, d, _ in LADDER]).has_deductions

@@ -345,7 +345,7 @@ def test_tables_read_back_as_they_are(tmp_path_factory: pytest.TempPathFactory, 
 
 
 def test_two_tables_of_one_date_are_refused() -> None:
-    table = TierTable.of([[0, 0.01]])
+    table = TierTable.from_rows([[0, 0.01]])
     with pytest.raises(RuleError, match="two tier tables have one date, none"):
         tiers_csv([DatedTable(None, table)] * 2)
 

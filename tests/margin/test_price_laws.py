@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backtest.margin.liquidation import liquidation_prices, price, price_position
+from backtest.margin.liquidation import liquidation_prices, price
 from backtest.margin.position import Position, Side
 from backtest.margin.rules import rule, rules
 from backtest.margin.tiers import TierTable, derive_deductions
@@ -32,7 +32,7 @@ POSITIONS = st.fixed_dictionaries(
 
 
 def drawn(shape: Mapping[str, object]) -> Position:
-    """A position with a table of the drawn widths and rises; funding is a share of the posted margin."""
+    """A position with a table of the drawn widths and rises; funding is a share of the initial margin."""
     number = {key: float(value) for key, value in shape.items() if isinstance(value, float)}
     steps = shape["steps"]
     assert isinstance(steps, list)
@@ -54,7 +54,7 @@ def drawn(shape: Mapping[str, object]) -> Position:
     )
 
 
-def spare(position: Position, at: float) -> float:
+def excess_margin(position: Position, at: float) -> float:
     """E − MM at a price, written out from the definition (docs/semantics.md §2, §4)."""
     assert position.tiers is not None
     assert position.leverage is not None
@@ -72,21 +72,21 @@ def test_the_liquidation_price_is_where_the_margin_balance_equals_maintenance(sh
     position = drawn(shape)
     level = price(position)["liquidation_price"]
     inverse = position.contract == "inverse"
-    entry = 1 / position.entry_price if inverse else position.entry_price  # and so on: worth of a unit of quantity
+    entry = 1 / position.entry_price if inverse else position.entry_price  # and so on: value of a unit of quantity
     if level is None:
         assert (position.side == "short") == inverse
         near_0 = 1e-9 * entry
-        assert spare(position, 1 / near_0 if inverse else near_0) > -1e-8 * position.notional
+        assert excess_margin(position, 1 / near_0 if inverse else near_0) > -1e-8 * position.notional
         return
-    worth = 1 / level if inverse else level
+    value = 1 / level if inverse else level
     # E − MM adds amounts of this size, each with a few roundings of 1e-16; the deductions stay below the notional
-    scale = position.posted_margin + position.notional + position.quantity * worth
-    assert spare(position, level) == pytest.approx(0, abs=1e-14 * scale)
+    scale = position.initial_balance + position.notional + position.quantity * value
+    assert excess_margin(position, level) == pytest.approx(0, abs=1e-14 * scale)
     # and it is the first: safe on the way there, not beyond it
     step = 1e-6 * entry * (1 if (position.side == "long") != inverse else -1)
-    safe, spent = worth + step, worth - step
-    assert spare(position, 1 / safe if inverse else safe) > 0
-    assert spare(position, 1 / spent if inverse else spent) < 0
+    safe, spent = value + step, value - step
+    assert excess_margin(position, 1 / safe if inverse else safe) > 0
+    assert excess_margin(position, 1 / spent if inverse else spent) < 0
 
 
 @given(
@@ -109,10 +109,10 @@ def test_every_rule_s_liquidation_price_solves_its_own_balance(
     document["funding_paid"] = share * size / leverage
     if rule(name).slope is None:
         document["mmr"] = 0.005
-    level = price_position(document)["liquidation_price"]
+    level = price(document)["liquidation_price"]
     if level is None:
         return
-    there = price_position({**document, "mark_price": level})
+    there = price({**document, "mark_price": level})
     maintenance, ratio = there["maintenance_margin"], there["margin_ratio"]
     # the balance adds amounts of the notional there and at entry, each with a few roundings of 1e-16
     scale = size * (2 + (entry / level if inverse else level / entry))
@@ -130,12 +130,12 @@ def test_every_rule_s_liquidation_price_solves_its_own_balance(
 def test_extra_margin_moves_the_fee_to_close_with_the_bankruptcy_price(
     side: str, contract: str, leverage: float, extra: float, fee: float
 ) -> None:
-    # What is posted: N/L, the fee at the bankruptcy price of the leverage, and the extra margin. What is kept besides
+    # Paid in: N/L, the fee at the bankruptcy price of the leverage, and the extra margin. Kept besides
     # maintenance: the fee at the bankruptcy price that the extra margin moves. Both are the fee rate of a value.
     inverse, sign = contract == "inverse", 1 if side == "long" else -1
     document = {"rules": f"bybit-{contract}", "side": side, "entry_price": 50.0, "quantity": 50.0 if inverse else 0.02}
     extra /= leverage  # of a notional of 1
-    answer = price_position({**document, "leverage": leverage, "extra_margin": extra, "taker_fee": fee, "mmr": 0.005})
+    answer = price({**document, "leverage": leverage, "extra_margin": extra, "taker_fee": fee, "mmr": 0.005})
     level, broke = answer["liquidation_price"], answer["bankruptcy_price"]
     assert level is not None
     assert broke is not None
@@ -154,8 +154,8 @@ def test_the_taker_fee_moves_no_liquidation_price_without_extra_margin(
     side: str, contract: str, leverage: float, fee: float
 ) -> None:
     document = {"rules": f"bybit-{contract}", "side": side, "entry_price": 50.0, "quantity": 3.0, "leverage": leverage}
-    with_fee = price_position({**document, "mmr": 0.005, "taker_fee": fee})
-    without = price_position({**document, "mmr": 0.005, "taker_fee": 0})
+    with_fee = price({**document, "mmr": 0.005, "taker_fee": fee})
+    without = price({**document, "mmr": 0.005, "taker_fee": 0})
     assert with_fee["liquidation_price"] == without["liquidation_price"]
     assert with_fee["bankruptcy_price"] == without["bankruptcy_price"]
     assert without["fee_to_close"] == 0
@@ -166,7 +166,7 @@ def test_the_taker_fee_moves_no_liquidation_price_without_extra_margin(
 )
 def test_an_unleveraged_inverse_short_has_no_liquidation_price(name: str, leverage: float, entry: float) -> None:
     document = {"rules": name, "side": "short", "entry_price": entry, "quantity": 3 * entry, "leverage": leverage}
-    answer = price_position(document if rule(name).slope else {**document, "mmr": 0.005})
+    answer = price(document if rule(name).slope else {**document, "mmr": 0.005})
     assert answer["liquidation_price"] is None
     assert answer["bankruptcy_price"] is None
 
@@ -207,9 +207,9 @@ def test_substituting_the_tier_at_the_liquidation_price_changes_nothing(shape: M
     assert position.tiers is not None
     assert position.tiers.deduction is not None
     if level is not None:
-        k = int(position.tiers.tier_of(position.size_at(level)))
+        k = int(position.tiers.tier_index(position.notional_at(level)))
         line = (position.tiers.mmr[k : k + 1], position.tiers.deduction[k : k + 1])
-        held = position.posted_margin - position.funding_paid
+        held = position.initial_balance - position.funding_paid
         again = liquidation_prices(
             position.side,
             position.entry_price,
@@ -225,7 +225,7 @@ def test_substituting_the_tier_at_the_liquidation_price_changes_nothing(shape: M
 
 @pytest.mark.parametrize("side", ["long", "short"])
 def test_arrays_give_what_single_positions_give(side: Side) -> None:
-    table = TierTable.of(TIERS)
+    table = TierTable.from_rows(TIERS)
     entry, margin = np.array([10.0, 20.0, 30.0]), np.array([[1e4], [2e5]])
     found = liquidation_prices(side, entry, 1e5, margin, table.lines(0.0))
     assert found.shape == (2, 3)

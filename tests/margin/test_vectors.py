@@ -8,7 +8,7 @@ from typing import cast
 import numpy as np
 import pytest
 
-from backtest.margin.liquidation import price_position
+from backtest.margin.liquidation import price
 from backtest.margin.position_input import read_position
 from backtest.margin.tiers import TierTable, derive_deductions
 
@@ -124,7 +124,7 @@ def document_of(case: Example) -> dict[str, object]:
 @needs_shared
 @pytest.mark.parametrize("case", [each for each in EXAMPLES if rule_of(each)], ids=lambda each: each.id)
 def test_published_price(case: Example) -> None:
-    answer = price_position(document_of(case))
+    answer = price(document_of(case))
     checked = 0
     for key, value in case.published.items():
         if key in ANSWERS:
@@ -142,7 +142,7 @@ def test_published_price(case: Example) -> None:
     "case", [each for each in EXAMPLES if each.id.startswith("ft-okxgate-")], ids=lambda each: each.id
 )
 def test_gate_has_the_formula_of_okx(case: Example) -> None:
-    level = price_position({**document_of(case), "rules": "gate-linear"})["liquidation_price"]
+    level = price({**document_of(case), "rules": "gate-linear"})["liquidation_price"]
     assert level == pytest.approx(case.published["liq"], abs=case.tol)
 
 
@@ -157,15 +157,15 @@ def test_every_example_is_a_test() -> None:
 @needs_shared
 def test_the_unprinted_price_of_the_inverse_short_is_that_of_the_note() -> None:
     # 60,000·(1 − 0.005)/(1.2 − 0.12) = 59,700/1.08
-    answer = price_position(document_of(example("by-uta-inv-short-2024")))
+    answer = price(document_of(example("by-uta-inv-short-2024")))
     assert answer["liquidation_price"] == pytest.approx(55_277.78, abs=0.005)
 
 
-def unrealized(document: dict[str, object], posted: float) -> float:
-    """Profit at mark, as it comes back out of the margin ratio: MM / (posted + profit)."""
-    answer = price_position(document)
+def unrealized(document: dict[str, object], margin: float) -> float:
+    """Profit at mark, as it comes back out of the margin ratio: MM / (margin + profit)."""
+    answer = price(document)
     assert answer["margin_ratio"] is not None
-    return answer["maintenance_margin"] / answer["margin_ratio"] - posted
+    return answer["maintenance_margin"] / answer["margin_ratio"] - margin
 
 
 @needs_shared
@@ -176,7 +176,7 @@ def test_legs_of_the_cross_wallet_at_mark(leg: str) -> None:
     wallet = 1535443.01
     document: dict[str, object] = {KEYS[key]: value for key, value in inputs.items() if key in KEYS}
     document |= {"rules": "binance-usdm", "side": "long", "wallet": wallet, "mark_price": inputs["mark"]}
-    answer = price_position(document)
+    answer = price(document)
     assert answer["maintenance_margin"] == pytest.approx(case.published[f"mm_{leg}"], abs=case.tol)
     assert unrealized(document, wallet) == pytest.approx(case.published[f"upnl_{leg}"], abs=case.tol)
 
@@ -187,8 +187,8 @@ def test_maintenance_of_a_coin_margined_position_at_mark() -> None:
     given = case.inputs
     document = {"rules": "binance-coinm", "side": "long", "entry_price": 20_000, "margin": 0.1, "mmr": given["mmr"]}
     document |= {"quantity": given["contracts"] * given["contract_size"], "mark_price": given["mark"]}
-    assert price_position(document)["maintenance_margin"] == pytest.approx(case.published["mm"], abs=case.tol)
-    size = read_position(document).size_at(given["mark"])
+    assert price(document)["maintenance_margin"] == pytest.approx(case.published["mm"], abs=case.tol)
+    size = read_position(document).notional_at(given["mark"])
     assert size == pytest.approx(case.published["notional"], abs=case.tol)
 
 
@@ -208,14 +208,14 @@ def test_tiered_maintenance_margin() -> None:
     case = example("by-mm-tiered")
     floor, mmr = np.array([[0.0, 1000.0, 2000.0, 3000.0, 4000.0], [0.02, 0.025, 0.03, 0.035, 0.04]])
     deduction = derive_deductions(floor, mmr)
-    table = TierTable.of(np.column_stack((floor, mmr, deduction)).tolist())
+    table = TierTable.from_rows(np.column_stack((floor, mmr, deduction)).tolist())
     value = case.inputs["position_value"]
-    k = int(table.tier_of(value))
+    k = int(table.tier_index(value))
     assert (table.mmr[k], deduction[k]) == pytest.approx((case.inputs["mmr"], case.inputs["deduction"]), abs=1e-9)
     assert float(table.maintenance(value, value)) == pytest.approx(case.published["mm"], abs=case.tol)
     # and through the rule, whose maintenance has the fee to close on top
     document = {"rules": "bybit-linear", "side": "long", "entry_price": 1, "quantity": value, "leverage": 10}
-    answer = price_position({**document, "tiers": table})
+    answer = price({**document, "tiers": table})
     assert answer["maintenance_margin"] - answer["fee_to_close"] == pytest.approx(case.published["mm_flat"], abs=1e-9)
 
 
@@ -230,7 +230,7 @@ def test_the_historical_cross_rule_is_arithmetic_and_no_rule() -> None:
     assert size * (1 + fee) / (value + wallet - mmr * value) == pytest.approx(case.published["liq"], abs=case.tol)
     # the bankruptcy price without its fee is the rules' own: 10,000/1.75
     document = {"contract": "inverse", "basis": "entry", "side": "long", "entry_price": entry, "quantity": size}
-    found = price_position({**document, "wallet": wallet, "mmr": mmr})["bankruptcy_price"]
+    found = price({**document, "wallet": wallet, "mmr": mmr})["bankruptcy_price"]
     assert found == pytest.approx(case.published["bankruptcy"] / (1 + fee), abs=case.tol)
 
 
@@ -240,7 +240,7 @@ def test_dydx_liquidation_of_a_short_where_no_result_was_printed() -> None:
     given = case.inputs
     assert not case.published
     document = {"rules": "dydx", "side": "short", "entry_price": given["p"], "quantity": -given["s"]}
-    answer = price_position({**document, "wallet": given["e"], "mmr": given["mmf"]})
+    answer = price({**document, "wallet": given["e"], "mmr": given["mmf"]})
     # (1000 + 3·3000) / (3·0.05 + 3) = 10,000/3.15
     assert answer["liquidation_price"] == pytest.approx(3174.603, abs=0.001)
 
@@ -251,7 +251,7 @@ def test_dydx_equity_at_the_oracle_price() -> None:
     given, published = case.inputs, case.published
     document = {"rules": "dydx", "side": "long", "entry_price": given["p"], "quantity": given["s"], "mmr": given["mmf"]}
     document["margin"] = given["e"]
-    assert price_position(document)["maintenance_margin"] == pytest.approx(published["mmr_at_entry"], abs=case.tol)
+    assert price(document)["maintenance_margin"] == pytest.approx(published["mmr_at_entry"], abs=case.tol)
     profit = unrealized({**document, "mark_price": given["oracle"]}, given["e"])
     assert profit == pytest.approx(published["pnl"], abs=case.tol)
     assert given["e"] + profit == pytest.approx(published["equity"], abs=case.tol)
@@ -270,7 +270,7 @@ def test_deribit_rates_by_size(name: str) -> None:
         "quantity": size,
         "wallet": size * index,
     }
-    answer = price_position(document)
+    answer = price(document)
     assert answer["initial_margin"] is not None
     found = {
         "im_rate": answer["initial_margin"] / (size * index),

@@ -15,7 +15,7 @@ def linear_liquidation_price(position: Position, paid: float, g: float) -> float
     roots: list[float] = []
     for flat, deduction in position.lines:
         # M − fee + s·q·(P − p) − s·q·paid = g·(mmr·q·P − D) + reserve·q·P
-        mmr = flat + position.slope * q  # choices: the size in coin is q at any price
+        mmr = flat + position.slope * q  # §5: the size in coin is q at any price
         slope = q * (g * mmr + reserve - s)
         if slope == 0:
             continue
@@ -31,7 +31,7 @@ def linear_liquidation_price(position: Position, paid: float, g: float) -> float
 
 
 def sloped_sizes(a: float, b: float, c: float) -> list[float]:
-    """choices, inverse with a slope: the sizes n = Q·u > 0 where c − s·n = g·(mmr_0 + slope·n)·n + reserve·n.
+    """§6, inverse with a slope: the sizes n = Q·u > 0 where c − s·n = g·(mmr_0 + slope·n)·n + reserve·n.
 
     That is a·n² + b·n = c with a = g·slope and b = g·mmr_0 + reserve + s, solved without cancellation.
     """

@@ -1,6 +1,6 @@
 """§2, §4, §5 of docs/semantics.md: the terms of a trade, the tier table of a bar, a position and its entry test.
 
-Spot margin shares the terms (`Scenario`); its position is in spot.py. "choices" is the page that completes §2–§8.
+Spot margin shares the terms (`Scenario`); its position is in spot.py.
 """
 
 from collections.abc import Sequence
@@ -55,7 +55,7 @@ class Scenario:
     """§2: the terms under which positions are opened; inverse: notional in quote, margin and tiers in coin.
 
     §5: posted_fee is the taker fee c of a rule that posts the fee to close on top (Bybit UTA); slope and
-    initial_rate are Deribit's, the maintenance being mmr_0. choices: extra is A, in the margin currency; surplus says
+    initial_rate are Deribit's, the maintenance being mmr_0. §2: extra is A, in the margin currency; surplus says
     whose what is left at a liquidation is ("trader" or "fund"). §4: the last three are those of contract "spot".
     """
 
@@ -121,7 +121,7 @@ class Position:
         return self.notional(price) if self.basis == "mark" else self.N
 
     def coins(self, n: float) -> float:
-        """choices: the size in coin that a rate slopes with: q, whatever it is worth; inverse n itself."""
+        """§5: the size in coin that a rate slopes with: q, whatever it is worth; inverse n itself."""
         return n if self.contract == "inverse" else self.q
 
     def maintenance_of(self, n: float, g: float) -> float:
@@ -212,7 +212,7 @@ def check(scenario: Scenario) -> None:
 
 
 def counted_extra(scenario: Scenario) -> float:
-    """choices: what the extra margin A counts as: A, with a posted fee A/(1 − s·c), inverse A/(1 + s·c)."""
+    """§5: what the extra margin A counts as: A, with a posted fee A/(1 − s·c), inverse A/(1 + s·c)."""
     lean = -scenario.side if scenario.contract == "inverse" else scenario.side
     return scenario.extra / (1 - lean * scenario.posted_fee)
 
@@ -265,7 +265,7 @@ def is_rejected(
 ) -> bool:
     """§2: leverage above its tier's maximum, N above a finite last cap, or under water at p, by bar i's table.
 
-    choices: where leverage is weighted per entry or given by a trade, the maximum is read with a slack of 1e-9.
+    §2: where leverage is weighted per entry or given by a trade, the maximum is read with a slack of 1e-9.
     """
     table = table_of(scenario, time_ms)
     if isinstance(table, tuple):
@@ -273,7 +273,7 @@ def is_rejected(
             return True
         if table[-1].cap * (1 + TIE) < position.N:
             return True
-    if scenario.initial_rate is not None:  # choices: the initial rate slopes with the size at entry
+    if scenario.initial_rate is not None:  # §5: the initial rate slopes with the size at entry
         rate = scenario.initial_rate + scenario.slope * position.coins(position.N)
         if scenario.leverage * rate > 1 + TIE:
             return True

@@ -1,7 +1,4 @@
-"""§4 of docs/semantics.md and "choices", spot margin: a position bought or sold with borrowed funds.
-
-On loan-to-value.
-"""
+"""§4 of docs/semantics.md, spot margin: a position bought or sold with borrowed funds, judged by its loan-to-value."""
 
 import math
 from dataclasses import dataclass, replace
@@ -33,25 +30,25 @@ class SpotPosition:
         return self.q * growth * price >= ltv * self.assets * (1 - TIE)
 
     def is_rejected(self, ltv: float) -> bool:
-        """choices: the liquidation test at p, where the position is worth N, not recomputed from q."""
+        """§4: the liquidation test at p, where the position is worth N, not recomputed from q."""
         if self.s > 0:
             return self.debt > 0 and self.debt >= ltv * self.N * (1 - TIE)
         return ltv * self.assets * (1 - TIE) <= self.N
 
     def equity(self, price: float, growth: float) -> float:
-        """choices: E in quote."""
+        """§4: E in quote."""
         if self.s > 0:
             return self.q * price - self.debt * growth
         return self.assets - self.q * growth * price
 
     def price_at(self, ltv: float, growth: float) -> float | None:
-        """choices: the price at which the loan-to-value is that level; None outside (0, ∞)."""
+        """§4: the price at which the loan-to-value is that level; None outside (0, ∞)."""
         price = self.debt * growth / (ltv * self.q) if self.s > 0 else ltv * self.assets / (self.q * growth)
         return price if 0 < price < math.inf else None
 
 
 def open_spot(scenario: Scenario, p: float) -> SpotPosition:
-    """choices: own funds W, a position of L·W; the opening fee is paid from own funds."""
+    """§4: own funds W, a position of L·W; the opening fee is paid from own funds."""
     check(scenario)
     futures = scenario.posted_fee or scenario.slope or scenario.extra or scenario.initial_rate is not None
     if scenario.liquidation_ltv is None or futures:
@@ -66,7 +63,7 @@ def open_spot(scenario: Scenario, p: float) -> SpotPosition:
 
 
 def hours_in(grid: Grid, t: int) -> int:
-    """choices: how many full hours (UTC) open inside bar t, its own open included and its end not."""
+    """§4: how many full hours (UTC) open inside bar t, its own open included and its end not."""
     hour = -(-grid.open_time_ms[t] // HOUR_MS) * HOUR_MS  # the first full hour that is not before the open
     hours = 0
     while hour < grid.open_time_ms[t] + grid.interval_ms:

@@ -1,4 +1,4 @@
-"""Dated futures (§4 of docs/semantics.md and choices), examples worked by hand."""
+"""Dated futures (§4 of docs/semantics.md), examples worked by hand."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Spot margin (§4 of docs/semantics.md and choices), examples worked by hand."""
+"""Spot margin (§4 of docs/semantics.md), examples worked by hand."""
 
 from dataclasses import replace
 

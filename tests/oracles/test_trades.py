@@ -1,4 +1,4 @@
-"""Trades of the user's own (choices), examples worked by hand."""
+"""Trades of the user's own (§2 of docs/semantics.md), examples worked by hand."""
 
 from dataclasses import replace
 from math import inf

@@ -1,4 +1,4 @@
-"""choices: positions at the user's own times, in place of one per bar."""
+"""§2 of docs/semantics.md: positions at the user's own times, in place of one per bar."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from tests.oracles.walk import Verdict, judge, longest_gap
 
 @dataclass(frozen=True)
 class Trade:
-    """choices: one trade; None for a side or a leverage takes the scenario's, for a price the bar's."""
+    """§2: one trade; None for a side or a leverage takes the scenario's, for a price the bar's."""
 
     entry_time_ms: int
     exit_time_ms: int | None = None
@@ -21,7 +21,7 @@ class Trade:
 
 
 def entry_bar_of(grid: Grid, trade: Trade) -> int:
-    """choices: the bar with open_time < entry_time ≤ open_time + Δ; an error names the trade."""
+    """§2: the bar with open_time < entry_time ≤ open_time + Δ; an error names the trade."""
     for t, time in enumerate(grid.open_time_ms):
         if time < trade.entry_time_ms <= time + grid.interval_ms:
             # §1: a bar without an entry price or without trigger prices is no entry; an own price needs neither.
@@ -32,7 +32,7 @@ def entry_bar_of(grid: Grid, trade: Trade) -> int:
 
 
 def end_of(grid: Grid, trade: Trade, i: int, horizon_bars: int) -> int | None:
-    """choices: the last bar at risk, at most i+h, that opens before the exit; None where it is censored."""
+    """§2: the last bar at risk, at most i+h, that opens before the exit; None where it is censored."""
     bars = horizon_bars
     if trade.exit_time_ms is not None:
         held = 0  # the bars after i that open before the exit, the grid's end aside
@@ -47,7 +47,7 @@ def end_of(grid: Grid, trade: Trade, i: int, horizon_bars: int) -> int | None:
 def walk_trades(
     grid: Grid, scenario: Scenario, trades: Sequence[Trade], horizon_bars: int, *, max_gap_bars: int | None = None
 ) -> tuple[list[Verdict], int]:
-    """choices: the verdicts of the trades whose cut window lies inside the grid, in their order; and the excluded.
+    """§2: the verdicts of the trades whose cut window lies inside the grid, in their order; and the excluded.
 
     A trade counts as weighted entry (its leverage is compared with a slack), whether it names a leverage or not.
     """

@@ -24,7 +24,7 @@ class Verdict:
 
 
 def shares_of(scenario: Scenario, left: float, margin: float) -> tuple[float, float]:
-    """§6, choices: residual and insurance, of what a liquidation leaves after its fee."""
+    """§6: residual and insurance, of what a liquidation leaves after its fee."""
     if scenario.surplus == "fund":
         return 0.0, left / margin
     if left >= 0:

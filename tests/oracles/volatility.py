@@ -1,4 +1,4 @@
-"""choices: realised volatility, the leverage weights that aim at one, and maintenance raised by it."""
+"""§2, §5 of docs/semantics.md: realised volatility, leverage weights that aim at one, maintenance raised by it."""
 
 import math
 from dataclasses import replace
@@ -9,7 +9,7 @@ YEAR_MS = 365 * 86_400_000
 
 
 def volatility_at(grid: Grid, t: int, window_bars: int) -> float | None:
-    """choices: sqrt(mean r²) over the known returns of the bars t−W+1 … t, per year; None where too few are known."""
+    """§2: sqrt(mean r²) over the known returns of the bars t−W+1 … t, per year; None where too few are known."""
     if t < window_bars:
         return None
     total = 0.0
@@ -26,14 +26,14 @@ def volatility_at(grid: Grid, t: int, window_bars: int) -> float | None:
 
 
 def realised_volatility(grid: Grid, window_bars: int) -> list[float | None]:
-    """choices: vol_t of every bar, from the entry prices of the grid."""
+    """§2: vol_t of every bar, from the entry prices of the grid."""
     if window_bars < 1:
         raise ValueError(f"a window of {window_bars} bars")
     return [volatility_at(grid, t, window_bars) for t in range(len(grid.open_time_ms))]
 
 
 def target_weights(grid: Grid, window_bars: int, target: float, cap: float) -> list[float | None]:
-    """choices: w_i = min(cap, target / vol_i), the cap where vol_i is 0; None, no entry, where it is not known."""
+    """§2: w_i = min(cap, target / vol_i), the cap where vol_i is 0; None, no entry, where it is not known."""
     weights: list[float | None] = []
     for vol in realised_volatility(grid, window_bars):
         if vol is None:
@@ -44,7 +44,7 @@ def target_weights(grid: Grid, window_bars: int, target: float, cap: float) -> l
 
 
 def scaled(grid: Grid, window_bars: int, reference: float, cap: float) -> Grid:
-    """choices: g_t times min(cap, max(1, vol_{t−1}/reference)); unchanged where vol_{t−1} is not known."""
+    """§5: g_t times min(cap, max(1, vol_{t−1}/reference)); unchanged where vol_{t−1} is not known."""
     if cap < 1 or reference <= 0:
         raise ValueError(f"cap {cap}, reference {reference}")
     volatility = realised_volatility(grid, window_bars)

@@ -110,7 +110,7 @@ def follow(grid: Grid, scenario: Scenario, position: Position, i: int, end: int)
 def judge(grid: Grid, scenario: Scenario, i: int, end: int, p: float, weight: float | None) -> Verdict:
     """§2: a position opened at price p at the close of bar i, at risk in bars i+1 … end.
 
-    choices: a weight w makes the leverage L·w, and its comparison with the tier's maximum one with a slack.
+    §2: a weight w makes the leverage L·w, and its comparison with the tier's maximum one with a slack.
     """
     slack = 0.0
     if weight is not None:
@@ -159,7 +159,7 @@ def walk(
 ) -> tuple[list[Verdict], int]:
     """§9: the verdicts of one horizon's cohort, rejected ones included, and how many max_gap excluded.
 
-    choices: weights are one per bar of the grid; a bar without one is no entry, and in no count.
+    §2: weights are one per bar of the grid; a bar without one is no entry, and in no count.
     """
     if every_ms is not None and entries is not None:
         raise ValueError("every_ms or entries, not both")

@@ -4,32 +4,34 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+import backtest as bt
 from backtest.config.models import Config, load_config
 from backtest.units import duration_ms, instant_ms
 from tests._support.histories import HOUR
+from tests._support.real import REAL, csv_of, needs_real, rows, table_of
 from tests.cli.conftest import Done, typed
+from tests.engine.test_count_by_entry import assert_same_events
+from tests.engine.test_truth import scenario_of
 from tests.oracles import statistics as truth
 from tests.oracles import walk as oracle
 
-REAL = Path(__file__).parents[2].parent / "shared" / "data" / "binance_um"
-pytestmark = pytest.mark.skipif(not REAL.is_dir(), reason="no real histories here")
+BARS = REAL / "binance_um"
+pytestmark = needs_real
 
-TIERS = [
+TIERS = table_of([
     (0.0, 300_000.0, 0.004, 0.0, 150.0),
     (300_000.0, 800_000.0, 0.005, 300.0, 100.0),
     (800_000.0, 3_000_000.0, 0.0065, 1_500.0, 75.0),
     (3_000_000.0, 12_000_000.0, 0.01, 12_000.0, 50.0),
     (12_000_000.0, 70_000_000.0, 0.02, 132_000.0, 25.0),
-]
+])  # fmt: skip
 """Floor, cap, rate, deduction and largest leverage of the first tiers of BTCUSDT on Binance, 2026-05-07."""
 RICH = """\
 [data]
@@ -58,79 +60,45 @@ def quiet(*words: object) -> Done:
     return done
 
 
+def import_hourly(symbol: str, out: Path | str) -> None:
+    """Import prices, mark prices and funding of a symbol."""
+    words = ["--symbol", symbol, "--interval", "1h", "--out", out]
+    for option, name in (("--prices", "1h"), ("--mark", "1h-mark"), ("--funding", "funding")):
+        words += [option, BARS / f"{symbol}-{name}.parquet"]
+    quiet("import", "generic", *words)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A user's folder: the dataset of BTC, imported, and the tier table."""
     made = tmp_path_factory.mktemp("real")
-    files = [REAL / f"BTCUSDT-{name}.parquet" for name in ("1h", "1h-mark", "funding")]
-    words = ["--symbol", "BTCUSDT", "--interval", "1h", "--out", made / "data"]
-    for option, file in zip(("--prices", "--mark", "--funding"), files, strict=True):
-        words += [option, file]
-    quiet("import", "generic", *words)
-    lines = ["floor,cap,mmr,deduction,max_leverage", *(",".join(map(repr, tier)) for tier in TIERS)]
-    (made / "tiers.csv").write_text("\n".join(lines) + "\n")
+    import_hourly("BTCUSDT", made / "data")
+    csv_of(made / "tiers.csv", TIERS)
     return made
 
 
-@cache
-def rows() -> oracle.Rows:
-    """The source files, laid side by side by hand: no importer in between."""
-    bars = {
-        prefix: pq.read_table(REAL / f"BTCUSDT-1h{suffix}.parquet").to_pandas().set_index("timestamp")
-        for prefix, suffix in (("", ""), ("mark_", "-mark"))
-    }
-    charges = pq.read_table(REAL / "BTCUSDT-funding.parquet").to_pandas()
-    rates = charges.groupby(charges["timestamp"].dt.floor("h"))["funding_rate"].sum()
-    times = bars[""].index.union(bars["mark_"].index).union(rates.index)
-    columns = {"funding_rate": rates}
-    columns |= {p + name: part[name] for p, part in bars.items() for name in ("open", "high", "low", "close")}
-    made = {
-        name: [None if np.isnan(v) else float(v) for v in column.reindex(times)] for name, column in columns.items()
-    }
-    return oracle.Rows(HOUR, [stamp.value // 10**6 for stamp in times], **made)
-
-
 def grid(config: Config) -> oracle.Grid:
-    """The oracle's grid of a configuration."""
+    """The oracle's grid of a configuration, from the source files."""
     data = config.data
     cut = [None if text is None else instant_ms(text) for text in (data.start, data.end)]
-    return oracle.grid_of(rows(), data.trigger, *cut)
+    return oracle.grid_of(rows("BTCUSDT", "2019-01-01", "2027-01-01"), data.trigger, *cut)
 
 
-def scenario(row: dict[str, object]) -> oracle.Scenario:
-    """Labels of a row as the oracle's scenario."""
-    kind, amount = str(row["size"]).split("=")
-    return oracle.Scenario(
-        side=1 if row["side"] == "long" else -1,
-        leverage=float(row["leverage"]),
-        maintenance=tuple(oracle.Tier(*tier) for tier in TIERS)
-        if row["maintenance"] == "tiers"
-        else float(row["maintenance"]),
-        open_fee=float(row["open_fee"]),
-        funding_scale=float(row["funding_scale"]),
-        funding_shift=float(row["funding_shift"]),
-        **{kind: float(amount)},
-    )
-
-
-@dataclass(frozen=True)
-class Walked:
-    """A row of ``survival.parquet``, and its cohort as the oracle walked it."""
-
-    row: dict[str, object]
-    verdicts: list[oracle.Verdict]
-    excluded: int
+Walked = tuple[dict[str, object], list[oracle.Verdict], int]
 
 
 def walked(config: Config, table: pd.DataFrame) -> Iterator[Walked]:
-    """Every row of a run against the bar-by-bar walk; entries found once, as they are the same for all rows."""
+    """Every row of a run, with verdicts and excluded entries of the bar-by-bar walk over the same entries."""
     laid = grid(config)
     every = duration_ms(config.entries.every) if config.entries.every else HOUR
     entries = [t for t, at in enumerate(laid.open_time_ms) if at % every == 0 and laid.is_entry(t)]
     gap = None if config.data.max_gap is None else duration_ms(config.data.max_gap) // HOUR
     for row in table.to_dict("records"):
+        tiered = row["maintenance"] == "tiers"
+        scenario = scenario_of(pd.Series({**row, "maintenance": "0"} if tiered else row), bt.Margin())
+        scenario = replace(scenario, maintenance=TIERS) if tiered else scenario
         horizon = duration_ms(row["horizon"]) // HOUR
-        yield Walked(row, *oracle.walk(laid, scenario(row), horizon, entries=entries, max_gap_bars=gap))
+        yield row, *oracle.walk(laid, scenario, horizon, entries=entries, max_gap_bars=gap)
 
 
 SWEEPS = {
@@ -142,6 +110,7 @@ SWEEPS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SWEEPS, ids=lambda name: name.replace(" ", "-"))
 def test_every_count_equals_the_literal_walk(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both sides, flat and tiered, two sizes, two fees, funding as it was and enlarged, three horizons."""
@@ -160,14 +129,15 @@ def test_every_count_equals_the_literal_walk(folder: Path, name: str, monkeypatc
     table = pq.read_table(f"{stem}/survival.parquet").to_pandas()
     assert len(table) == (2 * 2 * 2 * 2 * 2 * 3 * 8 if rich else 2 * 2 * 2 * 3 * 3)
     total = {"rejected": 0, "margin_calls": 0, "liquidations": 0}
-    for found in walked(load_config(f"{stem}.toml"), table):
-        want = truth.count(found.verdicts, found.excluded)
-        assert {key: found.row[key] for key in want} == want, found.row
+    for row, verdicts, excluded in walked(load_config(f"{stem}.toml"), table):
+        want = truth.count(verdicts, excluded)
+        assert {key: row[key] for key in want} == want, row
         total = {key: count + want[key] for key, count in total.items()}
     # A comparison of zeros would prove nothing.
     assert min(total.values()) > 20, total
 
 
+@pytest.mark.slow
 def test_events_equal_the_literal_walk_and_add_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     data = 'start = "2020-03-01"\nend = "2020-04-01"'
@@ -179,24 +149,13 @@ def test_events_equal_the_literal_walk_and_add_up(folder: Path, monkeypatch: pyt
     axes = ["side", "maintenance", "size", "horizon", "leverage"]
     groups = events.groupby(axes)
     laid = grid(load_config("march.toml"))
-    for found in walked(load_config("march.toml"), table):
-        part = groups.get_group(tuple(found.row[name] for name in axes))
-        assert part["liquidation_time"].notna().sum() == found.row["liquidations"]
-        assert part["margin_call_time"].notna().sum() == found.row["margin_calls"]
-        assert part["rejected"].sum() == found.row["rejected"]
-        assert len(part) == found.row["entries"] + found.row["rejected"]
-        for row, want in zip(part.itertuples(), found.verdicts, strict=True):
-            assert (row.rejected, row.recovered) == (want.rejected, want.recovered)
-            assert row.entry_time.value // 10**6 == want.entry_time_ms
-            for stamp, bar in (
-                (row.margin_call_time, want.margin_call_bar),
-                (row.liquidation_time, want.liquidation_bar),
-            ):
-                assert pd.isna(stamp) if bar is None else stamp.value // 10**6 == laid.open_time_ms[bar]
-            for key in ("entry_price", "liquidation_price", "bankruptcy_price", "fill_price", "residual"):
-                got, expected = getattr(row, key), getattr(want, key)
-                # Funding is summed in another order and the level solved per tier: a few roundings, 1e-9 of the price.
-                assert pd.isna(got) if expected is None else got == pytest.approx(expected, rel=1e-9, abs=1e-9), key
+    for row, verdicts, _ in walked(load_config("march.toml"), table):
+        part = groups.get_group(tuple(row[name] for name in axes))
+        assert part["liquidation_time"].notna().sum() == row["liquidations"]
+        assert part["margin_call_time"].notna().sum() == row["margin_calls"]
+        assert part["rejected"].sum() == row["rejected"]
+        assert len(part) == row["entries"] + row["rejected"]
+        assert_same_events(part, verdicts, laid)
 
 
 def test_the_wick_of_march_2020_kills_on_last_and_not_on_mark(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,7 +213,7 @@ def test_five_minutes_with_two_gaps(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with at most m of them allowed the excluded ones are a = 1 … h − m, h − m in each gap.
     """
     monkeypatch.chdir(tmp_path)
-    words = ["--symbol", "BTCUSDT", "--interval", "5m", "--prices", REAL / "BTCUSDT-5m.parquet"]
+    words = ["--symbol", "BTCUSDT", "--interval", "5m", "--prices", BARS / "BTCUSDT-5m.parquet"]
     said = quiet("import", "generic", *words, "--out", "data").out
     assert "368,665 bars" in said
     assert "2 gaps" in said
@@ -281,14 +240,13 @@ def test_five_minutes_with_two_gaps(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (counts[None]["entries"] - counts["6h"]["entries"] == counts["6h"]["excluded"]).all()
 
 
+@pytest.mark.slow
 def test_three_symbols_in_one_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each symbol's rows are those of a run of its own."""
     monkeypatch.chdir(tmp_path)
     symbols = ("BTCUSDT", "ETHUSDT", "LTCUSDT")
     for symbol in symbols:
-        words = ["--symbol", symbol, "--interval", "1h", "--prices", REAL / f"{symbol}-1h.parquet"]
-        words += ["--mark", REAL / f"{symbol}-1h-mark.parquet", "--funding", REAL / f"{symbol}-funding.parquet"]
-        quiet("import", "generic", *words, "--out", "data")
+        import_hourly(symbol, "data")
     said = quiet("check", "data").out
     assert all(f"{symbol} 1h: " in said for symbol in symbols)
     text = '[data]\npath = "data"\n[sweep]\nleverage = [2, 10, 50]\nhorizon = ["1d", "7d"]\nmaintenance = [0.005]\n'

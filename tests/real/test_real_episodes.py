@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import backtest as bt
+from tests._support.real import REAL, needs_real
 
-REAL = Path(__file__).parents[2].parent / "shared" / "data"
-pytestmark = pytest.mark.skipif(not (REAL / "binance_um").is_dir(), reason="no real histories here")
+pytestmark = needs_real
 
 DAYS = ("2020-03-12", "2021-05-19", "2022-11-09", "2024-08-05", "2025-10-10")
 LEVERAGE, MAINTENANCE, HOURS = 10, 0.004, 24

@@ -102,6 +102,7 @@ DAYS: dict[str, Callable[[Path], Case]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("day", DAYS, ids=lambda day: day.replace(" ", "-"))
 def test_policies_through_a_crash(tmp_path: Path, day: str) -> None:
     """Every policy on both sides, life by life; each of them acts."""

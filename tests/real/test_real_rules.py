@@ -189,6 +189,7 @@ def test_a_rule_on_the_day_of_a_crash(tmp_path: Path, name: str) -> None:
     assert_walked(STATIC[name](tmp_path))
 
 
+@pytest.mark.slow
 def test_tables_that_change_under_open_positions(tmp_path: Path) -> None:
     """The ten changes of eleven BTC tables, three days on both sides: imported, packaged and walked are one."""
     tables = published("BTCUSDT")

@@ -1,4 +1,4 @@
-"""A history that is read in stretches gives the bytes of one that is read whole."""
+"""A history that is read in parts gives the bytes of one that is read whole."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import backtest as bt
 from backtest.config.models import Config, load_config
 from backtest.data import writer
 from backtest.data.history import PriceHistory
+from backtest.data.reader import SeriesFiles
 from backtest.engine import cohorts
 from backtest.errors import DataError
 from backtest.runs import checkpoint, chunked_input, inputs, memory
@@ -23,7 +24,7 @@ from backtest.runs import tasks as jobs
 from backtest.runs.inputs import list_sources
 from backtest.runs.memory import Budget
 from backtest.runs.scheduler import summarise_data
-from backtest.runs.tasks import make_jobs, run_scenarios
+from backtest.runs.tasks import RunInputs
 from tests._support import histories
 from tests._support.histories import HOUR, history_of, random_rows
 from tests._support.kills import content
@@ -72,7 +73,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def market(folder: Path, n: int = 900) -> None:
-    """Gaps of a few bars, one of 100, longer than a stretch, and nulls at both ends."""
+    """Gaps of a few bars, one of 100, longer than a part, and nulls at both ends."""
     for seed, symbol in enumerate(("AAA", "BBB")):
         whole = history_of(random_rows(seed, n), symbol)
         columns = {name: values.copy() for name, values in whole.columns.items()}
@@ -100,8 +101,8 @@ def told(folder: Path) -> dict:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_stretches_give_the_bytes_of_the_whole(case: str, tmp_path: Path, monkeypatch) -> None:
-    """Of 900 bars: the whole at once, 15 stretches of 64 with the next 90 hours, and 29 of 32, 3 groups at a time."""
+def test_parts_give_the_bytes_of_the_whole(case: str, tmp_path: Path, monkeypatch) -> None:
+    """Of 900 bars: the whole at once, 15 parts of 64 with the next 90 hours, and 29 of 32, 3 groups at a time."""
     monkeypatch.chdir(tmp_path)
     market(tmp_path)
     sweep, data, statistics, rest = CASES[case]
@@ -111,7 +112,7 @@ def test_stretches_give_the_bytes_of_the_whole(case: str, tmp_path: Path, monkey
         with monkeypatch.context() as patch:
             budgeted(patch, most, tables)
             config = load_config("sweep.toml")
-            made = make_jobs(config, run_scenarios(config), list_sources("data", config), most)
+            made = RunInputs.of("data", config).jobs(most)
             parts.append([begin().parts for _, begin in made])
             bt.run("sweep.toml", out=out)
     assert parts[0] == [1, 1] and min(parts[1]) > 6 and min(parts[2]) > 1.8 * min(parts[1])
@@ -123,7 +124,7 @@ def test_stretches_give_the_bytes_of_the_whole(case: str, tmp_path: Path, monkey
 
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(histories.rows(max_bars=60), st.sampled_from([None, "mark", "last"]), st.integers(1, 12))
-def test_any_history_in_stretches_is_the_history(tmp_path_factory, rows, trigger, chunk) -> None:
+def test_any_history_in_parts_is_the_history(tmp_path_factory, rows, trigger, chunk) -> None:
     """Nulls anywhere, one price alone missing, no bar at all that can be entered: the same tables or the same error."""
     folder = tmp_path_factory.mktemp("any")
     try:
@@ -161,11 +162,11 @@ def test_what_looks_back_or_over_all_is_read_whole(tmp_path: Path, monkeypatch) 
     ):
         Path("sweep.toml").write_text(SWEEP.format(sweep=sweep, data="", statistics=statistics) + rest)
         config = load_config("sweep.toml")
-        made = make_jobs(config, run_scenarios(config), list_sources("data", config), 1)
+        made = RunInputs.of("data", config).jobs(1)
         assert [begin().parts for _, begin in made] == [1] * len(made)
 
 
-def test_a_run_in_stretches_that_was_interrupted_goes_on(tmp_path: Path, monkeypatch) -> None:
+def test_a_run_in_parts_that_was_interrupted_goes_on(tmp_path: Path, monkeypatch) -> None:
     """Whatever memory the second attempt has: what the first had finished is of the same files."""
     monkeypatch.chdir(tmp_path)
     market(tmp_path)
@@ -197,15 +198,15 @@ def test_files_that_are_written_while_they_are_read_are_refused(tmp_path: Path, 
     market(tmp_path)
     Path("sweep.toml").write_text(SWEEP.format(sweep=FLAT, data="", statistics=""))
     budgeted(monkeypatch, 64 + 90)
-    real, reads = chunked_input.history_from, []
+    real, reads = SeriesFiles.history, []
 
-    def reading(*words: object) -> PriceHistory:
-        reads.append(words)
+    def reading(self: SeriesFiles, low: int | None, *words: object) -> PriceHistory:
+        reads.append(low)
         if len(reads) == 12:  # the same bars, another state of the files
             bt.write_history(bt.read_history("data", "AAA"), "data", overwrite=True)
-        return real(*words)
+        return real(self, low, *words)
 
-    monkeypatch.setattr(chunked_input, "history_from", reading)
+    monkeypatch.setattr(SeriesFiles, "history", reading)
     done = typed("run", "sweep.toml", "--out", "run")
     assert done.code == 1
     assert "AAA" in done.err and ("while the run read them" in done.err or "went away" in done.err), done.err
@@ -215,13 +216,7 @@ def test_the_data_of_a_streamed_run_have_the_fingerprint_of_the_whole(tmp_path: 
     monkeypatch.chdir(tmp_path)
     market(tmp_path)
     config = Config(sweep=bt.Sweep(leverage=[5], horizon=["2h"], maintenance=[0.01]), data=bt.Data(path="data"))
-    whole, parts = (
-        [
-            summarise_data(begin())
-            for _, begin in make_jobs(config, run_scenarios(config), list_sources("data", config), n)
-        ]
-        for n in (None, 64)
-    )
+    whole, parts = ([summarise_data(begin()) for _, begin in RunInputs.of("data", config).jobs(n)] for n in (None, 64))
     for one, two in zip(whole, parts, strict=True):
         assert (one.prints(), one.bars, one.present, one.longest_gap, one.charges, one.entries) == (
             *(two.prints(), two.bars, two.present, two.longest_gap, two.charges, two.entries),

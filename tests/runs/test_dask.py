@@ -33,12 +33,10 @@ import dask  # noqa: E402
 
 from backtest.config.models import load_config  # noqa: E402
 from backtest.runs import run as runner  # noqa: E402
-from backtest.runs import worker_task  # noqa: E402
 from backtest.runs.executors import dask_cluster, make_executor  # noqa: E402
-from backtest.runs.inputs import list_sources  # noqa: E402
 from backtest.runs.run import run  # noqa: E402
-from backtest.runs.tasks import Job, Task, make_jobs, run_scenarios  # noqa: E402
-from backtest.runs.worker_task import Counting, counting, describe_data, readable  # noqa: E402
+from backtest.runs.tasks import Job, RunInputs, Task  # noqa: E402
+from backtest.runs.worker_task import HELD_PARTS, TaskCounter, describe_data, make_counter, worker_check  # noqa: E402
 from backtest.stats.survival_table import COUNTS, SurvivalTable  # noqa: E402
 from backtest.units import instant_text  # noqa: E402
 from tests._support.processes import ROOT, After, Processes, until  # noqa: E402
@@ -293,16 +291,14 @@ def test_what_a_worker_cannot_load_stops_the_run(two) -> None:
 # --- data that are not the same ---------------------------------------------------------------------------------------
 
 
-def sent(file: Path, number: int) -> tuple[Job, tuple[Counting, Task]]:
+def sent(file: Path, number: int) -> tuple[Job, tuple[TaskCounter, Task]]:
     """A job of a configuration, and a task of it as another process gets it, which holds nothing yet."""
     config = load_config(file)
-    name, begin = make_jobs(config, run_scenarios(config), list_sources(file, config))[number]
+    name, begin = RunInputs.of(file, config).jobs()[number]
     job = begin()
     task = Task(name, 0, tuple(job.groups[-1]), slice(100, 700), describe_data(job.part(0)))
-    worker_task._holding.clear()
-    worker_task._jobs.clear()
-    worker_task._begins.cache_clear()
-    return job, pickle.loads(pickle.dumps((counting(config), task)))
+    HELD_PARTS.clear()
+    return job, pickle.loads(pickle.dumps((make_counter(config), task)))
 
 
 def test_a_job_built_again_counts_the_same_and_refuses_files_that_changed(copy) -> None:
@@ -326,7 +322,7 @@ def test_a_worker_that_reads_another_history_says_which(copy) -> None:
 def test_a_worker_that_comes_later_with_other_code_stops_the_run(copy) -> None:
     _, (count, task) = sent(copy / "sweep.toml", 0)
     with pytest.raises(ConfigError, match=r"a worker has code \w+, numpy .*; expected 0123, numpy 0\.1; install the"):
-        replace(count, code="0123, numpy 0.1")(task)
+        TaskCounter(replace(count.run, code="0123, numpy 0.1"), count.files)(task)
 
 
 @pytest.mark.parametrize("most", [0, 255, 256, 70_000, 1 << 32, (1 << 63) - 1])
@@ -427,7 +423,7 @@ def halves(text: str) -> list[list[str]]:
 
 
 def test_workers_that_do_not_see_the_dataset_are_refused_by_name(copy, two) -> None:
-    needs = readable(load_config(copy / "sweep.toml"))
+    needs = worker_check(load_config(copy / "sweep.toml"))
     with make_executor(scheduler=two.address) as executor:
         executor.require(needs)
         (copy / "tiers.csv").unlink()

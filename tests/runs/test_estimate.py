@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from collections import namedtuple
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
 
 import backtest as bt
 from backtest.cli import cli
-from backtest.config.models import load_config
+from backtest.config.models import Config, load_config
 from backtest.errors import ConfigError
 from backtest.runs.estimate import estimate_run
 from backtest.runs.memory import parse_memory
+from backtest.runs.tasks import CELLS_PER_TASK, cut_groups, table_cells
+from backtest.stats.survival_table import COUNTS, OUTCOMES
 from tests._support.histories import history_of, random_rows
 
 CONFIG = """
@@ -44,6 +47,35 @@ def test_the_plan_counts_what_the_run_counts(config, tmp_path) -> None:
     done = bt.run(config, out=tmp_path / "run").info
     # The last 24 bars have no whole day behind them, the last 6 no six hours.
     assert plan.verdicts - done["verdicts"] == 2 * 4 * 3 * (24 + 6)
+
+
+def test_a_file_and_its_configuration_give_one_plan(config) -> None:
+    assert estimate_run(config, 2, "2GiB") == estimate_run(load_config(config), workers="dask:2", memory="2GiB")
+    with pytest.raises(ConfigError, match=r"data\.path must name a dataset"):
+        estimate_run(Config(sweep=bt.Sweep(leverage=[2], horizon=["1d"], maintenance=[0.01])))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(3.0, "less than 10 s"), (40.0, "from 20 s to 83 s"), (7_200.0, "from 1 h 00 min to 4 h 00 min")],
+)
+def test_the_time_of_a_plan_is_a_range(config, seconds: float, words: str) -> None:
+    """Half of the seconds to twice of them and 3 s for the start: 80 + 3."""
+    assert f"on 2 workers; {words}, " in replace(estimate_run(config, 2), seconds=seconds).text()
+
+
+def test_groups_are_cut_so_that_their_tables_fit() -> None:
+    assert cut_groups([[0, 1, 2, 3, 4], [5]], CELLS_PER_TASK // 2) == [[0, 1], [2, 3], [4], [5]]
+    assert cut_groups([[0, 1]], CELLS_PER_TASK + 1) == [[0], [1]]
+
+
+def test_cells_of_a_scenario_by_hand(config) -> None:
+    """2 horizons × 3 leverages; counts of 10 blocks and 4 labels; outcomes of the blocks only."""
+    given = load_config(config)
+    assert table_cells(given, [10, 4]) == 6 * 14 * len(COUNTS)
+    statistics = given.statistics.model_copy(update={"outcomes": True})
+    followed = given.model_copy(update={"statistics": statistics})
+    assert table_cells(followed, [10, 4]) == 6 * (14 * len(COUNTS) + 10 * len(OUTCOMES))
 
 
 def test_a_range_counts_its_bars_only(config) -> None:

@@ -127,7 +127,7 @@ def test_a_limit_on_files_keeps_what_was_finished(market: Path, place: Path, lim
 
 
 def test_a_place_that_cannot_be_written_is_refused_at_the_start(place: Path, monkeypatch) -> None:
-    monkeypatch.setattr(runner, "_write", lambda *rest: pytest.fail("work was begun"))
+    monkeypatch.setattr(runner, "count_jobs", lambda *rest: pytest.fail("work was begun"))
     with mounted(place / "disk", "size=1m,ro"):
         for out in ("disk/out", "disk/new/out"):
             code, said = run(out=out)
@@ -190,7 +190,7 @@ def test_an_input_that_fails_in_the_middle_is_named_and_nothing_lost(
 
 
 def test_a_task_out_of_memory_loses_no_other(market: Path, place: Path, monkeypatch, caplog) -> None:
-    real, calls = jobs.count_block, []
+    real, calls = jobs.count_entries, []
 
     def count(*words: object) -> object:
         calls.append(words)
@@ -199,7 +199,7 @@ def test_a_task_out_of_memory_loses_no_other(market: Path, place: Path, monkeypa
         return real(*words)
 
     with monkeypatch.context() as patch:
-        patch.setattr(jobs, "count_block", count)
+        patch.setattr(jobs, "count_entries", count)
         code, said = run("--workers", 1)
     assert (code, said) == (
         1,
@@ -266,7 +266,9 @@ def test_the_lock_of_a_dead_process_is_no_obstacle(market: Path, place: Path) ->
 def test_the_work_of_all_attempts_is_counted_in_the_times(place: Path, monkeypatch) -> None:
     """Twenty tasks of at least 0.03 s each before the interruption, four quick ones after it."""
     with monkeypatch.context() as patch:
-        patch.setattr(jobs, "count_block", lambda *words, real=jobs.count_block: (time.sleep(0.03), real(*words))[1])
+        patch.setattr(
+            jobs, "count_entries", lambda *words, real=jobs.count_entries: (time.sleep(0.03), real(*words))[1]
+        )
         stopped(patch, 20, "--workers", 1)
     begun = time.perf_counter()
     assert run("--resume") == (0, "")

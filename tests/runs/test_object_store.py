@@ -20,9 +20,9 @@ import backtest as bt
 from backtest import filesystem
 from backtest.data import object_store
 from backtest.data.dataset import list_series, read_history
+from backtest.data.files import files_in
 from backtest.data.inventory import inventory
 from backtest.data.object_store import MANIFEST
-from backtest.data.parquet import files_in
 from backtest.data.quality.check import check
 from backtest.data.resample import resample_dataset
 from backtest.data.writer import Existing, adding
@@ -491,7 +491,7 @@ def test_a_store_without_permission_is_refused_at_the_start(
     monkeypatch.chdir(tmp_path)
     bt.write_history(history_of(random_rows(3, 900)), "data")
     Path("c.toml").write_text('[data]\npath = "data"\n[sweep]\nhorizon = ["1d"]\nmaintenance = [0.004]\n')
-    monkeypatch.setattr(runner, "_write", lambda *words, **named: pytest.fail("work was begun"))
+    monkeypatch.setattr(runner, "count_jobs", lambda *words, **named: pytest.fail("work was begun"))
     server = ThreadingHTTPServer(("127.0.0.1", 0), Denies)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 import backtest as bt
 from backtest.errors import ConfigError, DataError
-from backtest.runs.tables import block_counts, read_blocks
 from backtest.stats.binomial_interval import survival_interval
 from backtest.stats.curve_interval import curve_interval
 from tests._support.histories import history_of, random_rows
@@ -119,7 +118,7 @@ def test_of_a_run_they_lie_next_to_the_interval_of_record() -> None:
     # Of the shortest horizon everybody is seen: the curve is the rate, and worth what the cohort is.
     opened, alive = (
         np.stack([one[name][0, 1] for one in tables]).reshape(-1, tables[0].counts.shape[-1])
-        for tables in [[read_blocks(result.path, where, 3, 3) for where in block_counts(result.info)]]
+        for tables in [[table for _, table in result.counts.tables()]]
         for name in ("entries", "liquidations")
     )
     present = result.info["coverage"][0]["present_bars"]

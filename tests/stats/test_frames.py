@@ -11,7 +11,6 @@ import pytest
 
 import backtest as bt
 from backtest.errors import ConfigError, DataError
-from backtest.runs.tables import block_counts, read_blocks
 from backtest.stats.frames import conditional_frame, count_columns, hazard_frame, incidence_frame, time_frame
 from tests._support.histories import history_of, random_rows
 
@@ -130,7 +129,7 @@ def test_of_a_run_the_one_incidence_is_one_less_kaplan_meier() -> None:
     sweep = bt.Sweep(leverage=[3, 20, 125], horizon=["300h", "1h", "24h"], maintenance=[0.004, 0.02])
     result = bt.run(history_of(random_rows(0, 1_500)), sweep, data=bt.Data(max_gap="4h"))
     table = result.table
-    counts = count_columns(read_blocks(result.path, where, 3, 3) for where in block_counts(result.info))
+    counts = count_columns(table for _, table in result.counts.tables())
     for name in ("entries", "liquidations", "margin_calls"):
         assert table[name].tolist() == counts[name].tolist()
     found = incidence_frame(table, {"prior_liquidations": counts["prior_liquidations"]})

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backtest.arrays import Float, Int
+from backtest.data.files import SeriesName
 from backtest.data.history import COLUMNS
-from backtest.data.parquet import SeriesName
 from backtest.data.quality.row_rules import Runs, no_value
 from backtest.units import instant_text
 

@@ -1,4 +1,4 @@
-"""What a check finds: problems, warnings and coverage, as text and as JSON."""
+"""The result of `check`: problems, warnings and coverage, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from typing import Any
 import numpy as np
 
 from backtest.arrays import Int
-from backtest.data.parquet import TIME, SeriesName
+from backtest.data.files import SeriesName
 from backtest.data.quality.anomalies import Watch
 from backtest.data.quality.coverage import Coverage, Presence, Timeline
 from backtest.data.quality.funding_schedule import schedule_runs
 from backtest.data.quality.row_rules import Fault, Runs
+from backtest.data.reader import TIME
 from backtest.units import instant_text
 
 CAP = 20
-"""Problems of one rule in one file, and warnings of one rule in one series, that are listed one by one."""
+"""Most problems per rule and file, and warnings per rule and series, that are listed; the others are counted."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong: `row` counts from 0 within the file; row and column are None where there is none."""
+    """A broken rule: `row` counts from 0 within the file; row and column are None for a rule about the whole file."""
 
     file: str
     row: int | None
@@ -40,8 +41,8 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Suspicion:
-    """Bars that keep every rule and still look wrong: open times of the first and the last, and how many are meant."""
+class DataWarning:
+    """Bars that keep every rule and still look wrong: open times of the first and the last, and how many they are."""
 
     file: str
     symbol: str
@@ -63,7 +64,7 @@ class Suspicion:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """How many more problems of one rule a file has than are listed, or warnings of one rule a series."""
+    """How many problems of one rule in a file, or warnings of one rule in a series, are counted but not listed."""
 
     file: str
     rule: str
@@ -75,18 +76,18 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Report:
-    """What `check` found: problems, which make a dataset unusable, and warnings of what should be looked at."""
+    """Result of `check`: problems, with which a dataset cannot be used, and warnings, which a person should look at."""
 
     problems: tuple[Problem, ...]
     left_out: tuple[LeftOut, ...]
     coverage: tuple[Coverage, ...]
-    warnings: tuple[Suspicion, ...] = ()
+    warnings: tuple[DataWarning, ...] = ()
     warnings_left_out: tuple[LeftOut, ...] = ()
     timelines: tuple[Timeline, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def ok(self) -> bool:
-        """True if there is no problem; gaps and other warnings are none."""
+        """Whether there is no problem; warnings, such as gaps, are allowed."""
         return not self.problems
 
     def as_dict(self) -> dict[str, Any]:
@@ -95,11 +96,11 @@ class Report:
         return {"ok": self.ok} | {name: [asdict(one) for one in getattr(self, name)] for name in names}
 
     def warning_lines(self) -> list[str]:
-        """A line per warning, and per rule one that counts the rest."""
+        """One line per warning, and one per rule that counts those not listed."""
         return [str(one) for one in (*self.warnings, *self.warnings_left_out)]
 
     def text(self) -> str:
-        """For people: a line per series, problem and warning, and the counts."""
+        """Text for people: one line per series, problem and warning, then the counts."""
         lines = [str(one) for one in (*(one.line() for one in self.coverage), *self.problems, *self.left_out)]
         lines += [f"warning: {line}" for line in self.warning_lines()]
         problems = _count(len(self.problems), self.left_out, "problem") or "no problems"
@@ -113,25 +114,25 @@ def _count(listed: int, more: tuple[LeftOut, ...], word: str) -> str:
 
 
 @dataclass
-class Findings:
-    """What was found so far."""
+class ReportBuilder:
+    """Collects problems, warnings and coverage while files are read."""
 
     problems: list[Problem] = field(default_factory=list)
     count: Counter[tuple[str, str]] = field(default_factory=Counter)
-    warnings: list[Suspicion] = field(default_factory=list)
+    warnings: list[DataWarning] = field(default_factory=list)
     more_warnings: list[LeftOut] = field(default_factory=list)
     coverage: list[Coverage] = field(default_factory=list)
     timelines: list[Timeline] = field(default_factory=list)
 
-    def say(self, problem: Problem) -> None:
-        """List a problem, or count it."""
+    def add_problem(self, problem: Problem) -> None:
+        """List a problem, or only count it after `CAP` of its kind."""
         key = (problem.file, problem.rule)
         self.count[key] += 1
         if self.count[key] <= CAP:
             self.problems.append(problem)
 
-    def add(self, file: str, fault: Fault, rows: Int) -> None:
-        """List or count where rows break a rule."""
+    def add_fault(self, file: str, fault: Fault, rows: Int) -> None:
+        """Add a problem for every row that breaks a rule."""
         bad = np.flatnonzero(fault.bad)
         for place in bad[:CAP]:
             value = fault.values[place].item()
@@ -140,13 +141,15 @@ class Findings:
             elif not np.isfinite(value):
                 value = str(value)  # JSON knows no nan
             shown = value if fault.shows_value else None
-            self.say(Problem(file, int(rows[place]), fault.column, fault.rule, shown))
+            self.add_problem(Problem(file, int(rows[place]), fault.column, fault.rule, shown))
         self.count[(file, fault.rule)] += len(bad[CAP:])
 
-    def take(self, series: SeriesName, where: str, bars: Presence, watch: Watch, file_at: Callable[[int], str]) -> None:
-        """What can be said of a series when all its bars were seen; `file_at` names the file of an open time."""
+    def add_series(
+        self, series: SeriesName, where: str, bars: Presence, watch: Watch, file_at: Callable[[int], str]
+    ) -> None:
+        """Add coverage and warnings of a series whose bars were all seen; `file_at` names the file of an open time."""
         for column, rule in bars.lacking:
-            self.say(Problem(where, None, column, rule))
+            self.add_problem(Problem(where, None, column, rule))
         runs = [bars.gaps, *watch.runs()]
         if bars.span is not None:
             runs += schedule_runs(*watch.charges(), bars.span)
@@ -159,7 +162,7 @@ class Findings:
         for run in np.sort(np.argsort(-runs.bars, kind="stable")[:CAP]).tolist():
             first, last = int(runs.first[run]), int(runs.last[run])
             self.warnings.append(
-                Suspicion(
+                DataWarning(
                     file_at(first),
                     series.symbol,
                     series.interval,
@@ -175,7 +178,7 @@ class Findings:
             self.more_warnings.append(LeftOut(where, runs.rule, runs.bars.size - CAP))
 
     def report(self) -> Report:
-        """All of it."""
+        """The finished report."""
         more = [LeftOut(file, rule, n - CAP) for (file, rule), n in self.count.items() if n > CAP]
         return Report(
             tuple(self.problems),

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from backtest.filesystem import write_json
+
 LEDGER = "imported.json"
 
 
@@ -44,9 +46,7 @@ class Ledger:
         """Remember the archives that are in the dataset, whose files lie under `path`; none in an object store."""
         files = _state(path) if isinstance(path, Path) else {}
         entry = {"path": str(path.absolute()), "files": files, "archives": archives} if isinstance(path, Path) else {}
-        part = self.folder / f"{LEDGER}.part"
-        part.write_text(json.dumps({**self._all(), self._key: entry}, indent=1), encoding="utf-8")
-        part.replace(self.folder / LEDGER)
+        write_json(self.folder / LEDGER, {**self._all(), self._key: entry}, durable=False)
 
     @property
     def _key(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -14,7 +13,7 @@ import numpy as np
 from backtest.arrays import Float
 from backtest.data.writer import Existing
 from backtest.errors import ConfigError, RuleError
-from backtest.filesystem import local
+from backtest.filesystem import atomic_write, local
 from backtest.ingest.tiers.formats import NO_END, Entry, Layout, read_source
 from backtest.margin.tiers import COLUMNS, DatedTable, TierTable, derive_deductions, read_tier_tables
 from backtest.units import instant_ms, instant_text, number_text
@@ -124,7 +123,7 @@ def tiers_csv(tables: Sequence[DatedTable]) -> str:
 
     Examples
     --------
-    >>> print(tiers_csv([DatedTable(0, TierTable.of([[0, 0.01, 0], [1000, 0.02, 10]]))]), end="")
+    >>> print(tiers_csv([DatedTable(0, TierTable.from_rows([[0, 0.01, 0], [1000, 0.02, 10]]))]), end="")
     effective_from,floor,cap,mmr,deduction,max_leverage
     1970-01-01T00:00Z,0,1000,0.01,0,
     1970-01-01T00:00Z,1000,,0.02,10,
@@ -295,11 +294,6 @@ def _deduction(layout: Layout, entries: Sequence[Entry], floor: Float, mmr: Floa
 
 
 def _write(target: Path, text: str) -> None:
-    """Whole or not at all."""
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(target) as partial:
         partial.write_text(text, encoding="utf-8", newline="")
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from backtest.errors import ConfigError
+from backtest.filesystem import atomic_write
 from backtest.report.html.assumptions import assumptions
 from backtest.report.html.config_toml import configuration, toml_text
 from backtest.report.html.explorer import explorer
@@ -259,14 +259,6 @@ def _source(name: str) -> str:
 
 
 def _write(path: Path, page: str) -> Path:
-    with NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8") as file:
-        partial = Path(file.name)
-        try:
-            file.write(page)
-            file.flush()
-            partial.chmod(0o644)
-            os.replace(partial, path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+    with atomic_write(path) as partial:
+        partial.write_text(page, encoding="utf-8")
     return path

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from backtest.arrays import Float
 from backtest.data.quality.report import CAP
 from backtest.report.plots import style as drawing
 from backtest.units import instant_ms
@@ -15,8 +14,9 @@ from backtest.units import instant_ms
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from backtest.arrays import Float
     from backtest.data.quality.coverage import Coverage, Timeline
-    from backtest.data.quality.report import Report, Suspicion
+    from backtest.data.quality.report import DataWarning, Report
 
 GAP, WARNING = drawing.OKABE_ITO[4], drawing.OKABE_ITO[5]
 TOP, BOTTOM, BETWEEN = -0.36, 0.38, 0.04
@@ -107,7 +107,7 @@ def _colours(share: Float, colour: str) -> Float:
     return np.concatenate([np.broadcast_to(to_rgb(colour), (share.size, 3)), alpha[:, None]], axis=1)[None]
 
 
-def _draw_warnings(ax: Axes, row: int, warnings: Sequence[Suspicion]) -> None:
+def _draw_warnings(ax: Axes, row: int, warnings: Sequence[DataWarning]) -> None:
     """Gaps as hatched boxes, those that concern a column as triangles."""
     at = []
     for one in warnings:
@@ -121,7 +121,7 @@ def _draw_warnings(ax: Axes, row: int, warnings: Sequence[Suspicion]) -> None:
     ax.plot(at, [row - 0.44] * len(at), ls="", marker="v", ms=5, color=WARNING, mec="black", mew=0.4, zorder=4)
 
 
-def _note(covered: Coverage, warnings: Sequence[Suspicion]) -> str:
+def _note(covered: Coverage, warnings: Sequence[DataWarning]) -> str:
     """What stands to the right of a row."""
     if not covered.bars:
         return "no bar that can be entered"

@@ -9,13 +9,14 @@ from io import BytesIO
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 
-from backtest.arrays import Float
 from backtest.report.labels import scenario_words
 from backtest.report.number_format import times_text
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+
+    from backtest.arrays import Float
 
 INK = "#757575"  # contrast 4.6 on white, 3.9 on near-black
 STYLE: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Where the addends are computed; no executor knows a formula."""
+"""Executors: threads of this process, or processes through dask.distributed. None of them knows a formula."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ R = TypeVar("R")
 
 
 class Executor(Protocol):
-    """Calls a function on many items, here or elsewhere."""
+    """Calls a function on many items, in this process or in others."""
 
     @property
     def workers(self) -> int:
-        """Items that are worked on at one time."""
+        """Number of items in work at one time."""
 
     def require(self, condition: Callable[[], None]) -> None:
-        """Call a condition in each other process that works on items; what it raises is raised here."""
+        """Call a check in each worker process; an error there is raised here."""
 
     def ahead(self, action: Callable[[], object]) -> None:
-        """Have each other process do what its next items need, without waiting; nothing follows if that fails."""
+        """Let each worker process prepare its next items, without waiting; a failure there is ignored."""
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-        """Results in the order of the items, a bounded number of them under way."""
+        """Results in the order of the items; a bounded number is in work."""
 
 
 def make_executor(workers: int | str | None = None, scheduler: str | None = None) -> AbstractContextManager[Executor]:
-    """The executor that is asked for; entering it starts or joins its workers, leaving it lets them go.
+    """The requested executor; entering it starts or joins its workers, leaving it releases them.
 
     Parameters
     ----------
@@ -78,10 +78,10 @@ def make_executor(workers: int | str | None = None, scheduler: str | None = None
 
 
 def worker_count(workers: int | str | None) -> int:
-    """Threads, or processes of this machine, that are asked for."""
+    """Requested threads, or processes of this machine."""
     return int(str(workers).removeprefix("dask:")) if workers is not None else os.cpu_count() or 1
 
 
 def is_remote(workers: int | str | None, scheduler: str | None) -> bool:
-    """Whether other processes do the work: they read the histories themselves."""
+    """Whether other processes count; they read the histories themselves."""
     return scheduler is not None or isinstance(workers, str)

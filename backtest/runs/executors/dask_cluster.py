@@ -1,4 +1,4 @@
-"""Processes of this machine or of many, through dask.distributed; what is sent is small, data they read themselves."""
+"""Worker processes through dask.distributed, on this machine or many. They read the data themselves."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 ANSWER_S = 10.0
-"""A scheduler answers within it, or is not there."""
+"""A scheduler that does not answer within it counts as absent."""
 PATIENCE_S = 300.0
-"""How long new workers, or a new scheduler, are waited for when all are lost."""
+"""Time to wait for new workers, or a new scheduler, when all are lost."""
 AHEAD = 3
-"""Batches under way per worker: enough that none waits for the next, few enough to bound memory."""
+"""Batches in work per worker: enough that none waits, few enough to bound memory."""
 POLL_S = 1.0
-"""How often it is looked whether scheduler and workers are there."""
+"""How often scheduler and workers are checked."""
 BATCH_S = 0.5
-"""Work that is sent at a time: the processes together need some hundredths of a second for each."""
+"""Aim for the length of a batch: sending one costs some hundredths of a second."""
 SCHEDULED_S = 0.01
-"""What this process needs for each batch at most; those of many workers are larger, so that it keeps up."""
+"""Time this process needs per batch; with many workers batches are longer, so that it keeps up."""
 MOST_PER_BATCH = 64
-GO_ON = "what was finished in a local run directory is kept, and goes on with --resume"
+GO_ON = "finished tasks of a local run directory are kept; go on with --resume"
 
 
 class Lost(Exception):
@@ -51,7 +51,7 @@ class Lost(Exception):
 
 @contextmanager
 def scheduler_at(address: str) -> Iterator[Cluster]:
-    """The workers of a scheduler that runs somewhere."""
+    """The workers of a running scheduler."""
     keep_memory()
     with quiet():
         cluster = Cluster(address)
@@ -63,18 +63,18 @@ def scheduler_at(address: str) -> Iterator[Cluster]:
 
 @contextmanager
 def local_cluster(count: int) -> Iterator[Cluster]:
-    """So many processes of this machine, one item at a time each; one that dies is started again."""
+    """Worker processes of this machine, one item at a time each; one that dies is started again."""
     import dask
     from distributed import LocalCluster
 
     settings: dict[str, object] = {
         "distributed.scheduler.http.routes": [],
         "distributed.worker.http.routes": [],
-        "distributed.worker.profile.enabled": False,  # what these do is not looked at, and takes a twentieth of a core
+        "distributed.worker.profile.enabled": False,  # nobody reads its output, and it takes a twentieth of a core
         "distributed.admin.tick.interval": "1s",
         "distributed.admin.system-monitor.interval": "5s",
         "distributed.worker.memory.monitor-interval": "1s",
-        "distributed.client.direct-to-workers": True,  # results take no way round by the scheduler
+        "distributed.client.direct-to-workers": True,  # results do not pass through the scheduler
     }
     with quiet(), dask.config.set(settings):
         try:
@@ -99,7 +99,7 @@ def local_cluster(count: int) -> Iterator[Cluster]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Of lost connections one line is said here; dask's own many are left out."""
+    """Silence the many messages of dask about lost connections; one line is logged here instead."""
     import distributed  # sets the levels of its loggers
 
     loggers = [logging.getLogger(f"{distributed.__name__}{part}") for part in ("", ".client", ".gc")]
@@ -161,7 +161,7 @@ class Cluster:
 
     @property
     def workers(self) -> int:
-        """Threads of all workers; counted anew each second, where the scheduler answers."""
+        """Threads of all workers; counted again each second while the scheduler answers."""
         with suppress(Lost):
             return self._counted()
         return self._seen[1]
@@ -175,9 +175,9 @@ class Cluster:
         return count
 
     def require(self, condition: Callable[[], None]) -> None:
-        """Call a condition on every worker; what it raises is raised here, with the worker's name.
+        """Call a check on every worker; an error there is raised here with the name of the worker.
 
-        Workers that come later are not asked: functions check what they need themselves.
+        Workers that join later are not asked: functions check what they need themselves.
         """
         for name, found in self._run_everywhere(condition).items():
             if isinstance(found, BacktestError):
@@ -186,7 +186,7 @@ class Cluster:
                 raise found
 
     def ahead(self, action: Callable[[], object]) -> None:
-        """Have each worker do what its next items need, without waiting; nothing follows if that fails."""
+        """Let each worker prepare its next items, without waiting; a failure there is ignored."""
         pickled = pickle.dumps(action)
         with suppress(Lost), self._asking():
             workers = self._client.nthreads()
@@ -203,7 +203,7 @@ class Cluster:
         Raises
         ------
         DataError
-            If there is no dask_plugin, or no scheduler, for `PATIENCE_S`.
+            If there is no worker, or no scheduler, for `PATIENCE_S`.
         """
         pickled, rest, size = pickle.dumps(function), iter(items), 1
         batches: deque[Batch[T]] = deque()
@@ -230,12 +230,12 @@ class Cluster:
             yield from results
 
     def close(self) -> None:
-        """Let go of the scheduler; what is under way is dropped."""
+        """Leave the scheduler; work in progress is dropped."""
         with suppress(OSError, TimeoutError, CancelledError, RuntimeError):
             self._client.close(timeout=ANSWER_S)
 
     def _joined(self) -> Client:
-        """A connection to the scheduler; something else that listens there may answer with nothing, or nonsense."""
+        """Connect to the scheduler; another program at that address may answer nothing, or nonsense."""
         made: list[Client] = []
         failed: list[Exception] = []
 
@@ -262,7 +262,7 @@ class Cluster:
 
     @contextmanager
     def _asking(self) -> Iterator[None]:
-        """A scheduler that goes away while it is asked is lost."""
+        """Turn errors of a scheduler that goes away into `Lost`."""
         if self._client.status != "running":
             raise Lost
         try:
@@ -275,7 +275,7 @@ class Cluster:
             raise Lost from None
 
     def _run_everywhere(self, function: Callable[[], object]) -> dict[str, object]:
-        """What a function returns, or raises, on each worker that there is now."""
+        """The result or the error of a function on each current worker."""
         while True:
             try:
                 with self._asking():
@@ -300,7 +300,7 @@ class Cluster:
                 )
 
     def _result(self, future: Future) -> tuple[list[R], float]:
-        """What `worker.each` returned; workers are waited for where there are none."""
+        """The result of a batch; waits for workers if there are none."""
         alone_since, client = None, self._client
         gathering: concurrent.futures.Future[tuple[list[R], float]] | None = None
         while True:
@@ -321,7 +321,7 @@ class Cluster:
             alone_since = self._patience(alone_since)
 
     def _patience(self, alone_since: float | None) -> float | None:
-        """Since when there are no workers; raise when that is too long."""
+        """Since when there are no workers; raises after `PATIENCE_S`."""
         if self._counted():
             return None
         if alone_since is None:
@@ -348,7 +348,7 @@ class Cluster:
         raise DataError(f"{self.address}: no scheduler answered within {PATIENCE_S:g} s; start one; {GO_ON}")
 
     def _complain(self, error: BaseException) -> None:
-        """Raise what a batch ended with."""
+        """Raise the error of a batch."""
         from distributed.scheduler import KilledWorker
 
         if isinstance(error, KilledWorker):
@@ -365,5 +365,5 @@ class Cluster:
 
 
 def _is_gone(found: object) -> bool:
-    """Whether a worker left while it was asked; others do its work."""
+    """Whether a worker left while it was asked; other workers do its work."""
     return isinstance(found, OSError)

@@ -1,4 +1,4 @@
-"""What runs in a worker's process of dask.distributed."""
+"""Functions that run in a worker process of dask.distributed."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ R = TypeVar("R")
 
 
 def dask_setup(worker: object) -> None:
-    """What a process of a local cluster begins with: Ctrl-C reaches all of a terminal, and the run answers it."""
+    """Setup of a local worker process: it ignores Ctrl-C, which the run itself answers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     keep_memory()  # before there are threads
 
 
 def once(pickled: bytes) -> None:
-    """Where a worker works: do something whose result stays there."""
+    """Call a pickled function; its result stays in the worker."""
     _function(pickled)()
 
 
 def each(pickled: bytes, items: list[T]) -> tuple[list[R], float]:
-    """Where a worker works: the results of a batch, and the seconds they took."""
+    """The results of a batch of items, and the seconds they took."""
     function, begun = _function(pickled), time.perf_counter()
     results: list[R] = [function(item) for item in items]
     return results, time.perf_counter() - begun

@@ -14,7 +14,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 AHEAD = 12
-"""Tasks in flight per worker: enough that none waits while a group's tables are written, few enough to bound memory."""
+"""Tasks in work per thread: enough that none waits while tables are written, few enough to bound memory."""
 
 
 def keep_memory() -> None:
@@ -34,14 +34,14 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 
 
 def map_ordered(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
-    """Results of `function` in the order of `items`, at most ``AHEAD · workers`` of them under way."""
+    """Results of `function` in the order of `items`; at most ``AHEAD · workers`` are in work."""
     with threads(workers) as executor:
         yield from executor.map(function, items)
 
 
 @contextmanager
 def threads(workers: int) -> Iterator[Threads]:
-    """Threads that end when they are left: each after the item that it works on, and with those that wait undone."""
+    """Threads that end when the context is left: each completes its item, waiting items are dropped."""
     # A shorter switch interval of the interpreter changed nothing; the kernels run without its lock.
     keep_memory()
     pool = ThreadPoolExecutor(workers)
@@ -59,10 +59,10 @@ class Threads:
     pool: ThreadPoolExecutor
 
     def require(self, condition: Callable[[], None]) -> None:
-        """What this process needs it has found out."""
+        """Nothing to check: the run has read the data in this process."""
 
     def ahead(self, action: Callable[[], object]) -> None:
-        """What the items need is done here before they come."""
+        """Nothing to prepare: the items carry what they need."""
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """As `map_ordered`."""
