@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from backtest.data.writer import Existing, adding
+from backtest.data.writer import Addition, Existing, adding
 from backtest.errors import BacktestError, ConfigError, DataError
 from backtest.ingest.binance.names import Archive, Kind, find_archives
 from backtest.ingest.binance.overlaps import Stretches, merge_charges
@@ -115,10 +115,12 @@ def _import_one(
         funding = [one for one in archives if one.kind == "funding"]
         parts = [part for group in _read_ahead(pool, [[one] for one in funding], None, advance) for part in group]
         stretches.charges = merge_charges(parts, step, notices)
+        _record(parts, addition)
         groups = _by_month([one for one in archives if one.kind != "funding"], kind)
         for group in _read_ahead(pool, groups, kind, advance):
             history = stretches.joined(group)
             checking.add(history)
+            _record(group, addition)
             addition.add(history)
         stretches.say()
         report = checking.finish(notices)
@@ -134,6 +136,13 @@ def _import_one(
         notices.notes,
         notices.warnings,
     )
+
+
+def _record(parts: Sequence[ArchiveRows], addition: Addition) -> None:
+    """Let the dataset know which archives it holds."""
+    for part in parts:
+        if part.digest is not None:
+            addition.record(part.digest, int(part.times[0]))
 
 
 def _check_market(archives: Sequence[Archive], notices: Notices) -> None:

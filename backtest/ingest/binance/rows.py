@@ -47,8 +47,8 @@ class ArchiveRows:
         Open, high, low, close, and volume where `kind` is ``"last"``; the two last columns of funding.
     notes, doubts : tuple of str
         What was understood, and what may be wrong.
-    verified : bool
-        Whether it met a ``.CHECKSUM``.
+    digest : str or None
+        SHA-256 of the file, where a ``.CHECKSUM`` beside it agrees.
     """
 
     archive: Archive
@@ -57,7 +57,7 @@ class ArchiveRows:
     columns: dict[str, Float]
     notes: tuple[str, ...]
     doubts: tuple[str, ...]
-    verified: bool
+    digest: str | None
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def read_part(archive: Archive, kind: Kind | None = None) -> ArchiveRows:
     stamped = "charged" if funding else "the open of a bar"
     header = "with" if layout.header else "without"
     how = f"{WORDS[found]} {header} a header row; {time}, {stamped}, is read as UTC in {unit} since the epoch"
-    return ArchiveRows(archive, found, times, values, (how,), tuple(doubts), csv.verified)
+    return ArchiveRows(archive, found, times, values, (how,), tuple(doubts), csv.digest)
 
 
 def _check_name(archive: Archive, csv: Csv) -> None:
