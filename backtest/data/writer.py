@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,13 +17,15 @@ from backtest.arrays import Float, Int
 from backtest.arrow import times_to_arrow, to_arrow
 from backtest.data.files import files_in
 from backtest.data.history import COLUMNS, PriceHistory
-from backtest.data.reader import TIME, SeriesFiles, open_series
+from backtest.data.reader import TIME, BarFile, SeriesFiles, open_series
 from backtest.data.transaction import Taken, taking
 from backtest.errors import ConfigError, DataError
 from backtest.filesystem import Place, to_place
 from backtest.units import duration_ms, duration_text, instant_text, number_text
 
 ROW_GROUP = 131_072
+SOURCES = b"liquidation-backtest.sources"
+"""Key of a file's metadata: SHA-256 of the archives whose bars it holds, as a JSON list."""
 Existing = Literal["refuse", "add", "replace", "anew"]
 """What happens to existing bars of the symbol: see `adding`."""
 
@@ -90,6 +93,18 @@ def adding(out: str | Place, symbol: str, interval_ms: int, existing: Existing =
         addition._commit()
 
 
+def imported_digests(folder: Place) -> set[str]:
+    """SHA-256 of the archives whose bars a symbol's directory holds, as `Addition.record` wrote them."""
+    found: set[str] = set()
+    for file in open_series(folder).files if files_in(folder) else ():
+        found |= _digests_in(file)
+    return found
+
+
+def _digests_in(file: BarFile) -> set[str]:
+    return set(json.loads((file.metadata.metadata or {}).get(SOURCES, b"[]")))
+
+
 def series_folder(out: Place, symbol: str, interval_ms: int) -> Place:
     """The symbol's directory, below an existing folder of this interval however that spells it (1h, 60m)."""
     name = duration_text(interval_ms)
@@ -129,6 +144,8 @@ class Addition:
         self._file = taken.fresh_name()
         self._replaced = set(there) if existing == "anew" else set()
         self._source: SeriesFiles | None = open_series(self.path) if there and existing != "anew" else None
+        self._digests: list[tuple[int, str]] = []  # year and SHA-256 of archives that no file names yet
+        self._kept: set[str] = set()  # digests of the year's files that are replaced
 
     @property
     def span_ms(self) -> tuple[int, int]:
@@ -174,13 +191,25 @@ class Addition:
             columns = {name: values[here] for name, values in history.columns.items()}
             self._parts.append((times[part], columns))
 
+    def record(self, digest: str, start_ms: int) -> None:
+        """Remember in the dataset that it holds the bars of an archive; `imported_digests` reads it back.
+
+        Parameters
+        ----------
+        digest : str
+            SHA-256 of the archive.
+        start_ms : int
+            First bar of the archive, UTC milliseconds. Call this before bars of later years are added.
+        """
+        self._digests.append((int(np.datetime64(start_ms, "ms").astype("datetime64[Y]").astype(int)) + 1970, digest))
+
     def _commit(self) -> None:
-        self._write_year()
+        self._write_year(last=True)
         if not self.rows:
             raise DataError(f"{self._symbol}: no bar has any value; there is nothing to write")
         self._taken.commit(self._replaced)
 
-    def _write_year(self) -> None:
+    def _write_year(self, *, last: bool = False) -> None:
         """Write a complete year: existing rows and the added ones."""
         if not self._parts:
             return
@@ -197,10 +226,16 @@ class Addition:
         names = [name for name in COLUMNS if name in columns]
         file = self._taken.new / f"year={self._year}" / self._file
         file.parent.mkdir()
+        table = pa.Table.from_arrays(
+            [times_to_arrow(times), *(to_arrow(columns[name]) for name in names)], names=[TIME, *names]
+        )
+        digests = self._kept | {digest for year, digest in self._digests if last or year <= self._year}
+        self._digests = [one for one in self._digests if one[1] not in digests]
+        self._kept = set()
+        if digests:
+            table = table.replace_schema_metadata({SOURCES: json.dumps(sorted(digests))})
         pq.write_table(
-            pa.Table.from_arrays(
-                [times_to_arrow(times), *(to_arrow(columns[name]) for name in names)], names=[TIME, *names]
-            ),
+            table,
             file,
             row_group_size=ROW_GROUP,
             compression="zstd",
@@ -261,4 +296,6 @@ class Addition:
             if other:
                 raise DataError(f"{file.path}: column {other[0]} is unknown and would be lost; remove it first")
             self._replaced.add(file.path)
+            if self._existing == "add":
+                self._kept |= _digests_in(file)
         return self._source.rows(low, high)

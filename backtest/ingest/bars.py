@@ -15,9 +15,10 @@ from backtest.errors import DataError
 from backtest.ingest.columns import SourceTable, numbers
 from backtest.ingest.messages import Notices
 from backtest.ingest.options import Kind
-from backtest.ingest.plausibility import doubt_quote_volume
 from backtest.ingest.timestamps import Stamps, bar_opens, check_order, times
 from backtest.units import instant_text
+
+QUOTE_VOLUMES = ("quote_volume", "quote_asset_volume", "turnover", "vol_quote")
 
 
 @dataclass(frozen=True)
@@ -80,11 +81,33 @@ def _file_bars(table: SourceTable, step: int, notices: Notices) -> tuple[BarColu
     values = {name: column * scale if name in LAST else column for name, (column, _) in read.items()}
     _check_rows(table, names, values, {name: null for name, (_, null) in read.items()})
     if table.kind == "prices" and "volume" in values:
-        doubt_quote_volume(table, values, notices)
+        _check_quote_volume(table, values, notices)
     if scale != 1:
         notices.note(f"prices are multiplied by {scale:g}", table.file)
     part = BarColumns(opens + zone, values)
     return (_finished(part, table, step, notices) if stamps.zoned and table.reading.pages else part), stamps
+
+
+def _check_quote_volume(table: SourceTable, values: dict[str, Float], notices: Notices) -> None:
+    """Quote volume over volume is a mean price: it must lie between low and high."""
+    name = next((name for name in QUOTE_VOLUMES if name in table.columns), None)
+    if name is None:
+        return
+    try:
+        quote, _ = numbers(table, name)
+    except DataError:
+        return
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = quote / values["volume"]
+    known = np.isfinite(mean) & (values["volume"] > 0)
+    outside = known & ((mean < 0.999 * values["low"]) | (mean > 1.001 * values["high"]))
+    if known.any() and 0 < outside.sum() < 0.1 * known.sum():
+        row = int(np.argmax(outside))
+        notices.warn(
+            f"{int(outside.sum()):,} rows have a mean price, {table.names[name]} over volume, outside of low … high; "
+            f"the first is row {row}: {mean[row]:.10g} beside {values['low'][row]:.10g} … {values['high'][row]:.10g}",
+            table.file,
+        )
 
 
 def _finished(part: BarColumns, table: SourceTable, step: int, notices: Notices) -> BarColumns:

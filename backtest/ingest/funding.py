@@ -14,8 +14,12 @@ from backtest.ingest.bars import BarColumns, funding_note, joined
 from backtest.ingest.columns import SourceTable, numbers
 from backtest.ingest.messages import Notices
 from backtest.ingest.options import Reading
-from backtest.ingest.plausibility import rates_unit
 from backtest.ingest.timestamps import check_order, times
+from backtest.units import instant_text
+
+EIGHT_HOURS_MS = 28_800_000
+HIGH_RATE = 0.0012
+"""Median funding per 8 hours that is doubted, as it might be percent: real medians are 0.0015 % to 0.22 %."""
 
 
 @dataclass(frozen=True)
@@ -84,3 +88,35 @@ def by_bar(charges: Charges, step: int, first: int, last: int, notices: Notices)
         )
     summed = np.bincount(place, weights=rates, minlength=unique.size).astype(np.float64)
     return BarColumns(unique, {"funding_rate": summed}), int(bars.size)
+
+
+def rates_unit(ms: Int, rates: Float, said: str | None, file: Path, notices: Notices) -> float:
+    """The factor that makes rates fractions: 1 unless the user says percent."""
+    spacing = float(np.median(np.diff(ms))) if ms.size > 1 else EIGHT_HOURS_MS
+    sizes = np.abs(rates[rates != 0]) * EIGHT_HOURS_MS / max(spacing, 60_000)
+    scale = 0.01 if said == "percent" else 1.0
+    usual = scale * float(np.median(sizes)) if sizes.size else 0.0
+    text = f"funding rates are read as {said or 'fraction'}: {100 * usual:.3g} % per 8 hours in the median"
+    if usual > HIGH_RATE:
+        notices.warn(f"{text}, which is much: are they percent? --rates says which", file)
+    else:
+        notices.note(f"{text}; --rates percent says otherwise" if said is None else text, file)
+    return scale
+
+
+def check_spacing(ms: Int, first: int, end: int, notices: Notices) -> None:
+    """Warn of charges much closer than those around them, and where no charge falls between first and last bar."""
+    inside = ms[(ms >= first) & (ms < end)]
+    if not inside.size:
+        notices.warn("no funding charge falls between the first and the last bar")
+    steps = np.round(np.diff(inside) / 60_000)
+    if steps.size < 2:
+        return
+    beside = np.minimum(np.append(steps[1], steps[:-1]), np.append(steps[1:], steps[-2]))
+    double = steps < 0.5 * beside
+    if double.any():
+        at = int(np.argmax(double))
+        notices.warn(
+            f"{int(double.sum()):,} funding charges seem to be there twice, the first at "
+            f"{instant_text(int(inside[at]))} and {instant_text(int(inside[at + 1]))}"
+        )

@@ -9,15 +9,15 @@ import numpy as np
 
 from backtest.arrays import Float
 from backtest.data.history import LAST, PriceHistory, from_rows
-from backtest.data.quality.check import Coverage, check_history
+from backtest.data.quality.check import Checking, Coverage, Report
+from backtest.data.quality.import_rules import ImportWatch
 from backtest.data.writer import adding
 from backtest.errors import DataError
 from backtest.filesystem import Place
 from backtest.ingest.bars import BarColumns
-from backtest.ingest.funding import Charges, by_bar
+from backtest.ingest.funding import Charges, by_bar, check_spacing
 from backtest.ingest.messages import Notices
 from backtest.ingest.options import Request
-from backtest.ingest.plausibility import Doubts, doubt_funding
 from backtest.units import instant_text
 
 
@@ -76,20 +76,13 @@ def write_parts(
     bars = np.concatenate([part.times for part in parts])
     count = 0
     if charges is not None:
-        doubt_funding(charges.ms, int(bars.min()), int(bars.max()) + step, notices)
+        check_spacing(charges.ms, int(bars.min()), int(bars.max()) + step, notices)
         part, count = by_bar(charges, step, int(bars.min()), int(bars.max()), notices)
         parts.append(part)
     history = _merged(request.symbol, step, parts)
-    report = check_history(history)
-    if not report.ok:
-        raise DataError(f"nothing was written, as the result does not pass the check:\n{report.text()}")
-    doubts = Doubts()
-    doubts.add(history)
-    doubts.say(notices)
-    for warning in report.warnings:
-        notices.warn(str(warning).removeprefix("warning: "))
-    for more in report.warnings_left_out:
-        notices.warn(f"{more.file}: {more.count:,} more like this: {more.rule}")
+    checking = ImportCheck(request.symbol, step)
+    checking.add(history)
+    report = checking.finish(notices)
     _say_alone(history, notices)
     with adding(request.out, request.symbol, step, request.existing) as addition:
         addition.add(history)
@@ -97,6 +90,30 @@ def write_parts(
     span = (instant_text(first), instant_text(last))
     coverage = report.coverage[0]
     return Imported(addition.path, addition.rows, span, coverage.gaps, count, coverage, notices.notes, notices.warnings)
+
+
+class ImportCheck:
+    """The check of an import, piece by piece."""
+
+    def __init__(self, symbol: str, step: int) -> None:
+        self._watch = ImportWatch(step)
+        self._checking = Checking(symbol, step, self._watch)
+
+    def add(self, history: PriceHistory) -> None:
+        """Look at the next bars."""
+        self._checking.add(history)
+
+    def finish(self, notices: Notices) -> Report:
+        """Tell what looks wrong; DataError if the bars are no sound history, or show that a file was misread."""
+        report = self._checking.report()
+        if not report.ok:
+            raise DataError(f"nothing was written, as the result does not pass the check:\n{report.text()}")
+        refusal = self._watch.refusal()
+        if refusal is not None:
+            raise DataError(f"nothing was written: {refusal}")
+        for line in report.warning_lines():
+            notices.warn(line)
+        return report
 
 
 def _marked(part: BarColumns) -> BarColumns:

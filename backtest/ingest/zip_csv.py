@@ -29,11 +29,11 @@ _LOCAL = struct.Struct("<4s22x2H")  # local file header: signature, lengths of n
 
 @dataclass(frozen=True)
 class Csv:
-    """A CSV file: its own name, its bytes, and whether a ``.CHECKSUM`` beside its archive was met."""
+    """A CSV file: its own name, its bytes, and the SHA-256 of its archive where a ``.CHECKSUM`` confirms it."""
 
     name: str
     content: pa.Buffer
-    verified: bool
+    digest: str | None
 
 
 def read_csv(file: Path) -> Csv:
@@ -46,12 +46,12 @@ def read_csv(file: Path) -> Csv:
         folder, unpacks to more than `MOST_BYTES` or `MOST_RATIO` times its size, or differs from its ``.CHECKSUM``.
     """
     content = _bytes_of(file)
-    verified = _verify(file, content)
+    digest = _verify(file, content)
     if file.suffix.lower() != ".zip":
-        return Csv(file.name, content, verified)
+        return Csv(file.name, content, digest)
     with _damage(file), zipfile.ZipFile(pa.BufferReader(content)) as archive:
         member = _member(file, archive)
-        return Csv(member.filename, _unpack(file, content, member), verified)
+        return Csv(member.filename, _unpack(file, content, member), digest)
 
 
 def member_name(file: Path) -> str:
@@ -77,11 +77,11 @@ def _bytes_of(file: Path) -> pa.Buffer:
         raise DataError(f"{file}: cannot be read ({error.strerror})") from error
 
 
-def _verify(file: Path, content: pa.Buffer) -> bool:
-    """Whether there is a checksum, which then is met."""
+def _verify(file: Path, content: pa.Buffer) -> str | None:
+    """The SHA-256 of a file whose ``.CHECKSUM`` agrees; None if there is no such file."""
     beside = file.with_name(file.name + CHECKSUM)
     if not beside.is_file():
-        return False
+        return None
     line = bytes(_bytes_of(beside)[:4096]).decode("utf-8", "replace")
     match = re.match(r"\s*([0-9a-fA-F]{64})(\s|$)", line)
     if match is None:
@@ -89,7 +89,7 @@ def _verify(file: Path, content: pa.Buffer) -> bool:
     found = hashlib.sha256(content).hexdigest()
     if found != match[1].lower():
         raise DataError(f"{file}: its SHA-256 is {found}, {beside.name} says {match[1].lower()}; download both again")
-    return True
+    return found
 
 
 @contextmanager

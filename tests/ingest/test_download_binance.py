@@ -14,6 +14,7 @@ from email.utils import format_datetime
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from backtest.data.dataset import read_history
@@ -21,6 +22,7 @@ from backtest.data.quality.check import check
 from backtest.errors import ConfigError, DataError
 from backtest.ingest.download.binance import Fetched, fetch_binance
 from backtest.ingest.download.mirror import CHECKSUM, MOST_BYTES, Manners, Mirror, checked_url
+from backtest.ingest.formats.generic import import_generic
 from tests._support import archive_server
 from tests._support.archive_server import Archives, answers, drops, hangs_up, price, sends, serving
 from tests.cli.conftest import typed
@@ -240,6 +242,38 @@ def test_a_dataset_that_was_changed_since_gets_all_archives_again(archives, tmp_
     done = get(archives, tmp_path)
     assert archives.requests == []
     assert done.imported[0].rows == 59 * 24
+
+
+def test_archives_stay_known_beside_bars_of_another_source_until_these_replace_theirs(archives, tmp_path):
+    get(archives, tmp_path)
+    later = tmp_path / "later.csv"
+    for text, how in (("2021-05-01T00:00Z,10,12,9,11", "add"), ("2021-01-05T00:00Z,10,12,9,11", "overwrite")):
+        later.write_text(f"open_time,open,high,low,close\n{text}\n")
+        import_generic("BTCUSDT", "1h", later, out=tmp_path / "data", **{how: True})
+        if how == "add":
+            assert get(archives, tmp_path).imported == ()
+    with pytest.raises(DataError, match=r"bar of 2021-01-05T00:00Z is 10 there"):
+        get(archives, tmp_path)
+
+
+def test_a_dataset_of_the_version_before_is_not_imported_again(archives, tmp_path):
+    """Then ``imported.json`` beside the archives told which of them the dataset holds, and no Parquet file did."""
+    get(archives, tmp_path)
+    (folder,) = (tmp_path / "data").glob("interval=1h/symbol=BTCUSDT")
+    for file in folder.rglob("*.parquet"):
+        pq.write_table(pq.read_table(file, partitioning=None).replace_schema_metadata(None), file)
+    state = {file.relative_to(folder).as_posix(): file.stat() for file in folder.rglob("*") if file.is_file()}
+    root = tmp_path / "data" / ".archives"
+    entry = {
+        "path": str(folder),
+        "files": {name: [one.st_size, one.st_mtime_ns] for name, one in state.items()},
+        "archives": {path: (root / (path + CHECKSUM)).read_text().split()[0] for path in kept(tmp_path)},
+    }
+    (root / "imported.json").write_text(json.dumps({f"1h BTCUSDT {tmp_path / 'data'}": entry}))
+    assert get(archives, tmp_path).imported == ()
+    archives.month("BTCUSDT", "2021-03")
+    assert get(archives, tmp_path, end="2021-04-01").imported[0].rows == 90 * 24  # all are recorded in the dataset
+    assert get(archives, tmp_path, end="2021-04-01").imported == ()
 
 
 def test_an_archive_that_was_spoilt_on_the_disk_is_fetched_again(archives, tmp_path):
@@ -554,8 +588,7 @@ def test_the_command_says_what_it_did_and_what_is_missing(archives, tmp_path):
     )
     assert lines[1].startswith("6 archives fetched (0.") and lines[1].endswith(f"0 were there, in {tmp_path}/zips")
     assert "BTCUSDT klines 2021-03-01 … 2021-03-02: after the last day published" in done.err
-    assert sorted(path.name for path in (tmp_path / "zips").iterdir()) == [".lock", "data", "imported.json"]
-    assert json.loads((tmp_path / "zips" / "imported.json").read_text())
+    assert sorted(path.name for path in (tmp_path / "zips").iterdir()) == [".lock", "data"]
     again = typed(*asked)
     assert again.out == f"0 archives fetched (0.0 MiB), 6 were there, in {tmp_path}/zips; the dataset has them all\n"
 

@@ -56,7 +56,7 @@ def test_a_missing_and_a_double_charge_are_said(tmp_path: Path) -> None:
     assert any("2024-01-01T20:00Z: funding_rate lacks" in warning for warning in done.warnings)
     stamps = sorted([*(T0 + HOUR * k for k in range(48)), T0 + HOUR * 20 + 5_000])
     done = take(tmp_path / "two", candles(tmp_path), funding(tmp_path, stamps))
-    text = "1 funding charges seem to stand there twice, the first at 2024-01-01T20:00Z and 2024-01-01T20:00:05Z"
+    text = "1 funding charges seem to be there twice, the first at 2024-01-01T20:00Z and 2024-01-01T20:00:05Z"
     assert text in done.warnings
 
 

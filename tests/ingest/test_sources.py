@@ -113,7 +113,7 @@ def test_bars_that_are_there_are_refused_joined_or_replaced(tmp_path: Path, mark
     assert_market(out, LAYOUTS["ccxt"], market)
     done = taken(written("ccxt", other), out, "replace")
     assert read_history(out).columns["high"][200] == 99999
-    assert any("stands alone" in warning for warning in done.warnings)
+    assert any("beyond open and close" in warning for warning in done.warnings)
     with pytest.raises(ConfigError, match=r"add and overwrite exclude each other"):
         taken(written("ccxt"), out, existing_choice(add=True, overwrite=True))
 

@@ -36,11 +36,14 @@ same direction. Right ones: 93 % and more; shifted by a bar: 54 % and less."""
 
 
 @dataclass(frozen=True, order=True)
-class _Rule:
+class Rule:
+    """What is wrong with a column; `least` bars in a row must be so, or as many as stand out where it is a streak."""
+
     column: str
     text: str
     streak: bool = False
     joint: str = ""
+    least: int = 1
 
 
 class Watch:
@@ -59,8 +62,13 @@ class Watch:
 
     def __init__(self, step_ms: int) -> None:
         self._step, self._latest = step_ms, -1
-        self._sides = (_Side("", step_ms), _Side("mark_", step_ms))
+        self._sides = self._both_sides(step_ms)
         self._charges: list[tuple[Int, Float]] = []
+
+    @staticmethod
+    def _both_sides(step_ms: int) -> tuple[Side, Side]:
+        """Last and mark; an import looks for more."""
+        return Side("", step_ms), Side("mark_", step_ms)
 
     def see(self, times: Int, values: Mapping[str, Float]) -> None:
         """Take the next rows; those off the grid or not later than all before are left aside.
@@ -96,7 +104,7 @@ class Watch:
         return [run for side in self._sides for run in side.runs()]
 
 
-class _Side:
+class Side:
     """One of last and mark. A bar is judged when `AROUND` more are known, so that pieces make no difference."""
 
     def __init__(self, prefix: str, step_ms: int) -> None:
@@ -105,16 +113,22 @@ class _Side:
         self._names = tuple(p + name for p in (prefix, other) for name in ("high", "low", "close"))
         self._volume = "volume" if not prefix else ""
         self._times = np.empty(0, np.int64)
-        self._bars = np.empty((7, 0))
+        self._bars = np.empty((len(self._columns), 0))
         self._judged = self._seen = 0
-        self._marks: defaultdict[_Rule, list[tuple[Int, Float, Float]]] = defaultdict(list)
+        self._marks: defaultdict[Rule, list[tuple[Int, Float, Float]]] = defaultdict(list)
         self._moves: defaultdict[int, Int] = defaultdict(lambda: np.zeros(2, np.int64))
 
+    @property
+    def _columns(self) -> tuple[str, ...]:
+        """The rows of `_bars`."""
+        return (*self._names, self._volume)
+
     def see(self, times: Int, values: Mapping[str, Float]) -> None:
+        """Take the next bars."""
         if not set(self._names[:3]) <= set(values):
             return
-        bars = np.full((7, times.size), np.nan)
-        for row, name in enumerate((*self._names, self._volume)):
+        bars = np.full((len(self._columns), times.size), np.nan)
+        for row, name in enumerate(self._columns):
             if name in values:
                 bars[row] = values[name]
         high, low, close = bars[:3]
@@ -130,15 +144,18 @@ class _Side:
         """Judge the bars up to `stop`, and keep what those after it need."""
         if stop <= self._judged:
             return
+        self._apply_rules(stop)
+        keep = max(0, stop - AROUND - 1)
+        self._times, self._bars = self._times[keep:].copy(), self._bars[:, keep:].copy()
+        self._judged = stop - keep
+
+    def _apply_rules(self, stop: int) -> None:
         self._repeats(stop)
         self._wicks(stop)
         self._jumps(stop)
         if not self._prefix:
             self._distances(stop)
             self._directions(stop)
-        keep = max(0, stop - AROUND - 1)
-        self._times, self._bars = self._times[keep:].copy(), self._bars[:, keep:].copy()
-        self._judged = stop - keep
 
     def _due(self, bars: Bool, first: int, stop: int) -> Int:
         """Which bars to judge, of a mask that begins at bar `first`."""
@@ -146,7 +163,7 @@ class _Side:
         due: Int = places[(places >= self._judged) & (places < stop)]
         return due
 
-    def _mark(self, rule: _Rule, at: Int, value: Float, other: Float | None = None) -> None:
+    def _mark(self, rule: Rule, at: Int, value: Float, other: Float | None = None) -> None:
         if at.size:
             self._marks[rule].append((self._times[at], value, np.full(at.size, np.nan) if other is None else other))
 
@@ -165,28 +182,25 @@ class _Side:
         ranges = np.log(np.maximum(high[places], before) / np.minimum(low[places], before))
         beside = np.where(out, 0.0, ranges)[:, [AROUND + near[0], AROUND + near[1]]].max(axis=1)
         ranges[out | (ranges <= 0)] = np.inf
-        known = np.isfinite(ranges).sum(axis=1)
-        middle = np.take_along_axis(np.sort(ranges, axis=1), known[:, None] // 2, axis=1)[:, 0]
-        typical = np.where(known > 0, middle, 0.0)
-        measure: Float = np.maximum(np.maximum(typical, beside), LEAST_RANGE) * np.sqrt(reach)
+        measure: Float = np.maximum(np.maximum(finite_medians(ranges), beside), LEAST_RANGE) * np.sqrt(reach)
         return measure
 
     # --- rules --------------------------------------------------------------------------------------------------------
 
     def _repeats(self, stop: int) -> None:
-        high, low, close, *_, volume = self._bars
+        high, low, close, _, _, _, volume = self._bars[:7]
         following = np.diff(self._times) == self._step
         at = self._due((close[1:] == close[:-1]) & following, 1, stop)
         like = (high[at] == low[at]) | ((high[at] == high[at - 1]) & (low[at] == low[at - 1]))
         traded = (volume[at] > 0) & (volume[at] != volume[at - 1])
         at = at[like & ~traded]
         column = self._prefix + "close"
-        self._mark(_Rule(column, "repeats the bar before, as if filled forward", streak=True), at, close[at])
+        self._mark(Rule(column, "repeats the bar before, as if filled forward", streak=True), at, close[at])
         idle = np.setdiff1d(self._due(volume == 0, 0, stop), at, assume_unique=True)
-        self._mark(_Rule("volume", "is 0 while the price moves", streak=True), idle, volume[idle])
+        self._mark(Rule("volume", "is 0 while the price moves", streak=True), idle, volume[idle])
 
     def _wicks(self, stop: int) -> None:
-        high, low, _, other_high, other_low, *_ = self._bars
+        high, low, _, other_high, other_low = self._bars[:5]
         if high.size < 3:
             return
         most = WICK[self._prefix]
@@ -206,10 +220,10 @@ class _Side:
             too_far = size >= most * self._measure(at, (-1, 1), apart / self._step)
             at = at[too_far & ~(their_size >= size / 2)]  # the other price went there as well: it was so
             rule = f"lies more than {most:g} times the usual range beyond the bars on either side"
-            self._mark(_Rule(self._prefix + name, rule), at, ours[at])
+            self._mark(Rule(self._prefix + name, rule), at, ours[at])
 
     def _jumps(self, stop: int) -> None:
-        high, low, close, _, _, other, _ = self._bars
+        high, low, close, _, _, other = self._bars[:6]
         gap = np.maximum(low[1:] - close[:-1], close[:-1] - high[1:])
         at = self._due(gap > JUMP * LEAST_RANGE * 0.5 * close[:-1], 1, stop)
         if not at.size:
@@ -221,10 +235,10 @@ class _Side:
         same = (off < size / 2) & (size < log(2))  # the other price jumped alike; by a factor of two none does
         at = at[(size >= JUMP * self._measure(at, (-2, 1), apart)) & ~same]
         rule = f"a jump of more than {JUMP:g} times the usual range from the close before"
-        self._mark(_Rule(self._prefix + "close", rule, joint=" → "), at, close[at - 1], close[at])
+        self._mark(Rule(self._prefix + "close", rule, joint=" → "), at, close[at - 1], close[at])
 
     def _distances(self, stop: int) -> None:
-        high, low, close, mark_high, mark_low, mark, _ = self._bars
+        high, low, close, mark_high, mark_low, mark = self._bars[:6]
         at = self._due(abs(close - mark) > 0.9 * APART * np.minimum(close, mark), 0, stop)
         if not at.size:
             return
@@ -234,7 +248,7 @@ class _Side:
         measure = np.maximum(self._measure(at, (-1, 1), np.ones(at.size)), own)
         at = at[(size >= APART) & (size >= APART_RANGES * measure)]
         rule = f"lies more than {APART:.0%} and {APART_RANGES:g} times the usual range away from mark_close"
-        self._mark(_Rule("close", rule, joint=" and "), at, close[at], mark[at])
+        self._mark(Rule("close", rule, joint=" and "), at, close[at], mark[at])
 
     def _directions(self, stop: int) -> None:
         """How often last and mark move in the same direction, and how often not, per window of bars."""
@@ -252,6 +266,7 @@ class _Side:
     # --- runs ---------------------------------------------------------------------------------------------------------
 
     def runs(self) -> Iterator[Runs]:
+        """All that looks wrong; no more bars can be taken after it."""
         self._judge(self._times.size)
         for rule, marks in sorted(self._marks.items()):
             times, values, others = (np.concatenate(part) for part in zip(*marks, strict=True))
@@ -277,10 +292,18 @@ class _Side:
             )
 
 
-def _runs(rule: _Rule, step_ms: int, times: Int, values: Float, others: Float) -> Iterator[Runs]:
+def finite_medians(rows: Float) -> Float:
+    """Median of the finite values in each row, the upper one of two; 0 where there is none."""
+    known = np.isfinite(rows).sum(axis=1)
+    middle = np.take_along_axis(np.sort(rows, axis=1), known[:, None] // 2, axis=1)[:, 0]
+    medians: Float = np.where(known > 0, middle, 0.0)
+    return medians
+
+
+def _runs(rule: Rule, step_ms: int, times: Int, values: Float, others: Float) -> Iterator[Runs]:
     starts, ends = run_ends(times, step_ms)
     lengths = ends - starts + 1
-    kept = lengths >= (least_streak(lengths) if rule.streak else 1)
+    kept = lengths >= (least_streak(lengths) if rule.streak else rule.least)
     starts, ends = starts[kept], ends[kept]
     if not starts.size:
         return

@@ -92,9 +92,9 @@ def check_history(history: PriceHistory) -> Report:
 class Checking:
     """`check_history` of a history that comes in pieces, in the order of time; it keeps ten bytes per bar."""
 
-    def __init__(self, symbol: str, interval_ms: int) -> None:
+    def __init__(self, symbol: str, interval_ms: int, watch: Watch | None = None) -> None:
         self._series, self._step = SeriesName(duration_text(interval_ms), symbol), interval_ms
-        self._builder, self._watch = ReportBuilder(), Watch(interval_ms)
+        self._builder, self._watch = ReportBuilder(), watch or Watch(interval_ms)
         self._names: set[str] = set()
         self._times: list[Int] = []
         self._flags: list[Flags] = []

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from backtest.data.quality.check import Checking
-from backtest.data.writer import Existing, adding
+from backtest.data.writer import Addition, Existing, adding
 from backtest.errors import BacktestError, ConfigError, DataError
 from backtest.ingest.binance.names import Archive, Kind, find_archives
 from backtest.ingest.binance.overlaps import Stretches, merge_charges
 from backtest.ingest.binance.rows import ArchiveRows, read_part
-from backtest.ingest.merge import Imported
+from backtest.ingest.merge import ImportCheck, Imported
 from backtest.ingest.messages import Notices
 from backtest.progress import progress
 from backtest.units import instant_text
@@ -110,25 +109,21 @@ def _import_one(
     """One symbol and interval."""
     symbol = archives[0].symbol
     _check_market(archives, notices)
-    checking, stretches = Checking(symbol, step), Stretches(symbol, step, notices)
+    checking, stretches = ImportCheck(symbol, step), Stretches(symbol, step, notices)
     # Unpacking and parsing leave Python's lock, so that threads share the processors.
     with adding(out, symbol, step, existing) as addition, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         funding = [one for one in archives if one.kind == "funding"]
         parts = [part for group in _read_ahead(pool, [[one] for one in funding], None, advance) for part in group]
         stretches.charges = merge_charges(parts, step, notices)
+        _record(parts, addition)
         groups = _by_month([one for one in archives if one.kind != "funding"], kind)
         for group in _read_ahead(pool, groups, kind, advance):
             history = stretches.joined(group)
             checking.add(history)
+            _record(group, addition)
             addition.add(history)
         stretches.say()
-        report = checking.report()
-        if not report.ok:
-            raise DataError(f"nothing was written, as the result does not pass the check:\n{report.text()}")
-        for warning in report.warnings:
-            notices.warn(str(warning).removeprefix("warning: "))
-        for more in report.warnings_left_out:
-            notices.warn(f"{more.file}: {more.count:,} more like this: {more.rule}")
+        report = checking.finish(notices)
     first, last = addition.span_ms
     coverage = report.coverage[0]
     return Imported(
@@ -141,6 +136,13 @@ def _import_one(
         notices.notes,
         notices.warnings,
     )
+
+
+def _record(parts: Sequence[ArchiveRows], addition: Addition) -> None:
+    """Let the dataset know which archives it holds."""
+    for part in parts:
+        if part.digest is not None:
+            addition.record(part.digest, int(part.times[0]))
 
 
 def _check_market(archives: Sequence[Archive], notices: Notices) -> None:

@@ -41,7 +41,7 @@ class Stretches:
     def joined(self, parts: Sequence[ArchiveRows]) -> PriceHistory:
         """The bars of a stretch, with the charges since the last bar before it."""
         self._files += len(parts)
-        self._verified += sum(part.verified for part in parts)
+        self._verified += sum(part.digest is not None for part in parts)
         _say_of(parts, self.notices)
         columns: dict[str, tuple[Int, dict[str, Float]]] = {}
         for kind, prefix in (("last", ""), ("mark", "mark_")):

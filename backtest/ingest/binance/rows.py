@@ -13,6 +13,7 @@ import pyarrow.csv as pcsv
 from backtest.arrays import Bool, Float, Int
 from backtest.arrow import LATEST_MS, arrow_errors, to_floats
 from backtest.data.history import LAST
+from backtest.data.quality.import_rules import BACKWARDS, runs_backwards
 from backtest.data.quality.row_rules import row_faults
 from backtest.errors import ConfigError, DataError
 from backtest.ingest.binance.names import Archive, Kind, told_by
@@ -26,8 +27,6 @@ BARS = (
 FUNDING = ("calc_time", "funding_interval_hours", "last_funding_rate")
 WORDS = {"last": "klines", "mark": "mark prices", "funding": "funding"}
 _UNITS = (("milliseconds", 10**11, 1), ("microseconds", 10**14, 1000))  # name, from which size on, in a millisecond
-WRONG_RUN = 5
-"""Bars in a row in the wrong order from which on that is said. Right ones, in two million of them: 3."""
 WIDE = 4
 """High over low that most bars of a file cannot have."""
 _BOM = b"\xef\xbb\xbf"
@@ -48,8 +47,8 @@ class ArchiveRows:
         Open, high, low, close, and volume where `kind` is ``"last"``; the two last columns of funding.
     notes, doubts : tuple of str
         What was understood, and what may be wrong.
-    verified : bool
-        Whether it met a ``.CHECKSUM``.
+    digest : str or None
+        SHA-256 of the file, where a ``.CHECKSUM`` beside it agrees.
     """
 
     archive: Archive
@@ -58,7 +57,7 @@ class ArchiveRows:
     columns: dict[str, Float]
     notes: tuple[str, ...]
     doubts: tuple[str, ...]
-    verified: bool
+    digest: str | None
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def read_part(archive: Archive, kind: Kind | None = None) -> ArchiveRows:
         _check_finite(archive.file, values)
     else:
         _check_rows(archive.file, values)
-        doubts += _doubt_order(archive, times, values)
+        _check_direction(archive, times, values)
         found = _kind(archive, kind, values["volume"], content, layout)
         if "quote_volume" in values:
             doubts += _doubt_mean(archive.file, times, values, values.pop("quote_volume"))
@@ -112,7 +111,7 @@ def read_part(archive: Archive, kind: Kind | None = None) -> ArchiveRows:
     stamped = "charged" if funding else "the open of a bar"
     header = "with" if layout.header else "without"
     how = f"{WORDS[found]} {header} a header row; {time}, {stamped}, is read as UTC in {unit} since the epoch"
-    return ArchiveRows(archive, found, times, values, (how,), tuple(doubts), csv.verified)
+    return ArchiveRows(archive, found, times, values, (how,), tuple(doubts), csv.digest)
 
 
 def _check_name(archive: Archive, csv: Csv) -> None:
@@ -216,30 +215,22 @@ def _check_rows(file: Path, values: dict[str, Float]) -> None:
         _refuse(file, fault.column, fault.bad, fault.values, rule)
     _refuse(file, "volume", values["volume"] < 0, values["volume"], "be ≥ 0")
     wide = values["high"] > WIDE * values["low"]
-    if wide.sum() >= WRONG_RUN and 2 * wide.sum() > wide.size:
+    if wide.sum() >= BACKWARDS and 2 * wide.sum() > wide.size:
         raise DataError(
             f"{file}: high is more than {WIDE} times low in {int(wide.sum()):,} of {wide.size:,} bars; are columns "
             "swapped?"
         )
 
 
-def _doubt_order(archive: Archive, times: Int, values: dict[str, Float]) -> Sequence[str]:
-    """An open continues the close before it; a close continues the open before it where something is swapped."""
+def _check_direction(archive: Archive, times: Int, values: dict[str, Float]) -> None:
+    """Refuse a file whose closes continue the open before; where a few do, the check of the whole tells."""
     following = np.diff(times) == archive.interval_ms
-    open_, close = values["open"], values["close"]
-    wrong = following & (np.abs(open_[1:] - close[:-1]) > np.abs(close[1:] - open_[:-1]))
-    edges = np.flatnonzero(np.diff(wrong.astype(np.int8), prepend=0, append=0))
-    starts, lengths = edges[::2], edges[1::2] - edges[::2]
-    if not (lengths >= WRONG_RUN).any():
-        return ()
-    longest = int(np.argmax(lengths))
-    text = (
-        f"the close continues the open of the bar before, not the open its close, in {int(lengths[longest]):,} bars "
-        f"in a row from {instant_text(int(times[starts[longest] + 1]))} on: columns are swapped, or rows run backwards"
-    )
-    if 2 * wrong.sum() > following.sum():
-        raise DataError(f"{archive.file}: {text}")
-    return (text,)
+    wrong = following & runs_backwards(values["open"], values["close"])
+    if wrong.sum() >= BACKWARDS and 2 * wrong.sum() > following.sum():
+        raise DataError(
+            f"{archive.file}: the close continues the open of the bar before, not the open its close, in "
+            f"{int(wrong.sum()):,} of {int(following.sum()):,} bars: columns are swapped, or rows run backwards"
+        )
 
 
 def _check_finite(file: Path, values: dict[str, Float]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,17 +11,18 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
-from backtest.data.writer import Existing
+from backtest.data.writer import Existing, imported_digests, series_folder
 from backtest.errors import ConfigError, DataError
+from backtest.filesystem import to_place
 from backtest.ingest.binance.importer import import_binance
-from backtest.ingest.download.imported import Ledger
 from backtest.ingest.download.mirror import Manners, Mirror, Outcome
 from backtest.ingest.merge import Imported
 from backtest.progress import progress
-from backtest.units import instant_ms
+from backtest.units import duration_ms, instant_ms
 
 BASE_URL = "https://data.binance.vision"
 ARCHIVES = ".archives"
+OLD_RECORD = "imported.json"
 INTERVALS = ("1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d")
 """Of the archives; 1w and 1mo lie on no grid of equal bars since the epoch."""
 LACKING = {
@@ -337,13 +339,23 @@ def _import(mirror: Mirror, shelves: Sequence[Shelf], out: str | Path, overwrite
     symbol, interval = shelves[0].pattern.symbol, shelves[0].pattern.interval
     had = [archive for shelf in shelves for archive in shelf.had]
     digests = {archive.path: mirror.checksum(archive.path) or "" for archive in had}
-    ledger = Ledger(mirror.folder, str(out), symbol, interval)
-    known = ledger.read()
-    new = [archive.month for archive in had if overwrite or known.get(archive.path) != digests[archive.path]]
-    if not new:
+    known = imported_digests(series_folder(to_place(out), symbol, duration_ms(interval)))
+    new = [archive.month for archive in had if overwrite or digests[archive.path] not in known]
+    if not new or (not overwrite and _in_old_record(mirror.folder, f"{interval} {symbol}", str(out), digests)):
         return ()
     sources = [mirror.file(archive.path) for archive in had if min(new) <= archive.month <= max(new)]
     existing: Existing = "replace" if overwrite else "add"
-    done = import_binance(sources, out, symbols=[symbol], interval=interval, existing=existing)
-    ledger.write({**known, **digests}, done[0].path)
-    return done
+    return import_binance(sources, out, symbols=[symbol], interval=interval, existing=existing)
+
+
+def _in_old_record(folder: Path, series: str, out: str, digests: Mapping[str, str]) -> bool:
+    """Whether ``imported.json`` of version 0.1 says that an unchanged dataset holds all archives."""
+    try:
+        record = json.loads((folder / OLD_RECORD).read_text(encoding="utf-8"))
+        entry = record[f"{series} {Path(out).absolute()}"]
+        path = Path(entry["path"])
+        files = {file.relative_to(path).as_posix(): file.stat() for file in path.rglob("*") if file.is_file()}
+        unchanged = {name: [one.st_size, one.st_mtime_ns] for name, one in files.items()} == entry["files"]
+        return bool(files) and unchanged and digests.items() <= entry["archives"].items()
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return False

@@ -19,11 +19,10 @@ from backtest.errors import ConfigError, DataError
 from backtest.ingest.bars import BarColumns
 from backtest.ingest.files import CUT, ended, list_files, unpacked
 from backtest.ingest.formats.instrument import check_instrument
-from backtest.ingest.funding import Charges
+from backtest.ingest.funding import Charges, rates_unit
 from backtest.ingest.merge import Imported, write_parts
 from backtest.ingest.messages import Notices
 from backtest.ingest.options import Request, Sources
-from backtest.ingest.plausibility import rates_unit
 from backtest.units import duration_ms, duration_text, instant_text
 
 SUFFIXES = (".csv", ".csv.gz")
