@@ -147,10 +147,12 @@ def _refuse(table: SourceTable, name: str, bad: Bool, rule: str, values: Float |
         raise DataError(f"{table.where(name)} {rule}; got {got} ({int(bad.sum()):,} such rows)")
 
 
-def joined(parts: Sequence[BarColumns], files: Sequence[Path], pages: bool, notices: Notices) -> BarColumns:
-    """Files in the order of time; a row that stands there twice must do so with equal values, and counts once.
+def joined(
+    parts: Sequence[BarColumns], files: Sequence[Path], pages: bool, notices: Notices, rtol: float = 1e-12
+) -> BarColumns:
+    """Bars of several files in the order of time; where two have the same bar, its values must agree.
 
-    But where an archive ends with the minute that the next one begins with, that of the next is taken.
+    Pages may differ in the last bar of one that is the first of the next: the next is taken.
     """
     by_time = sorted(range(len(parts)), key=lambda one: int(parts[one].times.min(initial=2**62)))
     parts, files = [parts[one] for one in by_time], [files[one] for one in by_time]
@@ -168,7 +170,7 @@ def joined(parts: Sequence[BarColumns], files: Sequence[Path], pages: bool, noti
     again = np.append(False, np.diff(stamps) == 0)
     unlike = np.zeros(stamps.size, np.bool_)
     for values in columns.values():
-        unlike |= again & ~np.isclose(values, np.roll(values, 1), rtol=1e-12, atol=0, equal_nan=True)
+        unlike |= again & ~np.isclose(values, np.roll(values, 1), rtol=rtol, atol=0, equal_nan=True)
     for row in np.flatnonzero(unlike):
         one, two = of[row - 1], of[row]
         when = instant_text(int(stamps[row]))
@@ -179,6 +181,6 @@ def joined(parts: Sequence[BarColumns], files: Sequence[Path], pages: bool, noti
         notices.warn(f"disagrees with {files[two].name} on {when}, where that begins; it is taken", files[one])
     if again.any():
         when = instant_text(int(stamps[np.argmax(again)]))
-        notices.note(f"{int(again.sum()):,} times stand there twice, the first {when}; each is one")
+        notices.note(f"{int(again.sum()):,} times occur twice, the first {when}; one of each is kept")
     kept = np.append(~again[1:], True)  # of rows that stand there twice the second
     return BarColumns(stamps[kept], {name: values[kept] for name, values in columns.items()})

@@ -70,24 +70,30 @@ def parse_charges(tables: Iterable[SourceTable], notices: Notices) -> Charges | 
     return Charges(part.times, rates * scale)
 
 
-def by_bar(charges: Charges, step: int, first: int, last: int, notices: Notices) -> tuple[BarColumns, int]:
-    """Rates per bar between the first and the last bar, and the number of charges in them."""
+def by_bar(charges: Charges, step: int) -> BarColumns:
+    """The sum of the rates in each bar that has a charge."""
+    bars, place = np.unique(charges.ms // step * step, return_inverse=True)
+    summed = np.bincount(place, weights=charges.rates, minlength=bars.size).astype(np.float64)
+    return BarColumns(bars, {"funding_rate": summed})
+
+
+def check_charges(charges: Charges, step: int, span: tuple[int, int], notices: Notices) -> int:
+    """How many charges fall between the first and the last bar, and what is odd about them."""
     bars = charges.ms // step * step
-    inside = (bars >= first) & (bars <= last)
+    inside = (bars >= span[0]) & (bars <= span[1])
     if not inside.all():
         notices.note(f"{int((~inside).sum()):,} charges before the first or after the last bar left out")
-    bars, rates, offsets = bars[inside], charges.rates[inside], (charges.ms - bars)[inside]
-    unique, place, count = np.unique(bars, return_inverse=True, return_counts=True)
+    count = np.unique(bars[inside], return_counts=True)[1]
     if (count > 1).any():
         notices.note(f"{int((count > 1).sum()):,} bars hold several charges, which are summed")
-    early = int((step - offsets <= min(60_000, step // 2)).sum())
+    early = int((step - (charges.ms - bars)[inside] <= min(60_000, step // 2)).sum())
     if early:
         notices.note(
             f"{early:,} charges are stamped within a minute before the end of a bar; "
             "each is charged in the bar that contains its stamp"
         )
-    summed = np.bincount(place, weights=rates, minlength=unique.size).astype(np.float64)
-    return BarColumns(unique, {"funding_rate": summed}), int(bars.size)
+    check_spacing(charges.ms[inside], notices)
+    return int(inside.sum())
 
 
 def rates_unit(ms: Int, rates: Float, said: str | None, file: Path, notices: Notices) -> float:
@@ -104,9 +110,8 @@ def rates_unit(ms: Int, rates: Float, said: str | None, file: Path, notices: Not
     return scale
 
 
-def check_spacing(ms: Int, first: int, end: int, notices: Notices) -> None:
-    """Warn of charges much closer than those around them, and where no charge falls between first and last bar."""
-    inside = ms[(ms >= first) & (ms < end)]
+def check_spacing(inside: Int, notices: Notices) -> None:
+    """Warn of charges much closer than those around them, and where there is none."""
     if not inside.size:
         notices.warn("no funding charge falls between the first and the last bar")
     steps = np.round(np.diff(inside) / 60_000)

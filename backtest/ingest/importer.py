@@ -12,7 +12,7 @@ from backtest.ingest.clock_alignment import find_lag, zone_by_mark
 from backtest.ingest.columns import SourceTable
 from backtest.ingest.files import list_files
 from backtest.ingest.funding import parse_charges
-from backtest.ingest.merge import Imported, write_parts
+from backtest.ingest.merge import Imported, Piece, write_pieces
 from backtest.ingest.messages import Notices
 from backtest.ingest.options import BarFiles, Kind, Request, Sources, offset_text
 from backtest.units import duration_text, instant_text
@@ -71,7 +71,7 @@ def import_files(source: Format, request: Request, files: BarFiles, notices: Not
         mark = _on_utc(mark, prices, step, notices)
         _check_aligned(prices, mark, step)
     charges = parse_charges(funding_tables, notices)
-    return write_parts(request, prices.part, None if mark is None else mark.part, charges, notices)
+    return write_pieces(request, [Piece(prices.part, None if mark is None else mark.part)], charges, notices)
 
 
 # --- zones and alignment ----------------------------------------------------------------------------------------------

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from backtest.arrays import Float
+from backtest.arrays import Float, Int
 from backtest.data.history import LAST, PriceHistory, from_rows
-from backtest.data.quality.check import Checking, Coverage, Report
+from backtest.data.quality.check import Checking, Coverage
 from backtest.data.quality.import_rules import ImportWatch
 from backtest.data.writer import adding
 from backtest.errors import DataError
 from backtest.filesystem import Place
 from backtest.ingest.bars import BarColumns
-from backtest.ingest.funding import Charges, by_bar, check_spacing
+from backtest.ingest.funding import Charges, by_bar, check_charges
 from backtest.ingest.messages import Notices
 from backtest.ingest.options import Request
 from backtest.units import instant_text
@@ -55,65 +55,65 @@ class Imported:
     warnings: tuple[str, ...]
 
 
-def write_parts(
-    request: Request,
-    prices: BarColumns | None,
-    mark: BarColumns | None,
-    charges: Charges | None,
-    notices: Notices,
-) -> Imported:
-    """Merge prices, mark prices and funding by bar, check the result and write it.
+@dataclass(frozen=True)
+class Piece:
+    """Bars of a span of time; SHA-256 and first bar, UTC milliseconds, of the archives that they come from."""
+
+    prices: BarColumns | None
+    mark: BarColumns | None
+    digests: tuple[tuple[str, int], ...] = ()
+
+
+def write_pieces(request: Request, pieces: Iterable[Piece], charges: Charges | None, notices: Notices) -> Imported:
+    """Merge prices, mark prices and funding by bar, check them and write them.
+
+    Parameters
+    ----------
+    request : Request
+    pieces : iterable of Piece
+        In the order of time; only one is in memory at a time.
+    charges : Charges or None
+    notices : Notices
+        Takes what the bars show.
 
     Raises
     ------
     DataError
-        If the result is no sound history.
+        If the result is no sound history; nothing is written then.
     ConfigError
         If the symbol is in the dataset already and ``request.existing`` is ``"refuse"``.
     """
-    step = request.interval_ms
-    parts = [part for part in (prices, mark and _marked(mark)) if part is not None]
-    bars = np.concatenate([part.times for part in parts])
-    count = 0
-    if charges is not None:
-        check_spacing(charges.ms, int(bars.min()), int(bars.max()) + step, notices)
-        part, count = by_bar(charges, step, int(bars.min()), int(bars.max()), notices)
-        parts.append(part)
-    history = _merged(request.symbol, step, parts)
-    checking = ImportCheck(request.symbol, step)
-    checking.add(history)
-    report = checking.finish(notices)
-    _say_alone(history, notices)
+    step, count, span = request.interval_ms, 0, None
+    funding = None if charges is None else by_bar(charges, step)
+    watch, presence = ImportWatch(step), np.zeros(4, np.int64)
+    checking = Checking(request.symbol, step, watch)
     with adding(request.out, request.symbol, step, request.existing) as addition:
-        addition.add(history)
-    first, last = addition.span_ms
-    span = (instant_text(first), instant_text(last))
-    coverage = report.coverage[0]
-    return Imported(addition.path, addition.rows, span, coverage.gaps, count, coverage, notices.notes, notices.warnings)
-
-
-class ImportCheck:
-    """The check of an import, piece by piece."""
-
-    def __init__(self, symbol: str, step: int) -> None:
-        self._watch = ImportWatch(step)
-        self._checking = Checking(symbol, step, self._watch)
-
-    def add(self, history: PriceHistory) -> None:
-        """Look at the next bars."""
-        self._checking.add(history)
-
-    def finish(self, notices: Notices) -> Report:
-        """Tell what looks wrong; DataError if the bars are no sound history, or show that a file was misread."""
-        report = self._checking.report()
+        for piece in pieces:
+            parts = [part for part in (piece.prices, piece.mark and _marked(piece.mark)) if part is not None]
+            first, last = min(int(part.times[0]) for part in parts), max(int(part.times[-1]) for part in parts)
+            if funding is not None:  # charges between two pieces belong to the second
+                here = slice(*np.searchsorted(funding.times, [first if span is None else span[1] + 1, last + 1]))
+                parts.append(BarColumns(funding.times[here], {"funding_rate": funding.columns["funding_rate"][here]}))
+            span = (first if span is None else span[0], last)
+            history = _merged(request.symbol, step, parts)
+            checking.add(history)
+            presence += _presence(history)
+            for digest, start_ms in piece.digests:
+                addition.record(digest, start_ms)
+            addition.add(history)
+        if charges is not None and span is not None:
+            count = check_charges(charges, step, span, notices)
+        report = checking.report()
         if not report.ok:
             raise DataError(f"nothing was written, as the result does not pass the check:\n{report.text()}")
-        refusal = self._watch.refusal()
+        refusal = watch.refusal()
         if refusal is not None:
             raise DataError(f"nothing was written: {refusal}")
-        for line in report.warning_lines():
-            notices.warn(line)
-        return report
+    for line in (*report.warning_lines(), *_presence_lines(*presence.tolist())):
+        notices.warn(line)
+    coverage = report.coverage[0]
+    ends = instant_text(addition.span_ms[0]), instant_text(addition.span_ms[1])
+    return Imported(addition.path, addition.rows, ends, coverage.gaps, count, coverage, notices.notes, notices.warnings)
 
 
 def _marked(part: BarColumns) -> BarColumns:
@@ -121,27 +121,33 @@ def _marked(part: BarColumns) -> BarColumns:
 
 
 def _merged(symbol: str, step: int, parts: Sequence[BarColumns]) -> PriceHistory:
-    stamps = np.unique(np.concatenate([part.times for part in parts]))
+    times = np.sort(np.concatenate([part.times for part in parts]), kind="stable")  # np.unique would hash: slow
+    times = times[np.concatenate(([True], times[1:] > times[:-1]))]
     columns: dict[str, Float] = {}
     for part in parts:
-        place = np.searchsorted(stamps, part.times)
+        if part.times.size == times.size:
+            columns |= part.columns
+            continue
+        place = np.searchsorted(times, part.times)
         for name, values in part.columns.items():
-            columns[name] = np.full(stamps.size, np.nan)
+            columns[name] = np.full(times.size, np.nan)
             columns[name][place] = values
-    return from_rows(symbol, step, stamps, columns)
+    return from_rows(symbol, step, times, columns)
 
 
-def _say_alone(history: PriceHistory, notices: Notices) -> None:
-    """How many rows have one price only, or none."""
+def _presence(history: PriceHistory) -> Int:
+    """(4,) int64: bars with both prices, with a last price alone, with a mark price alone, and rows without either."""
     nothing = np.zeros(history.n_bars, dtype=np.bool_)
     there = {name: ~np.isnan(values) for name, values in history.columns.items()}
-    last = there.get("close", nothing)
-    mark = there.get("mark_close", last)
+    last, mark = there.get("close", nothing), there.get("mark_close", nothing)
     other = there.get("volume", nothing) | there.get("funding_rate", nothing)
-    for rows, what in (
-        (last & ~mark, "bars have a last price and no mark price"),
-        (mark & ~last, "bars have a mark price and no last price"),
-        (other & ~mark & ~last, "rows have a volume or funding charge and no price"),
-    ):
-        if rows.any():
-            notices.warn(f"{int(rows.sum()):,} {what}")
+    return np.array([np.sum(rows) for rows in (last & mark, last & ~mark, mark & ~last, other & ~mark & ~last)])
+
+
+def _presence_lines(both: int, last: int, mark: int, neither: int) -> Iterator[str]:
+    if last and both + mark:
+        yield f"{last:,} bars have a last price and no mark price"
+    if mark:
+        yield f"{mark:,} bars have a mark price and no last price"
+    if neither:
+        yield f"{neither:,} rows have a volume or funding charge and no price"

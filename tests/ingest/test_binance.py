@@ -261,7 +261,7 @@ def test_a_day_inside_a_month_must_agree_and_fills_what_the_month_lacks(data: Pa
     daily = archive(data, "klines", "2021-05-03", bars("2021-05-03", 24))
     done = take(data, tmp_path / "out")
     assert (done.rows, done.gaps) == (MAY + JUNE, 0)
-    assert "BTCUSDT-1h-2021-05.zip: 12 rows of klines stand in two files, which agree" in done.notes
+    assert "12 times occur twice, the first 2021-05-03T12:00Z; one of each is kept" in done.notes
     assert done.warnings == (
         "BTCUSDT-1h-2021-05.zip: lacks 12 bars that BTCUSDT-1h-2021-05-03.zip has; they are taken",
     )
@@ -271,7 +271,7 @@ def test_a_day_inside_a_month_must_agree_and_fills_what_the_month_lacks(data: Pa
     )
     put(daily, "".join(lines))
     with pytest.raises(
-        DataError, match=r"2021-05\.zip and .*2021-05-03\.zip disagree on klines at 2021-05-03T20:00Z: "
+        DataError, match=r"2021-05-03\.zip and .*2021-05\.zip disagree on 2021-05-03T20:00Z: "
     ):
         take(data, tmp_path / "other")
     assert not (tmp_path / "other").exists()
@@ -391,7 +391,7 @@ def test_charges_fall_into_the_bars_that_hold_their_stamps_whatever_the_months(t
     ]
     assert (done.rows, done.charges) == (50, 6)
     assert "4 charges before the first or after the last bar left out" in done.notes
-    assert "2 rows have a funding charge and no price" in done.warnings
+    assert "2 rows have a volume or funding charge and no price" in done.warnings
 
 
 def test_spacing_that_contradicts_the_interval_column_is_said(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_the_minute_at_the_edge_of_two_months_is_that_of_the_second(tmp_path: Pa
     same = archive(tmp_path, "2024.01.01 03:02,12,14,11,13,7\n2024.01.01 03:03,13,15,12,14,8\n", name)
     done = take(tmp_path / "out", [same, one], "UTC+3")
     np.testing.assert_array_equal(read_history(tmp_path / "out").columns["close"], [11, 12, 13, 14])
-    assert "1 times stand there twice, the first 2024-01-01T00:02Z; each is one" in done.notes
+    assert "1 times occur twice, the first 2024-01-01T00:02Z; one of each is kept" in done.notes
     assert not done.warnings
     other = archive(tmp_path, "2024.01.01 03:02,12,14,11,12.5,3\n2024.01.01 03:03,13,15,12,14,8\n", name)
     done = take(tmp_path / "other", [one, other], "UTC+3")

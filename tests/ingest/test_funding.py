@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from backtest.ingest.funding import check_spacing
+from backtest.ingest.funding import Charges, check_charges
 from backtest.ingest.messages import Notices
 from tests._support.market import HOUR, T0
 
@@ -22,5 +22,6 @@ from tests._support.market import HOUR, T0
 )
 def test_charges(hours: list[float], text: str | None) -> None:
     notices = Notices()
-    check_spacing(np.array([T0 + int(HOUR * hour) for hour in hours]), T0, T0 + 40 * HOUR, notices)
+    ms = np.array([T0 + int(HOUR * hour) for hour in hours])
+    check_charges(Charges(ms, np.full(ms.size, 1e-4)), HOUR, (T0, T0 + 39 * HOUR), notices)
     assert [one[: len(text or "")] for one in notices.warnings] == ([text] if text else [])

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
-from backtest.data.writer import Addition, Existing, adding
+from backtest.data.writer import Existing
 from backtest.errors import BacktestError, ConfigError, DataError
 from backtest.ingest.binance.names import Archive, Kind, find_archives
-from backtest.ingest.binance.overlaps import Stretches, merge_charges
+from backtest.ingest.binance.overlaps import join_archives, merge_charges
 from backtest.ingest.binance.rows import ArchiveRows, read_part
-from backtest.ingest.merge import ImportCheck, Imported
+from backtest.ingest.merge import Imported, Piece, write_pieces
 from backtest.ingest.messages import Notices
+from backtest.ingest.options import Request
 from backtest.progress import progress
-from backtest.units import instant_text
+from backtest.units import duration_text
 
 AHEAD_BYTES = 1 << 25
 """Of archives that are read ahead of the month that is written."""
@@ -87,7 +88,8 @@ def import_binance(
         for symbol, step in series:
             own = [one for one in archives if one.symbol == symbol and one.interval_ms in (0, step)]
             try:
-                done.append(_import_one(own, out, step, kind, existing, notices, advance))
+                request = Request(symbol, duration_text(step), out, existing)
+                done.append(_import_one(own, request, kind, notices, advance))
             except BacktestError as error:
                 if not done:
                     raise
@@ -98,51 +100,39 @@ def import_binance(
 
 
 def _import_one(
-    archives: Sequence[Archive],
-    out: str | Path,
-    step: int,
-    kind: Kind | None,
-    existing: Existing,
-    notices: Notices,
-    advance: Callable[[int], None],
+    archives: Sequence[Archive], request: Request, kind: Kind | None, notices: Notices, advance: Callable[[int], None]
 ) -> Imported:
     """One symbol and interval."""
-    symbol = archives[0].symbol
     _check_market(archives, notices)
-    checking, stretches = ImportCheck(symbol, step), Stretches(symbol, step, notices)
+    funding = [one for one in archives if one.kind == "funding"]
     # Unpacking and parsing leave Python's lock, so that threads share the processors.
-    with adding(out, symbol, step, existing) as addition, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        funding = [one for one in archives if one.kind == "funding"]
-        parts = [part for group in _read_ahead(pool, [[one] for one in funding], None, advance) for part in group]
-        stretches.charges = merge_charges(parts, step, notices)
-        _record(parts, addition)
-        groups = _by_month([one for one in archives if one.kind != "funding"], kind)
-        for group in _read_ahead(pool, groups, kind, advance):
-            history = stretches.joined(group)
-            checking.add(history)
-            _record(group, addition)
-            addition.add(history)
-        stretches.say()
-        report = checking.finish(notices)
-    first, last = addition.span_ms
-    coverage = report.coverage[0]
-    return Imported(
-        addition.path,
-        addition.rows,
-        (instant_text(first), instant_text(last)),
-        coverage.gaps,
-        stretches.charged,
-        coverage,
-        notices.notes,
-        notices.warnings,
-    )
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        charged = [part for group in _read_ahead(pool, [[one] for one in funding], None, advance) for part in group]
+        charges = merge_charges(charged, notices)
+        months = _by_month([one for one in archives if one.kind != "funding"], kind)
+        pieces = _pieces(_read_ahead(pool, months, kind, advance), charged, request.symbol, notices)
+        return write_pieces(request, pieces, charges, notices)
 
 
-def _record(parts: Sequence[ArchiveRows], addition: Addition) -> None:
-    """Let the dataset know which archives it holds."""
-    for part in parts:
-        if part.digest is not None:
-            addition.record(part.digest, int(part.times[0]))
+def _pieces(
+    groups: Iterable[Sequence[ArchiveRows]], charged: Sequence[ArchiveRows], symbol: str, notices: Notices
+) -> Iterator[Piece]:
+    """Bars of one group of archives after the other; those of funding are named with the first."""
+    verified, files, has_mark, named = 0, 0, False, charged
+    for parts in groups:
+        files += len(parts)
+        verified += sum(part.digest is not None for part in parts)
+        last = join_archives([part for part in parts if part.kind == "last"], notices)
+        mark = join_archives([part for part in parts if part.kind == "mark"], notices)
+        has_mark |= mark is not None
+        digests = [(part.digest, int(part.times[0])) for part in (*named, *parts) if part.digest is not None]
+        named = ()
+        yield Piece(last, mark, tuple(digests))
+    notices.note(f"{verified:,} of {files:,} files of bars were verified by a .CHECKSUM beside them")
+    if not has_mark:
+        notices.warn(f"there are no mark prices of {symbol}: liquidations will be judged by the last price")
+    if not charged:
+        notices.warn(f"there is no funding of {symbol}: no position will be charged")
 
 
 def _check_market(archives: Sequence[Archive], notices: Notices) -> None:

@@ -45,7 +45,7 @@ class ArchiveRows:
         UTC milliseconds.
     columns : dict of str to (n,) float64
         Open, high, low, close, and volume where `kind` is ``"last"``; the two last columns of funding.
-    notes, doubts : tuple of str
+    notes, warnings : tuple of str
         What was understood, and what may be wrong.
     digest : str or None
         SHA-256 of the file, where a ``.CHECKSUM`` beside it agrees.
@@ -56,7 +56,7 @@ class ArchiveRows:
     times: Int
     columns: dict[str, Float]
     notes: tuple[str, ...]
-    doubts: tuple[str, ...]
+    warnings: tuple[str, ...]
     digest: str | None
 
 
@@ -95,7 +95,7 @@ def read_part(archive: Archive, kind: Kind | None = None) -> ArchiveRows:
         needed.append("quote_volume")
     ticks, values = _values(archive.file, content, layout, time, needed)
     times, unit = _times(archive, time, ticks, layout)
-    doubts = [] if bytes(content[-1:]) == b"\n" else ["the last row has no line end; the file may be cut off"]
+    warnings = [] if bytes(content[-1:]) == b"\n" else ["the last row has no line end; the file may be cut off"]
     if funding:
         found: Kind = "funding"
         _check_finite(archive.file, values)
@@ -104,14 +104,14 @@ def read_part(archive: Archive, kind: Kind | None = None) -> ArchiveRows:
         _check_direction(archive, times, values)
         found = _kind(archive, kind, values["volume"], content, layout)
         if "quote_volume" in values:
-            doubts += _doubt_mean(archive.file, times, values, values.pop("quote_volume"))
+            warnings += _check_mean(archive.file, times, values, values.pop("quote_volume"))
         if found == "mark":
             del values["volume"]
-        doubts += _cut_short(archive, times)
+        warnings += _cut_short(archive, times)
     stamped = "charged" if funding else "the open of a bar"
     header = "with" if layout.header else "without"
     how = f"{WORDS[found]} {header} a header row; {time}, {stamped}, is read as UTC in {unit} since the epoch"
-    return ArchiveRows(archive, found, times, values, (how,), tuple(doubts), csv.digest)
+    return ArchiveRows(archive, found, times, values, (how,), tuple(warnings), csv.digest)
 
 
 def _check_name(archive: Archive, csv: Csv) -> None:
@@ -277,7 +277,7 @@ def _counts(file: Path, content: pa.Buffer, layout: _Layout) -> bool:
     return bool((values["count"] > 0).any())
 
 
-def _doubt_mean(file: Path, times: Int, values: dict[str, Float], quote: Float) -> Sequence[str]:
+def _check_mean(file: Path, times: Int, values: dict[str, Float], quote: Float) -> Sequence[str]:
     """Quote volume over volume is a mean price, which lies between low and high."""
     volume = values["volume"]
     slack = 1e-3  # both are rounded

@@ -19,7 +19,7 @@ from backtest.data.writer import Existing
 from backtest.errors import ConfigError, DataError
 from backtest.ingest.bars import BarColumns
 from backtest.ingest.funding import Charges
-from backtest.ingest.merge import Imported, write_parts
+from backtest.ingest.merge import Imported, Piece, write_pieces
 from backtest.ingest.messages import Notices
 from backtest.ingest.options import Request
 from backtest.ingest.tiers.importer import ImportedTiers, import_tiers
@@ -257,7 +257,7 @@ def _history(
         mark = _bars(talk, "fetchMarkOHLCV", symbol, interval, low, high, notices)
     if perpetual:
         charges = _charges(talk, symbol, low, high, notices)
-    return write_parts(Request(name, interval, out, existing), prices, mark, charges, notices)
+    return write_pieces(Request(name, interval, out, existing), [Piece(prices, mark)], charges, notices)
 
 
 def _bars(

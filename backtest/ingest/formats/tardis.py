@@ -20,7 +20,7 @@ from backtest.ingest.bars import BarColumns
 from backtest.ingest.files import CUT, ended, list_files, unpacked
 from backtest.ingest.formats.instrument import check_instrument
 from backtest.ingest.funding import Charges, rates_unit
-from backtest.ingest.merge import Imported, write_parts
+from backtest.ingest.merge import Imported, Piece, write_pieces
 from backtest.ingest.messages import Notices
 from backtest.ingest.options import Request, Sources
 from backtest.units import duration_ms, duration_text, instant_text
@@ -169,7 +169,7 @@ def import_tardis(request: Request, sources: Sources, funding_every: str | None 
     charges = funding.charges(min(span.first_ms for span in spans), max(span.last_ms for span in spans), notices)
     if charges is not None:
         rates_unit(charges.ms, charges.rates, None, files[0], notices)
-    return write_parts(request, prices, marks, charges, notices)
+    return write_pieces(request, [Piece(prices, marks)], charges, notices)
 
 
 # --- one file ---------------------------------------------------------------------------------------------------------
