@@ -70,7 +70,7 @@ class Fetched:
 
 
 @dataclass(frozen=True)
-class Span:
+class DateSpan:
     """Days from `first` up to and without `end`."""
 
     first: date
@@ -91,12 +91,12 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Archive:
+class RemoteArchive:
     """One file: a symbol's bars or charges of a month or a day.
 
     Examples
     --------
-    >>> Archive("um", "BTCUSDT", "klines", "1m", date(2021, 5, 1)).path
+    >>> RemoteArchive("um", "BTCUSDT", "klines", "1m", date(2021, 5, 1)).path
     'data/futures/um/monthly/klines/BTCUSDT/1m/BTCUSDT-1m-2021-05.zip'
     """
 
@@ -129,21 +129,21 @@ class Shelf:
     that the years before a listing cost one question a month.
     """
 
-    pattern: Archive
-    span: Span
-    had: dict[Archive, Outcome] = field(default_factory=dict)
+    pattern: RemoteArchive
+    span: DateSpan
+    had: dict[RemoteArchive, Outcome] = field(default_factory=dict)
     asked: set[date] = field(default_factory=set)
 
-    def monthly(self, mirror: Mirror) -> list[Archive]:
+    def monthly(self, mirror: Mirror) -> list[RemoteArchive]:
         """One archive a month, and the daily ones of months that are wholly here as such."""
-        wanted: list[Archive] = []
+        wanted: list[RemoteArchive] = []
         for month in self.span.months:
             one, days = replace(self.pattern, start=month), self._days(month)
             whole = days and not mirror.has(one.path) and all(mirror.has(day.path) for day in days)
             wanted += days if whole else [one]
         return wanted
 
-    def daily(self) -> list[Archive]:
+    def daily(self) -> list[RemoteArchive]:
         """The days to ask for, knowing what there is; none when all is known."""
         if self.pattern.kind == "fundingRate":
             return []
@@ -156,7 +156,7 @@ class Shelf:
         self.asked.update(chosen)
         return [day for month in chosen for day in self._days(month)]
 
-    def take(self, outcomes: Mapping[str, Outcome], archives: Iterable[Archive]) -> None:
+    def take(self, outcomes: Mapping[str, Outcome], archives: Iterable[RemoteArchive]) -> None:
         """Remember what was had."""
         for archive in archives:
             if outcomes[archive.path].state != "missing":
@@ -168,7 +168,7 @@ class Shelf:
         days = {archive.start for archive in self.had if archive.daily}
         return {day for day in self.span.days if day in days or day.replace(day=1) in whole}
 
-    def _days(self, month: date) -> list[Archive]:
+    def _days(self, month: date) -> list[RemoteArchive]:
         if self.pattern.kind == "fundingRate":
             return []
         return [replace(self.pattern, start=day, daily=True) for day in self.span.of_month(month)]
@@ -235,7 +235,7 @@ def fetch_binance(
     return Fetched(Path(out), mirror.folder, fetched, kept, mirror.received, tuple(imported), missing, warnings)
 
 
-def _patterns(symbols: Sequence[str], interval: str, market: str) -> list[Archive]:
+def _patterns(symbols: Sequence[str], interval: str, market: str) -> list[RemoteArchive]:
     if not symbols:
         raise ConfigError("name at least one symbol, such as BTCUSDT")
     if market not in {"um", "cm"}:
@@ -251,14 +251,14 @@ def _patterns(symbols: Sequence[str], interval: str, market: str) -> list[Archiv
             )
         dated = re.search(r"_\d{6}$", symbol) is not None  # a delivery contract has no funding
         found += [
-            Archive("um" if market == "um" else "cm", symbol, kind, interval, date.min)
+            RemoteArchive("um" if market == "um" else "cm", symbol, kind, interval, date.min)
             for kind in kinds
             if not (dated and kind == "fundingRate")
         ]
     return found
 
 
-def _span(start: str, end: str | None) -> Span:
+def _span(start: str, end: str | None) -> DateSpan:
     today = datetime.now(UTC).date()
     first = _day(instant_ms(start))
     last = today if end is None else _day(instant_ms(end) + DAY_MS - 1)
@@ -268,7 +268,7 @@ def _span(start: str, end: str | None) -> Span:
         raise ConfigError(
             f"--from must lie before today, {today} UTC, as a day is published after its end; got {start}"
         )
-    return Span(first, min(last, today))
+    return DateSpan(first, min(last, today))
 
 
 def _day(ms: int) -> date:
