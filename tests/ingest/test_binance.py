@@ -270,9 +270,7 @@ def test_a_day_inside_a_month_must_agree_and_fills_what_the_month_lacks(data: Pa
         lines[20].replace(",105.", ",105.0", 1) if ",105." in lines[20] else bars("2021-05-03T20:00", 1, scale=1.001)
     )
     put(daily, "".join(lines))
-    with pytest.raises(
-        DataError, match=r"2021-05-03\.zip and .*2021-05\.zip disagree on 2021-05-03T20:00Z: "
-    ):
+    with pytest.raises(DataError, match=r"2021-05-03\.zip and .*2021-05\.zip disagree on 2021-05-03T20:00Z: "):
         take(data, tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
