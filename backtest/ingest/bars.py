@@ -129,8 +129,8 @@ def funding_note(table: SourceTable, notices: Notices) -> None:
     """What reading a file showed."""
     for note in table.notes:
         notices.note(note, table.file)
-    for doubt in table.doubts:
-        notices.warn(doubt, table.file)
+    for warning in table.warnings:
+        notices.warn(warning, table.file)
 
 
 def _check_rows(table: SourceTable, names: dict[str, str], values: dict[str, Float], nulls: dict[str, Bool]) -> None:

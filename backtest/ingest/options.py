@@ -43,7 +43,8 @@ class Reading:
     time_zone : str, optional
         Of times without an offset: ``"UTC"``, ``"UTC+3"`` or a name such as ``"Asia/Shanghai"``.
     clocks : tuple of str
-        Zones that readers found where a source says none: then it must be told or found, and a third is doubted.
+        Zones in which readers found the times of a source that does not name one. The user must name the zone, or the
+        mark prices decide; another zone gives a warning.
     stamps : str, optional
         Whether times are those of the bars' ``"open"`` or ``"close"``.
     price_scale : float

@@ -212,6 +212,12 @@ def fetch_binance(
     overwrite : bool
         Let the archives of the range take the place of bars that are there and differ; without, such are refused.
     manners : Manners, optional
+        Connections, pauses and tries. Default: those of `Manners`.
+
+    Returns
+    -------
+    Fetched
+        What was downloaded, what was imported, and which days are missing.
 
     Raises
     ------
@@ -220,6 +226,12 @@ def fetch_binance(
     DataError
         If the server cannot be reached, has nothing of a symbol, or a file differs from its checksum twice; nothing is
         imported then, and what was downloaded stays for the next call.
+
+    Examples
+    --------
+    >>> done = fetch_binance(["BTCUSDT"], "1m", "2021-01-01", "2022-01-01", out="data")  # doctest: +SKIP
+    >>> done.missing  # doctest: +SKIP
+    ()
     """
     patterns = _patterns(symbols, interval, market)
     span = _span(start, end)
