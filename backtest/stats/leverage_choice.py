@@ -113,10 +113,10 @@ def with_economics(choices: pd.DataFrame, outcomes: pd.DataFrame) -> pd.DataFram
     Returns
     -------
     DataFrame
-        With ``return_mean`` (net of fees, funding and liquidation), ``growth_mean`` (log growth of a bankroll of which
-        ``statistics.bankroll_fraction`` is put up as margin) and ``insurance_loss`` (what the fund pays), per entry, in initial
-        margins; ``growth_leverage``, where the growth is greatest among the leverages that meet the target, NaN where
-        it is above 0 at none of them, and its ``growth_best``.
+        With, per entry and in initial margins, ``return_mean`` (net of fees, funding and liquidation), ``growth_mean``
+        (log growth of a bankroll that puts up ``statistics.bankroll_fraction`` of itself as margin) and
+        ``insurance_loss`` (paid by the fund); ``growth_leverage``, the leverage with the greatest growth among those
+        that meet the target, NaN where growth is above 0 at none of them, and its ``growth_best``.
     """
     import pandas as pd
 

@@ -331,7 +331,7 @@ def test_a_named_rule_brings_its_contract():
             {"margin": {"contract": "spot", "liquidation_ltv": 0.9, "margin_call_ltv": 0.8, "borrow_rate": 1e-5}},
             "The debt grows by 0.001 % at every full hour, compounding; no funding is paid.",
         ),
-        ({"margin": {"expiry": "2024-06-28"}}, "settled at the last close before it"),
+        ({"margin": {"expiry": "2024-06-28"}}, "open positions are closed at the last close before it"),
         (
             {"margin": {"liquidation_fee": 0.005, "surplus": "fund"}},
             "costs a fee of 0.5 % of the notional at the fill;",

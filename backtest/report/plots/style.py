@@ -234,7 +234,7 @@ def leverage_axis(ax: Axes, values: Sequence[float]) -> None:
 
 
 def margin_axis(ax: Axes, leverages: Sequence[float]) -> None:
-    """Margin rates 1/leverage in percent, from the largest down, so that leverage grows to the right as elsewhere."""
+    """Margin rates 1/leverage in percent, from the largest down, so that leverage grows to the right."""
     low, high = 1 / leverages[-1], 1 / leverages[0]
     if high / low >= 4:
         ax.set_xscale("log")
@@ -276,8 +276,8 @@ def edges(values: Sequence[float]) -> Float:
     return cast("Float", np.exp(np.r_[2 * logs[0] - middle[0], middle, 2 * logs[-1] - middle[-1]]))
 
 
-def draw_cells(ax: Axes, values: Sequence[float], survival: Float) -> None:
-    """Survival (horizon, leverage) as coloured cells with contour lines and a colour bar; hatched where it is null."""
+def draw_heatmap(ax: Axes, values: Sequence[float], survival: Float) -> None:
+    """Survival (horizon, leverage) as colour, with contour lines and a colour bar; hatched where it is null."""
     import numpy as np
 
     count = len(survival)
@@ -289,10 +289,10 @@ def draw_cells(ax: Axes, values: Sequence[float], survival: Float) -> None:
     bar.outline.set_visible(False)
     bar.set_label("survived")
     ax.set_ylim(-0.5, count - 0.5)
-    draw_steps(ax, edges(values), survival)
+    draw_contours(ax, edges(values), survival)
 
 
-def draw_steps(ax: Axes, borders: Float, survival: Float) -> None:
+def draw_contours(ax: Axes, borders: Float, survival: Float) -> None:
     """For each of `LEVELS` a line that stands, in every row, where the leverages that all reach it end."""
     import numpy as np
     from matplotlib import colormaps
@@ -303,7 +303,7 @@ def draw_steps(ax: Axes, borders: Float, survival: Float) -> None:
     for level, ends in zip(LEVELS, reach, strict=True):
         inside = [
             row for row in range(count) if 0 < ends[row] < width and not np.isnan(survival[row, ends[row]])
-        ]  # elsewhere the line would run along the frame
+        ]  # other lines would run along the frame
         if not inside:
             continue
         at = borders[ends]
