@@ -48,7 +48,8 @@ def days(
 ) -> None:
     """The days that did it: the worst episodes of liquidations at one leverage."""
     from backtest.analysis.liquidation_days import liquidation_days, liquidation_episodes
-    from backtest.report.plots.liquidation_days import plot_days, save_plot
+    from backtest.report.plots.liquidation_days import plot_days
+    from backtest.report.plots.style import save_plot
     from backtest.report.terminal import episodes_text
 
     parts = [f"side = '{side}'" if side else None, f"({where})" if where else None]

@@ -7,7 +7,7 @@ import pytest
 from backtest.report.labels import noted, value_words
 from backtest.report.number_format import percent_text, rate_text, signed_text, times_text
 from backtest.report.plots import scenario_words, select
-from tests.report.test_plots import portfolio_table, survival_table
+from tests._support.run_tables import portfolio_table, survival_table
 
 LABELS = {
     "none": "none",

@@ -14,8 +14,8 @@ from backtest.errors import ConfigError
 from backtest.report.html import write_report
 from backtest.report.html.assumptions import assumptions
 from backtest.stats.leverage_choice import choose
+from tests._support.run_tables import outcomes_table, portfolio_table, survival_table
 from tests.report.test_labels import LABELS
-from tests.report.test_plots import outcomes_table, portfolio_table, survival_table
 
 CHOSEN = ("leverage", "survival", "survival_low", "survival_high")
 ENDS = ("survived", "liquidated", "stopped")

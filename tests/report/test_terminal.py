@@ -6,8 +6,8 @@ import numpy as np
 
 from backtest.report.terminal import choices_text, survival_text
 from backtest.stats.leverage_choice import choose
+from tests._support.run_tables import portfolio_table, survival_table
 from tests.report.test_labels import LABELS
-from tests.report.test_plots import portfolio_table, survival_table
 
 HOUR = 3_600_000
 

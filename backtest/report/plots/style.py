@@ -9,6 +9,7 @@ from io import BytesIO
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 
+from backtest.errors import ConfigError
 from backtest.report.labels import scenario_words
 from backtest.report.number_format import times_text
 
@@ -83,6 +84,13 @@ def encode_png(ax: Axes) -> bytes:
     assert figure is not None
     figure.savefig(out, format="png", dpi=110, facecolor="white")
     return out.getvalue()
+
+
+def save_plot(ax: Axes, path: str) -> None:
+    """Write the Figure of an Axes on a white ground."""
+    if not path.endswith((".png", ".svg", ".pdf")):
+        raise ConfigError(f"--plot must end in .png, .svg or .pdf; got {path!r}")
+    ax.get_figure(root=True).savefig(path, dpi=150, facecolor="white")  # type: ignore[union-attr]
 
 
 def floats(rows: pd.DataFrame, column: str, first: float | None = None) -> Float:
