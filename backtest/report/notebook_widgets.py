@@ -179,7 +179,7 @@ def explore(
 
 
 def _picked(shown: Explorer, table: pd.DataFrame) -> pd.DataFrame:
-    """The scenario that the pickers stand at: every horizon and leverage of it."""
+    """Every horizon and leverage of the scenario picked."""
     rows = table
     for picker in shown.pickers.values():
         rows = select_part(rows, picker.value)
@@ -187,7 +187,7 @@ def _picked(shown: Explorer, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _show(shown: Explorer, table: pd.DataFrame, choose: Choose, confidence: float) -> None:
-    """Bring the words and the pictures to where the widgets stand; what cannot be shown is said."""
+    """Update words and pictures to the values of the widgets; an error is shown as text."""
     horizon, target = str(shown.horizon.value), float(shown.target.value)
     leverage = None if shown.leverage.disabled else float(shown.leverage.value)
     try:
@@ -256,7 +256,7 @@ def _curve(rows: pd.DataFrame, horizon: str, leverage: float, target: float, cho
 
 
 def _heatmap(rows: pd.DataFrame, horizon: str, leverage: float) -> bytes:
-    """Survival over leverage and horizon, a ring where the sliders stand."""
+    """Survival over leverage and horizon, a ring at the values of the sliders."""
     ax = plot_heatmap(rows)
     row = list(horizons(rows)).index(horizon)
     ax.plot(leverage, row, "o", ms=11, mfc="none", mec="white", mew=3.5, zorder=6)

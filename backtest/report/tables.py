@@ -1,4 +1,4 @@
-"""The tables of a run, each described once: heads and cells as text, which terminal, page and notebook set."""
+"""The tables of a run, each described once: headings and cells as text. Terminal, page and notebook render them."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ def returns_text(frame: pd.DataFrame) -> str:
         title = f"Return on margin of {scenario_words(rows)}, held for {rows['horizon'].iloc[0]}"
         parts.append(f"{title}\n{grid_text(grid)}")
     share = percent_text(frame.attrs["bankroll_fraction"])
-    note = f"log growth: of a bankroll of which {share} is posted as margin, per position; ruin: it can lose all of it"
+    note = f"log growth: of a bankroll that puts up {share} of itself as margin; ruin: it can lose everything"
     return "\n\n".join(parts) + "\n" + note
 
 
@@ -175,7 +175,7 @@ def episodes_text(episodes: pd.DataFrame, worst: int = 10) -> str:
     if not parts:
         return "No position was liquidated."
     notes = (
-        "recovered: worth more than its margin again at the end of its window",
+        "recovered: at the end of their window they would have been above their margin again",
         "lived up to: no liquidation on these days at this leverage or any lower one of the sweep",
     )
     return "\n\n".join(parts) + "\n" + "\n".join(notes)
@@ -230,7 +230,7 @@ def resampled_text(frame: pd.DataFrame) -> str:
 
 
 def _required(row: Row) -> Cell:
-    """``31.24× (3.201 %)``: leverage rounded down, the margin rate up, so that both keep what they promise."""
+    """``31.24× (3.201 %)``: leverage rounded down and the margin rate up, so that both are safe."""
     if not row["entries"]:
         return Cell(NO_WINDOW)
     if is_null(row["leverage"]):
@@ -244,8 +244,8 @@ def _required(row: Row) -> Cell:
 
 def _four_digits(value: float, towards: Callable[[float], int]) -> float:
     """Rounded to four digits in one direction."""
-    places = 3 - math.floor(math.log10(value))
-    return round(towards(value * 10.0**places) / 10.0**places, max(places, 0))
+    decimals = 3 - math.floor(math.log10(value))
+    return round(towards(value * 10.0**decimals) / 10.0**decimals, max(decimals, 0))
 
 
 def compare_text(frame: pd.DataFrame) -> str:

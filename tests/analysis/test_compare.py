@@ -57,7 +57,7 @@ def test_chunks_change_nothing(tmp_path, monkeypatch) -> None:
     one, other = (block_run(tmp_path / n, np.full((5, 30), FULL), rng.integers(0, 90, (5, 30))) for n in "ab")
     whole = bt.compare(one, other)
     monkeypatch.setattr("backtest.analysis.compare.CELLS", 1)
-    monkeypatch.setattr("backtest.stats.bootstrap.CELLS", 100)
+    monkeypatch.setattr("backtest.stats.bootstrap.CHUNK_SIZE", 100)
     pd.testing.assert_frame_equal(bt.compare(one, other), whole, check_exact=True)
 
 

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.report.plots.liquidation_days import plot_days, save_plot
+from backtest.report.plots.liquidation_days import plot_days
+from backtest.report.plots.style import save_plot
 from backtest.report.terminal import episodes_text
 from tests._support.histories import HOUR, history_of, random_rows
 from tests._support.real import REAL

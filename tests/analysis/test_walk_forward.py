@@ -167,7 +167,7 @@ def test_resampling_is_reproducible_and_the_same_in_chunks(tmp_path, monkeypatch
     once = resampled_choices(run, horizon="1d", survival=0.8, past="20w")
     assert once["leverage"].nunique() > 1 and once["leverage"].dropna().is_monotonic_increasing
     pd.testing.assert_frame_equal(resampled_choices(run, horizon="1d", survival=0.8, past="20w"), once)
-    monkeypatch.setattr("backtest.stats.bootstrap.CELLS", 100)
+    monkeypatch.setattr("backtest.stats.bootstrap.CHUNK_SIZE", 100)
     pd.testing.assert_frame_equal(resampled_choices(run, horizon="1d", survival=0.8, past="20w"), once)
     again = resampled_choices(random_run(tmp_path / "again"), horizon="1d", survival=0.8, past="20w")
     pd.testing.assert_frame_equal(again, once)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from backtest.errors import ConfigError
 from backtest.report.plots import Plots, plot_compared, plot_heatmap, plot_leverage, plot_policies
 from backtest.report.scenario_selection import select, select_part, varying
-from tests.report.test_plots import LEVERAGES, outcomes_table, portfolio_table, survival_table
+from tests._support.run_tables import LEVERAGES, outcomes_table, portfolio_table, survival_table
 
 
 @pytest.fixture(scope="module")

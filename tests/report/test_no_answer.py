@@ -16,8 +16,8 @@ from backtest.report.terminal import choices_text, compare_text, survival_text
 from backtest.stats.leverage_choice import choose
 from tests._support.block_runs import block_run
 from tests._support.histories import HOUR, history_of, random_rows
+from tests._support.run_tables import survival_table
 from tests.cli.conftest import typed
-from tests.report.test_plots import survival_table
 
 FULL = 168
 BOUNDS = ["survival", "survival_low", "survival_high"]

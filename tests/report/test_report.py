@@ -15,8 +15,8 @@ from backtest.errors import ConfigError
 from backtest.report.html import write_report
 from backtest.report.html.assumptions import assumptions
 from backtest.stats.leverage_choice import choose
+from tests._support.run_tables import outcomes_table, portfolio_table, survival_table
 from tests.report.test_labels import LABELS
-from tests.report.test_plots import outcomes_table, portfolio_table, survival_table
 
 CHOSEN = ("leverage", "survival", "survival_low", "survival_high")
 ENDS = ("survived", "liquidated", "stopped")
@@ -332,7 +332,7 @@ def test_a_named_rule_brings_its_contract():
             {"margin": {"contract": "spot", "liquidation_ltv": 0.9, "margin_call_ltv": 0.8, "borrow_rate": 1e-5}},
             "The debt grows by 0.001 % at every full hour, compounding; no funding is paid.",
         ),
-        ({"margin": {"expiry": "2024-06-28"}}, "settled at the last close before it"),
+        ({"margin": {"expiry": "2024-06-28"}}, "open positions are closed at the last close before it"),
         (
             {"margin": {"liquidation_fee": 0.005, "surplus": "fund"}},
             "costs a fee of 0.5 % of the notional at the fill;",

@@ -22,7 +22,7 @@ from backtest.report.number_format import percent_text
 from backtest.report.scenario_selection import select
 from backtest.report.tables import margin_table, regime_table
 from tests._support.histories import history_of, random_rows
-from tests.report.test_plots import HORIZONS, LEVERAGES, survival_table
+from tests._support.run_tables import HORIZONS, LEVERAGES, survival_table
 from tests.report.test_report import words
 
 START = ("1d", 5.0)

@@ -1,7 +1,7 @@
-"""What the page's leverage slider and pickers read: survival of the run's scenarios, small enough to be embedded.
+"""Survival of the run's scenarios, packed into the page for its leverage slider and pickers.
 
-Numbers are held as they are shown: shares as hundredths of a percent of their text, counts whole. A column over the
-leverages is a string of differences, a byte or two each.
+Numbers are kept as they are shown: shares in hundredths of a percent, counts as whole numbers. A column over the
+leverages is a string of differences, one or two bytes each.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Explorer:
 def explorer(
     table: pd.DataFrame, target: float, start: tuple[str, float | None], most_bytes: int = MOST_BYTES
 ) -> Explorer:
-    """As much of a run as fits: the scenarios that differ from the first in the fewest axes but symbol and side.
+    """As much of a run as fits: first the scenarios that differ from the first one in few axes besides symbol and side.
 
     Parameters
     ----------

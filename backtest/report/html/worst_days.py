@@ -1,4 +1,4 @@
-"""The days that did it, as the page shows them."""
+"""The days with most liquidations, as the page shows them."""
 
 from __future__ import annotations
 

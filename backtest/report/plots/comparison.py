@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 LABEL_WIDTH = 24
 UNLIKE = (0, 3, 2, 4, 5, 1)
-"""The colours that stand for steps of one thing elsewhere, in an order that sets neighbours apart."""
+"""Indices of `OKABE_ITO` in an order in which neighbours look unlike."""
 
 
 def plot_compared(

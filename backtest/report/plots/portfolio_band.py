@@ -44,7 +44,7 @@ def plot_band(
     Returns
     -------
     Axes
-        Dashed where the history holds too few blocks for an interval worth the name.
+        Dashed where the history holds too few blocks for a reliable interval.
 
     Raises
     ------

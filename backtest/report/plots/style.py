@@ -9,6 +9,7 @@ from io import BytesIO
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 
+from backtest.errors import ConfigError
 from backtest.report.labels import scenario_words
 from backtest.report.number_format import times_text
 
@@ -83,6 +84,13 @@ def encode_png(ax: Axes) -> bytes:
     assert figure is not None
     figure.savefig(out, format="png", dpi=110, facecolor="white")
     return out.getvalue()
+
+
+def save_plot(ax: Axes, path: str) -> None:
+    """Write the Figure of an Axes on a white ground."""
+    if not path.endswith((".png", ".svg", ".pdf")):
+        raise ConfigError(f"--plot must end in .png, .svg or .pdf; got {path!r}")
+    ax.get_figure(root=True).savefig(path, dpi=150, facecolor="white")  # type: ignore[union-attr]
 
 
 def floats(rows: pd.DataFrame, column: str, first: float | None = None) -> Float:
@@ -234,7 +242,7 @@ def leverage_axis(ax: Axes, values: Sequence[float]) -> None:
 
 
 def margin_axis(ax: Axes, leverages: Sequence[float]) -> None:
-    """Margin rates 1/leverage in percent, from the largest down, so that leverage grows to the right as elsewhere."""
+    """Margin rates 1/leverage in percent, from the largest down, so that leverage grows to the right."""
     low, high = 1 / leverages[-1], 1 / leverages[0]
     if high / low >= 4:
         ax.set_xscale("log")
@@ -276,8 +284,8 @@ def edges(values: Sequence[float]) -> Float:
     return cast("Float", np.exp(np.r_[2 * logs[0] - middle[0], middle, 2 * logs[-1] - middle[-1]]))
 
 
-def draw_cells(ax: Axes, values: Sequence[float], survival: Float) -> None:
-    """Survival (horizon, leverage) as coloured cells with contour lines and a colour bar; hatched where it is null."""
+def draw_heatmap(ax: Axes, values: Sequence[float], survival: Float) -> None:
+    """Survival (horizon, leverage) as colour, with contour lines and a colour bar; hatched where it is null."""
     import numpy as np
 
     count = len(survival)
@@ -289,10 +297,10 @@ def draw_cells(ax: Axes, values: Sequence[float], survival: Float) -> None:
     bar.outline.set_visible(False)
     bar.set_label("survived")
     ax.set_ylim(-0.5, count - 0.5)
-    draw_steps(ax, edges(values), survival)
+    draw_contours(ax, edges(values), survival)
 
 
-def draw_steps(ax: Axes, borders: Float, survival: Float) -> None:
+def draw_contours(ax: Axes, borders: Float, survival: Float) -> None:
     """For each of `LEVELS` a line that stands, in every row, where the leverages that all reach it end."""
     import numpy as np
     from matplotlib import colormaps
@@ -303,7 +311,7 @@ def draw_steps(ax: Axes, borders: Float, survival: Float) -> None:
     for level, ends in zip(LEVELS, reach, strict=True):
         inside = [
             row for row in range(count) if 0 < ends[row] < width and not np.isnan(survival[row, ends[row]])
-        ]  # elsewhere the line would run along the frame
+        ]  # other lines would run along the frame
         if not inside:
             continue
         at = borders[ends]

@@ -45,7 +45,7 @@ def plot_leverage(
     Returns
     -------
     Axes
-        Dashed where the history holds too few blocks for an interval worth the name.
+        Dashed where the history holds too few blocks for a reliable interval.
     """
     rows = select(table, **scenario)
     curves = curves_by_horizon(rows, horizon)
@@ -86,7 +86,7 @@ def plot_heatmap(
     few = (rows["few_blocks"] & rows["survival"].notna()).groupby(rows["horizon"]).any()
     with style.styled():
         ax = style.make_axes(ax)
-        style.draw_cells(ax, grid, values.to_numpy(dtype=float))
+        style.draw_heatmap(ax, grid, values.to_numpy(dtype=float))
         style.leverage_axis(ax, grid)
         ax.set_xlim(*style.edges(grid)[[0, -1]])
         ax.set_yticks(range(len(shown)), [f"{text}\nfew blocks" if few[text] else text for text in shown])
