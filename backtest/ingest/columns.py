@@ -33,7 +33,7 @@ NAMES = {"time": TIME_NAMES, "rate": RATE_NAMES}
 class SourceTable:
     """A file that was read: its columns as Arrow arrays (text where it is CSV), and their names as they stand there.
 
-    Both by the name in lower case. `notes` and `doubts` are what reading it showed.
+    Both by the name in lower case. `notes` and `warnings` are what reading it showed.
     """
 
     file: Path
@@ -42,7 +42,7 @@ class SourceTable:
     kind: Kind = "prices"
     reading: Reading = field(default_factory=Reading)
     notes: tuple[str, ...] = ()
-    doubts: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def find(self, name: str) -> str:
         """The column of a field: as the user named it, else by its usual names; DataError with what was found."""
@@ -89,7 +89,7 @@ class SourceTable:
             self.kind,
             self.reading,
             self.notes,
-            self.doubts,
+            self.warnings,
         )
 
     @property
@@ -116,7 +116,7 @@ def _whole(column: Any) -> Any:
 
 
 def pick_columns(
-    file: Path, columns: dict[str, Any], kind: Kind, reading: Reading, notes: Sequence[str] = (), doubts: Any = ()
+    file: Path, columns: dict[str, Any], kind: Kind, reading: Reading, notes: Sequence[str] = (), warnings: Any = ()
 ) -> SourceTable:
     """Columns by their names as they stand in a file; DataError if two are one but for case and blanks."""
     names = list(columns)
@@ -125,7 +125,7 @@ def pick_columns(
         if keys.count(key) > 1:
             raise DataError(f"{file}: column {key} stands there twice; found {', '.join(names)}")
     by_key = dict(zip(keys, columns.values(), strict=True))
-    return SourceTable(file, by_key, dict(zip(keys, names, strict=True)), kind, reading, tuple(notes), tuple(doubts))
+    return SourceTable(file, by_key, dict(zip(keys, names, strict=True)), kind, reading, tuple(notes), tuple(warnings))
 
 
 def read_source(path: str | Path, kind: Kind = "prices", reading: Reading | None = None) -> SourceTable:
@@ -208,8 +208,8 @@ def read_csv(file: Path, data: bytes, kind: Kind, reading: Reading, names: Seque
         )
         table = pcsv.read_csv(io.BytesIO(data), read_options=read, parse_options=parse, convert_options=convert)
     _check_unique(file, table.column_names)
-    doubts = [] if data[-1:] in (b"\n", b"\r") else [CUT]
-    return pick_columns(file, dict(zip(table.column_names, table.columns, strict=True)), kind, reading, notes, doubts)
+    warnings = [] if data[-1:] in (b"\n", b"\r") else [CUT]
+    return pick_columns(file, dict(zip(table.column_names, table.columns, strict=True)), kind, reading, notes, warnings)
 
 
 def _separator(line: str) -> str:
