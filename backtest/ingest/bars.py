@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +61,7 @@ def parse_bars(tables: Iterable[SourceTable], step: int, notices: Notices) -> Ba
 def _file_bars(table: SourceTable, step: int, notices: Notices) -> tuple[BarColumns, Stamps]:
     """Bars of one file, each rule of a row kept."""
     stamps = times(table)
-    funding_note(table, notices)
+    tell_notices(table, notices)
     notices.note(stamps.how, table.file)
     if not stamps.ms.size:
         raise DataError(f"{table.file}: there are no rows")
@@ -79,7 +79,8 @@ def _file_bars(table: SourceTable, step: int, notices: Notices) -> tuple[BarColu
     read = {name: numbers(table, theirs) for name, theirs in names.items()}
     scale = table.reading.price_scale
     values = {name: column * scale if name in LAST else column for name, (column, _) in read.items()}
-    _check_rows(table, names, values, {name: null for name, (_, null) in read.items()})
+    where = {name: table.where(theirs) for name, theirs in names.items()}
+    check_rows(where, values, {name: null for name, (_, null) in read.items()})
     if table.kind == "prices" and "volume" in values:
         _check_quote_volume(table, values, notices)
     if scale != 1:
@@ -125,7 +126,7 @@ def _within_bar(stamps: Int, step: int) -> int:
     return int(stamps[0] % step // 3_600_000 * 3_600_000) if step > 3_600_000 and stamps.size else 0
 
 
-def funding_note(table: SourceTable, notices: Notices) -> None:
+def tell_notices(table: SourceTable, notices: Notices) -> None:
     """What reading a file showed."""
     for note in table.notes:
         notices.note(note, table.file)
@@ -133,18 +134,20 @@ def funding_note(table: SourceTable, notices: Notices) -> None:
         notices.warn(warning, table.file)
 
 
-def _check_rows(table: SourceTable, names: dict[str, str], values: dict[str, Float], nulls: dict[str, Bool]) -> None:
+def check_rows(where: Mapping[str, str], values: Mapping[str, Float], nulls: Mapping[str, Bool]) -> None:
+    """Refuse rows that break a rule; `where` names file and column of each of `values`."""
     for fault in row_faults(values, nulls):
-        _refuse(table, names[fault.column], fault.bad, fault.rule, fault.values if fault.shows_value else None)
+        refuse_rows(where[fault.column], fault.bad, fault.rule, fault.values if fault.shows_value else None)
     if "volume" in values:
-        _refuse(table, names["volume"], values["volume"] < 0, "must be ≥ 0", values["volume"])
+        refuse_rows(where["volume"], values["volume"] < 0, "must be ≥ 0", values["volume"])
 
 
-def _refuse(table: SourceTable, name: str, bad: Bool, rule: str, values: Float | None) -> None:
+def refuse_rows(where: str, bad: Bool, rule: str, values: Float | Int | None, *, is_time: bool = False) -> None:
+    """DataError with the first bad row, counted from 0, and its value."""
     if bad.any():
         row = int(np.argmax(bad))
-        got = f"null in row {row}" if values is None else f"{values[row]:.10g} in row {row}"
-        raise DataError(f"{table.where(name)} {rule}; got {got} ({int(bad.sum()):,} such rows)")
+        got = "null" if values is None else instant_text(int(values[row])) if is_time else f"{values[row]:.16g}"
+        raise DataError(f"{where} {rule}; got {got} in row {row} ({int(bad.sum()):,} such rows)")
 
 
 def joined(

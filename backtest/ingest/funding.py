@@ -10,7 +10,7 @@ import numpy as np
 
 from backtest.arrays import Float, Int
 from backtest.errors import ConfigError, DataError
-from backtest.ingest.bars import BarColumns, funding_note, joined
+from backtest.ingest.bars import BarColumns, joined, tell_notices
 from backtest.ingest.columns import SourceTable, numbers
 from backtest.ingest.messages import Notices
 from backtest.ingest.options import Reading
@@ -46,7 +46,7 @@ def parse_charges(tables: Iterable[SourceTable], notices: Notices) -> Charges | 
     for table in tables:
         reading = table.reading
         stamps = times(table)
-        funding_note(table, notices)
+        tell_notices(table, notices)
         notices.note(stamps.how, table.file)
         if not reading.pages:
             check_order(table, stamps.ms)

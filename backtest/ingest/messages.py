@@ -1,4 +1,4 @@
-"""Notes and warnings of an import, for people: one line for each text, however many files share it."""
+"""Notes and warnings of an import: one line per text, however many files it is about."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ from pathlib import Path
 
 
 class Notices:
-    """Notes and warnings as they come up."""
+    """Collects notes and warnings while files are read."""
 
     def __init__(self) -> None:
-        self._said: dict[tuple[str, bool], list[str]] = {}
+        self._notes: dict[str, list[str]] = {}
+        self._warnings: dict[str, list[str]] = {}
 
     def note(self, text: str, file: Path | None = None) -> None:
-        """What was understood or decided."""
-        self._say(text, file, warning=False)
+        """Add what was understood or decided."""
+        _add(self._notes, text, file)
 
     def warn(self, text: str, file: Path | None = None) -> None:
-        """What may be wrong with the data."""
-        self._say(text, file, warning=True)
-
-    def _say(self, text: str, file: Path | None, *, warning: bool) -> None:
-        names = self._said.setdefault((text, warning), [])
-        if file is not None and file.name not in names:
-            names.append(file.name)
+        """Add what may be wrong with the data."""
+        _add(self._warnings, text, file)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return self._lines(warning=False)
+        return tuple(_line(text, names) for text, names in self._notes.items())
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        return self._lines(warning=True)
+        return tuple(_line(text, names) for text, names in self._warnings.items())
 
-    def _lines(self, *, warning: bool) -> tuple[str, ...]:
-        def line(text: str, names: list[str]) -> str:
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            return f"{names[0]}{more}: {text}" if names else text
 
-        return tuple(line(text, names) for (text, kind), names in self._said.items() if kind == warning)
+def _add(texts: dict[str, list[str]], text: str, file: Path | None) -> None:
+    names = texts.setdefault(text, [])
+    if file is not None and file.name not in names:
+        names.append(file.name)
+
+
+def _line(text: str, names: list[str]) -> str:
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"{names[0]}{more}: {text}" if names else text

@@ -321,7 +321,7 @@ LOW_FOR_VOLUME = "".join(
         ("", "is empty"),
         (HEAD, "there are no rows"),
         (bars("2021-05-01", 24, scale=0.0), "column open must be > 0; got 0 in row 0"),
-        (with_cell(3, "close", "nan"), "column close must be finite; got nan in row 3"),
+        (with_cell(3, "close", "nan"), "column close must be finite or null; got nan in row 3"),
         (with_cell(3, "close", "-5"), r"column close must be > 0; got -5 in row 3"),
         (with_cell(3, "close", ""), r"not a readable CSV file.*Row #4.*invalid value ''"),
         (with_cell(3, "close", "1e7"), r"column close must lie within low … high; got 10000000 in row 3"),

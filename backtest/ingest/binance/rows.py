@@ -14,8 +14,8 @@ from backtest.arrays import Bool, Float, Int
 from backtest.arrow import LATEST_MS, arrow_errors, to_floats
 from backtest.data.history import LAST
 from backtest.data.quality.import_rules import BACKWARDS, runs_backwards
-from backtest.data.quality.row_rules import row_faults
 from backtest.errors import ConfigError, DataError
+from backtest.ingest.bars import check_rows, refuse_rows
 from backtest.ingest.binance.names import Archive, Kind, told_by
 from backtest.ingest.zip_csv import Csv, read_csv
 from backtest.units import duration_text, instant_text
@@ -209,11 +209,8 @@ def _check_close(archive: Archive, layout: _Layout, per_ms: int) -> None:
 
 
 def _check_rows(file: Path, values: dict[str, Float]) -> None:
-    none = np.zeros(values["close"].size, np.bool_)
-    for fault in row_faults(values, dict.fromkeys(values, none)):
-        rule = fault.rule.removeprefix("must ").removesuffix(" or null")
-        _refuse(file, fault.column, fault.bad, fault.values, rule)
-    _refuse(file, "volume", values["volume"] < 0, values["volume"], "be ≥ 0")
+    where = {name: f"{file}: column {name}" for name in values}
+    check_rows(where, values, dict.fromkeys(values, np.zeros(values["close"].size, np.bool_)))
     wide = values["high"] > WIDE * values["low"]
     if wide.sum() >= BACKWARDS and 2 * wide.sum() > wide.size:
         raise DataError(
@@ -241,10 +238,7 @@ def _check_finite(file: Path, values: dict[str, Float]) -> None:
 
 
 def _refuse(file: Path, name: str, bad: Bool, values: Float | Int, rule: str, *, is_time: bool = False) -> None:
-    if bad.any():
-        row = int(np.argmax(bad))
-        got = instant_text(int(values[row])) if is_time else f"{values[row]:.16g}"
-        raise DataError(f"{file}: column {name} must {rule}; got {got} in row {row} ({int(bad.sum()):,} such rows)")
+    refuse_rows(f"{file}: column {name}", bad, f"must {rule}", values, is_time=is_time)
 
 
 def _kind(archive: Archive, given: Kind | None, volume: Float, content: pa.Buffer, layout: _Layout) -> Kind:

@@ -189,8 +189,8 @@ def fetch_binance(
 ) -> Fetched:
     """Download klines, mark-price klines and funding of a range, and write or extend the dataset.
 
-    Every archive is verified by its ``.CHECKSUM``. Called again it asks for what is not there yet, and imports the
-    months that are new.
+    Every archive is verified by its ``.CHECKSUM``. The dataset records which archives it holds: a second call downloads
+    what is missing and imports the new months only.
 
     Parameters
     ----------
@@ -210,28 +210,28 @@ def fetch_binance(
     base_url : str
         The public server or a mirror of it.
     overwrite : bool
-        Let the archives of the range take the place of bars that are there and differ; without, such are refused.
+        Replace existing bars by those of the archives; without it, existing bars that differ are refused.
     manners : Manners, optional
-        Connections, pauses and tries. Default: those of `Manners`.
+        Connections, retries and waits; default: at most 8 requests at a time.
 
     Returns
     -------
     Fetched
-        What was downloaded, what was imported, and which days are missing.
+        Counts of archives, what was imported per symbol, and what the server does not have.
 
     Raises
     ------
     ConfigError
         If an argument is impossible.
     DataError
-        If the server cannot be reached, has nothing of a symbol, or a file differs from its checksum twice; nothing is
-        imported then, and what was downloaded stays for the next call.
+        If the server cannot be reached, has nothing of a symbol, or a file differs from its checksum twice. Nothing is
+        imported then, and the downloaded archives are kept for the next call.
 
     Examples
     --------
-    >>> done = fetch_binance(["BTCUSDT"], "1m", "2021-01-01", "2022-01-01", out="data")  # doctest: +SKIP
-    >>> done.missing  # doctest: +SKIP
-    ()
+    >>> done = fetch_binance(["BTCUSDT"], "1m", "2021-01-01", "2021-03-01", out="data")  # doctest: +SKIP
+    >>> done.imported[0].rows  # doctest: +SKIP
+    84960
     """
     patterns = _patterns(symbols, interval, market)
     span = _span(start, end)

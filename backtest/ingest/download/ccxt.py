@@ -107,14 +107,23 @@ def fetch_ccxt(
     contract_size : float, optional
         See `backtest.ingest.tiers.importer.import_tiers`.
     overwrite : bool
-        Let what comes take the place of bars that are there and differ, and of the tier table.
+        Replace existing bars and an existing tier table; without it, existing bars that differ are refused.
+
+    Returns
+    -------
+    FetchedCcxt
+        What was imported per symbol, and the tier table if one was asked for.
 
     Raises
     ------
     ConfigError
         If ccxt is not installed or an argument is impossible.
     DataError
-        If the exchange cannot be reached, refuses, or gives what is no history.
+        If the exchange cannot be reached, refuses a request, or its answer is no history.
+
+    Examples
+    --------
+    >>> fetch_ccxt("bybit", ["BTC/USDT:USDT"], "1h", "2024-01-01", "2024-02-01", out="data")  # doctest: +SKIP
     """
     span = instant_ms(start), None if end is None else instant_ms(end)
     step = duration_ms(interval)

@@ -74,6 +74,11 @@ def import_tiers(
     existing : {"refuse", "add", "replace"}
         If `out` exists: refuse; put the table beside those of other dates in it; or replace the file.
 
+    Returns
+    -------
+    ImportedTiers
+        The table as it was written, with what was understood (`notes`).
+
     Raises
     ------
     RuleError
