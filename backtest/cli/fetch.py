@@ -53,7 +53,7 @@ def binance(
     command goes on where it was.
     """
     from backtest.ingest.download.binance import BASE_URL, fetch_binance
-    from backtest.ingest.download.mirror import Manners
+    from backtest.ingest.download.mirror import RequestLimits
 
     done = fetch_binance(
         symbols,
@@ -65,7 +65,7 @@ def binance(
         archives=archives,
         base_url=base_url or BASE_URL,
         overwrite=overwrite,
-        manners=Manners(connections=connections),
+        limits=RequestLimits(connections=connections),
     )
     _say_imported(done.imported)
     for line in done.missing:

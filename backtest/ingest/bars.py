@@ -1,4 +1,4 @@
-"""Bars of a user's files, laid end to end in the order of time."""
+"""Bars of the files of one kind (prices or mark prices), checked row by row and joined in the order of time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ QUOTE_VOLUMES = ("quote_volume", "quote_asset_volume", "turnover", "vol_quote")
 
 @dataclass(frozen=True)
 class BarColumns:
-    """Columns of one kind of file, by bar, ascending."""
+    """Values by bar open (UTC milliseconds, ascending)."""
 
     times: Int
     columns: dict[str, Float]
@@ -59,7 +59,7 @@ def parse_bars(tables: Iterable[SourceTable], step: int, notices: Notices) -> Ba
 
 
 def _file_bars(table: SourceTable, step: int, notices: Notices) -> tuple[BarColumns, Stamps]:
-    """Bars of one file, each rule of a row kept."""
+    """Bars of one file; a row that breaks a rule is refused."""
     stamps = times(table)
     tell_notices(table, notices)
     notices.note(stamps.how, table.file)
@@ -112,7 +112,7 @@ def _check_quote_volume(table: SourceTable, values: dict[str, Float], notices: N
 
 
 def _finished(part: BarColumns, table: SourceTable, step: int, notices: Notices) -> BarColumns:
-    """Without a newest bar that ended after its file was written: an API gives the one that is forming as well."""
+    """Drop a newest bar that ended after its file was written: an API returns the unfinished bar as well."""
     open_ms = int(part.times.max())
     if part.times.size == 1 or open_ms + step <= table.file.stat().st_mtime_ns // 1_000_000:
         return part
@@ -122,12 +122,12 @@ def _finished(part: BarColumns, table: SourceTable, step: int, notices: Notices)
 
 
 def _within_bar(stamps: Int, step: int) -> int:
-    """How far the clock of an unknown zone may stand off the grid: nothing below an hour, by hours above."""
+    """Offset of an unknown clock from the grid of bars: 0 for bars up to 1h, else whole hours."""
     return int(stamps[0] % step // 3_600_000 * 3_600_000) if step > 3_600_000 and stamps.size else 0
 
 
 def tell_notices(table: SourceTable, notices: Notices) -> None:
-    """What reading a file showed."""
+    """Add the notes and warnings of a file that was read."""
     for note in table.notes:
         notices.note(note, table.file)
     for warning in table.warnings:
@@ -171,19 +171,19 @@ def joined(
     columns = {name: values[order] for name, values in columns.items()}
     of = np.repeat(np.arange(len(parts)), [part.times.size for part in parts])[order]
     again = np.append(False, np.diff(stamps) == 0)
-    unlike = np.zeros(stamps.size, np.bool_)
+    differ = np.zeros(stamps.size, np.bool_)
     for values in columns.values():
-        unlike |= again & ~np.isclose(values, np.roll(values, 1), rtol=rtol, atol=0, equal_nan=True)
-    for row in np.flatnonzero(unlike):
+        differ |= again & ~np.isclose(values, np.roll(values, 1), rtol=rtol, atol=0, equal_nan=True)
+    for row in np.flatnonzero(differ):
         one, two = of[row - 1], of[row]
         when = instant_text(int(stamps[row]))
         if not (pages and one < two and stamps[row] == parts[one].times.max() == parts[two].times.min()):
             told = next(f"{name} is {v[row]:.10g} and {v[row - 1]:.10g}" for name, v in columns.items()
                         if v[row] != v[row - 1])  # fmt: skip
-            raise DataError(f"{files[two]} and {files[one]} disagree on {when}: {told} ({int(unlike.sum()):,} such)")
+            raise DataError(f"{files[two]} and {files[one]} disagree on {when}: {told} ({int(differ.sum()):,} such)")
         notices.warn(f"disagrees with {files[two].name} on {when}, where that begins; it is taken", files[one])
     if again.any():
         when = instant_text(int(stamps[np.argmax(again)]))
         notices.note(f"{int(again.sum()):,} times occur twice, the first {when}; one of each is kept")
-    kept = np.append(~again[1:], True)  # of rows that stand there twice the second
+    kept = np.append(~again[1:], True)  # of two equal rows the second
     return BarColumns(stamps[kept], {name: values[kept] for name, values in columns.items()})

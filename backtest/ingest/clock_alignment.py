@@ -1,4 +1,4 @@
-"""Do two prices of one thing move at the same time? The lag at which their moves agree best, stretch by stretch."""
+"""The lag in bars between two prices of one instrument, found by the correlation of their returns."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from backtest.arrays import Float, Int
 from backtest.data.history import MOST_SPARSE
 
-STRETCH = 4096
+WINDOW = 4096
 """Bars that are compared at a time."""
 ENOUGH = 48
 """Moves that both series must have in common before they decide anything."""
@@ -18,13 +18,13 @@ SHARP, AHEAD = 0.5, 0.15
 FARTHEST_MS = 14 * 3_600_000
 QUARTER_MS = 900_000
 LARGEST_MOVE = 0.05
-"""Larger ones count as this, so that one bad price decides nothing."""
+"""Log returns are clipped to this, so that one bad price decides nothing."""
 
 
 def find_lag(times: Int, close: Float, other_times: Int, other: Float, step: int) -> tuple[int, int] | None:
     """Bars by which the first series runs behind the second, and from when on; None if it cannot be told.
 
-    0 if they move together everywhere; else the lag of the first stretch where they do not.
+    0 if they move together everywhere; else the lag of the first window where they do not.
 
     Examples
     --------
@@ -34,8 +34,8 @@ def find_lag(times: Int, close: Float, other_times: Int, other: Float, step: int
     (3, 0)
     """
     found = [one for one in _lags(times, close, other_times, other, step) if one[0] is not None]
-    unlike = next((one for one in found if one[0]), found[0] if found else None)
-    return None if unlike is None or unlike[0] is None else (unlike[0], unlike[1])
+    apart = next((one for one in found if one[0]), found[0] if found else None)
+    return None if apart is None or apart[0] is None else (apart[0], apart[1])
 
 
 def zone_by_mark(times: Int, close: Float, other_times: Int, other: Float, step: int) -> int | None:
@@ -47,7 +47,7 @@ def zone_by_mark(times: Int, close: Float, other_times: Int, other: Float, step:
 
 
 def _lags(times: Int, close: Float, other_times: Int, other: Float, step: int) -> Iterator[tuple[int | None, int]]:
-    """Lag of each stretch, and the time of its first bar."""
+    """Lag of each window, and the time of its first bar."""
     first, last = min(times[0], other_times[0]), max(times[-1], other_times[-1])
     n_bars = int((last - first) // step) + 1
     if n_bars > MOST_SPARSE * (times.size + MOST_SPARSE):
@@ -55,8 +55,8 @@ def _lags(times: Int, close: Float, other_times: Int, other: Float, step: int) -
     mine, theirs = (
         _moves((stamps - first) // step, price, n_bars) for stamps, price in ((times, close), (other_times, other))
     )
-    for start in range(0, n_bars, STRETCH):
-        stop = min(start + STRETCH, n_bars)
+    for start in range(0, n_bars, WINDOW):
+        stop = min(start + WINDOW, n_bars)
         now = _score(mine, theirs, start, stop, 0)
         if now >= SHARP + AHEAD:
             yield 0, int(first) + start * step
@@ -87,7 +87,7 @@ def _moves(place: Int, price: Float, n_bars: int) -> Float:
 
 
 def _score(moves: Float, others: Float, start: int, stop: int, lag: int) -> float:
-    """Correlation of the moves that both have in a stretch of the second; −1 where there are too few."""
+    """Correlation of the moves that both have in a window of the second; −1 where there are too few."""
     start, stop = max(start, -lag), min(stop, others.size - lag)
     a, b = moves[max(0, start + lag) : max(0, stop + lag)], others[start : max(start, stop)]
     known = ~(np.isnan(a) | np.isnan(b))

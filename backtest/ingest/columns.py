@@ -1,4 +1,4 @@
-"""Columns of a user's file as Arrow arrays and numbers, each fault with its file, column, row and value."""
+"""Read the columns of a CSV, Parquet or Feather file, and find which is which."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ NAMES = {"time": TIME_NAMES, "rate": RATE_NAMES}
 
 @dataclass(frozen=True)
 class SourceTable:
-    """A file that was read: its columns as Arrow arrays (text where it is CSV), and their names as they stand there.
+    """A file that was read.
 
-    Both by the name in lower case. `notes` and `warnings` are what reading it showed.
+    `columns` are Arrow arrays (text if the file is CSV), `names` their names in the file; both by the name in lower
+    case. `notes` and `warnings` are what reading it showed.
     """
 
     file: Path
@@ -123,7 +124,7 @@ def pick_columns(
     keys = [name.strip().lower() for name in names]
     for key in keys:
         if keys.count(key) > 1:
-            raise DataError(f"{file}: column {key} stands there twice; found {', '.join(names)}")
+            raise DataError(f"{file}: column {key} occurs twice; found {', '.join(names)}")
     by_key = dict(zip(keys, columns.values(), strict=True))
     return SourceTable(file, by_key, dict(zip(keys, names, strict=True)), kind, reading, tuple(notes), tuple(warnings))
 
@@ -161,7 +162,7 @@ def read_source(path: str | Path, kind: Kind = "prices", reading: Reading | None
 def _check_unique(file: Path, names: list[str]) -> None:
     for name in names:
         if names.count(name) > 1:
-            raise DataError(f"{file}: column {name.lower()} stands there twice; found {', '.join(names)}")
+            raise DataError(f"{file}: column {name.lower()} occurs twice; found {', '.join(names)}")
 
 
 # --- CSV --------------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ _PIECE = 1 << 22
 
 
 def list_files(sources: Sources | None, suffixes: tuple[str, ...] = ()) -> list[Path]:
-    """The files meant, each once: a path, a folder (its files of `suffixes`), a pattern with ``*``, or several of them.
+    """All files of a path, a folder (its files of `suffixes`), a pattern with ``*``, or several of these; each once.
 
     Raises
     ------

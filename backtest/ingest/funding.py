@@ -1,4 +1,4 @@
-"""Funding charges of a user's files, and the bars they belong to."""
+"""Funding charges: read from files, checked, and summed by bar."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from backtest.units import instant_text
 
 EIGHT_HOURS_MS = 28_800_000
 HIGH_RATE = 0.0012
-"""Median funding per 8 hours that gives a warning, as it might be percent: real medians are 0.0015 % to 0.22 %."""
+"""Median funding per 8 hours that gives a warning: it might be percent. Real medians are 0.0015 % to 0.22 %."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The import of one symbol: its files are opened as their source has them, and merged into one dataset."""
+"""Import of one symbol from files of any format: read, bring onto UTC, merge, write."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def import_files(source: Format, request: Request, files: BarFiles, notices: Not
 
 
 def _on_utc(bars: Bars, other: Bars | None, step: int, notices: Notices) -> Bars:
-    """Bars of an unknown zone moved onto UTC: by the other prices where these tell, else as UTC if none is asked."""
+    """Bars of an unknown zone in UTC: found by the other prices if possible, else read as UTC with a warning."""
     if bars.zoned:
         return bars
     what = "prices" if bars.kind == "prices" else "mark prices"

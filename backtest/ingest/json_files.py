@@ -19,7 +19,7 @@ _SUCCESS = (("retCode", "retMsg"), ("code", "msg"))
 
 
 def load(file: Path) -> object:
-    """A JSON document; DataError with the place where it is none."""
+    """Read a JSON document; DataError with the position of a syntax error."""
 
     def refuse(name: str) -> object:
         raise ValueError(f"{name} is no JSON number")
@@ -33,7 +33,7 @@ def load(file: Path) -> object:
 
 
 def json_rows(file: Path, document: object) -> list[object]:
-    """The rows of a document, its envelope taken off; pages that were put into one list are joined.
+    """The rows of a document, without its envelope; the pages of a list are joined.
 
     Raises
     ------

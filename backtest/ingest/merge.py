@@ -1,4 +1,4 @@
-"""Files of prices, mark prices and funding laid over each other by bar, checked, and written as one dataset."""
+"""Prices, mark prices and funding merged by bar, checked, and written into a dataset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a file is to be read: what the user said, what its source fixes; what neither says is detected."""
+"""What an import is asked for: symbol, interval and dataset, files, and how to read them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TIME_UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": 
 
 @dataclass(frozen=True)
 class Reading:
-    """What is known of a file before it is opened; None is detected and said.
+    """How a file is read; what is None is detected from the file and told in a note.
 
     Attributes
     ----------
@@ -43,8 +43,8 @@ class Reading:
     time_zone : str, optional
         Of times without an offset: ``"UTC"``, ``"UTC+3"`` or a name such as ``"Asia/Shanghai"``.
     clocks : tuple of str
-        Zones in which readers found the times of a source that does not name one. The user must name the zone, or the
-        mark prices decide; another zone gives a warning.
+        Zones that files of this source are known to have without saying so. The zone must then be given, or found
+        by comparison with mark prices; another one than these gives a warning.
     stamps : str, optional
         Whether times are those of the bars' ``"open"`` or ``"close"``.
     price_scale : float

@@ -1,4 +1,4 @@
-"""Times of a user's file as UTC milliseconds: their unit, their zone, and which end of a bar they stamp."""
+"""Times of a file as UTC milliseconds: their unit, their zone, and whether they are opens or closes of bars."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def times(table: SourceTable) -> Stamps:
 
 
 def to_utc(ms: Int, zone: str, where: str) -> Int:
-    """Times of a zone's clock as UTC; the hour that autumn repeats must be there twice, in its order."""
+    """Local times of a zone as UTC. The hour that autumn repeats must occur twice, in order."""
     ahead = offset_ms(zone)
     if ahead is not None:
         return ms - ahead

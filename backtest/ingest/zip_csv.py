@@ -1,4 +1,4 @@
-"""CSV files as archives hold them, plain or one in a zip: verified, and unpacked within bounds, never to the disk."""
+"""Read one CSV, plain or in a zip, in memory: verified by its ``.CHECKSUM`` and bounded in size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-from isal import isal_zlib  # twice as quick as zlib and more, and unpacking is half of an import
+from isal import isal_zlib  # more than twice as fast as zlib; unpacking is half of an import
 
 from backtest.errors import DataError
 

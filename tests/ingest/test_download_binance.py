@@ -21,7 +21,7 @@ from backtest.data.dataset import read_history
 from backtest.data.quality.check import check
 from backtest.errors import ConfigError, DataError
 from backtest.ingest.download.binance import Fetched, fetch_binance
-from backtest.ingest.download.mirror import CHECKSUM, MOST_BYTES, Manners, Mirror, checked_url
+from backtest.ingest.download.mirror import CHECKSUM, MOST_BYTES, Mirror, RequestLimits, checked_url
 from backtest.ingest.formats.generic import import_generic
 from tests._support import archive_server
 from tests._support.archive_server import Archives, answers, drops, hangs_up, price, sends, serving
@@ -29,7 +29,7 @@ from tests.cli.conftest import typed
 
 HOUR = 3_600_000
 T0 = 1_609_459_200_000  # 2021-01-01
-QUICK = Manners(connections=4, tries=4, first_wait_s=0.01, longest_wait_s=3.0, silence_s=0.3, longest_try_s=5.0)
+QUICK = RequestLimits(connections=4, tries=4, first_wait_s=0.01, longest_wait_s=3.0, silence_s=0.3, longest_try_s=5.0)
 BAR = "data/futures/um/monthly/klines/BTCUSDT/1h/BTCUSDT-1h-2021-02.zip"
 MONTHS = ("2021-01", "2021-02")
 
@@ -55,7 +55,7 @@ def get(
     *symbols: str,
     start: str = "2021-01-01",
     end: str = "2021-03-01",
-    manners: Manners = QUICK,
+    limits: RequestLimits = QUICK,
     market: str = "um",
     overwrite: bool = False,
 ) -> Fetched:
@@ -68,7 +68,7 @@ def get(
         end,
         out=folder / "data",
         base_url=archives.url,
-        manners=manners,
+        limits=limits,
         market=market,
         overwrite=overwrite,
     )
@@ -327,9 +327,9 @@ def test_a_fault_that_passes_is_tried_again(archives, tmp_path, fault):
 )
 def test_a_fault_that_stays_ends_the_download_after_bounded_tries(archives, tmp_path, fault, reason):
     archives.faults = {BAR: 9 * [fault]}
-    quick = Manners(connections=4, tries=3, first_wait_s=0.01, silence_s=0.3)
-    with pytest.raises(DataError, match=rf"BTCUSDT-1h-2021-02.zip: {reason}.*, 3 times; finished files stay in"):
-        get(archives, tmp_path, manners=quick)
+    quick = RequestLimits(connections=4, tries=3, first_wait_s=0.01, silence_s=0.3)
+    with pytest.raises(DataError, match=rf"BTCUSDT-1h-2021-02.zip: {reason}.*, 3 times; complete files stay in"):
+        get(archives, tmp_path, limits=quick)
     assert archives.asked()[BAR] == 3
     assert not halves(tmp_path) and BAR not in kept(tmp_path)
     assert not list((tmp_path / "data").glob("interval=*"))
@@ -338,7 +338,7 @@ def test_a_fault_that_stays_ends_the_download_after_bounded_tries(archives, tmp_
 def test_bytes_that_trickle_in_do_not_hold_a_download_up(archives, tmp_path):
     archives.faults = {BAR: [archive_server.trickles]}
     started = time.monotonic()
-    get(archives, tmp_path, manners=Manners(first_wait_s=0.01, silence_s=5.0, longest_try_s=0.3))
+    get(archives, tmp_path, limits=RequestLimits(first_wait_s=0.01, silence_s=5.0, longest_try_s=0.3))
     assert time.monotonic() - started < 3  # it goes on for 5 s
     assert archives.asked()[BAR] == 2
 
@@ -456,7 +456,7 @@ def test_no_more_connections_than_asked_for(tmp_path):
         archives.bars("BTCUSDT", f"2021-0{k}")
     archives.delay_s = 0.02
     with serving(archives):
-        get(archives, tmp_path, end="2021-06-01", manners=Manners(connections=3))
+        get(archives, tmp_path, end="2021-06-01", limits=RequestLimits(connections=3))
     assert archives.most_at_a_time == 3
 
 
@@ -525,7 +525,7 @@ def test_what_a_killed_download_left_is_cleared_away(archives, tmp_path):
 def test_two_downloads_into_one_folder_do_not_meet(archives, tmp_path):
     with (
         Mirror(archives.url, tmp_path / "data" / ".archives", QUICK),
-        pytest.raises(DataError, match="another download is going on there"),
+        pytest.raises(DataError, match="another download uses this folder"),
     ):
         get(archives, tmp_path)
     assert archives.requests == []

@@ -129,7 +129,7 @@ def test_a_hole_of_the_exchange_stays_a_gap(exchange, tmp_path):
 
 
 def test_what_the_exchange_does_not_give_is_said(exchange, tmp_path, monkeypatch):
-    monkeypatch.setattr(module.Talk, "can", lambda _, what: what == "fetchOHLCV")
+    monkeypatch.setattr(module.ExchangeClient, "can", lambda _, what: what == "fetchOHLCV")
     done = get(exchange, tmp_path, end="2021-03-02").imported[0]
     assert "ccxt has no history of mark prices of binanceusdm" in done.warnings
     assert "ccxt has no funding history of binanceusdm: no position will be charged" in done.warnings
@@ -319,7 +319,7 @@ def test_symbols_that_are_none_or_one_are_refused(exchange, tmp_path):
 
 
 def test_the_exchange_is_asked_at_its_pace():
-    assert module.Talk.to("okx", None).venue.enableRateLimit is True
+    assert module.ExchangeClient.to("okx", None).venue.enableRateLimit is True
 
 
 def test_nothing_that_is_finished_lies_in_the_range(exchange, tmp_path):

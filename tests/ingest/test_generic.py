@@ -176,7 +176,7 @@ R = ROWS.splitlines(keepends=True)
         (HEAD + R[0].replace(",12,", ",,"), "column high is null while others of open, .* are not; got null in row 0"),
         (HEAD.replace("low", "lo") + ROWS, "p.csv: needs a column low; found time, open, high, lo, close, volume"),
         (HEAD.replace("time", "when") + ROWS, "needs a column open_time or timestamp or .*; found when, open"),
-        (HEAD.replace("volume", "Open") + ROWS, "p.csv: column open stands there twice; found time, open"),
+        (HEAD.replace("volume", "Open") + ROWS, "p.csv: column open occurs twice; found time, open"),
         (HEAD, "p.csv: there are no rows"),
         ("", "p.csv: not a readable CSV file.*Empty"),
         (HEAD + "2024-01-01,1,1\n", "p.csv: not a readable CSV file.*Expected 6 columns, got 3"),

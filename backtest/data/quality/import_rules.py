@@ -16,19 +16,19 @@ from backtest.data.quality.anomalies import AROUND, OddBarRule, Side, Watch, fin
 from backtest.data.quality.row_rules import Runs
 
 LEAST = 0.01
-"""Share of the price below which no single price is doubted."""
+"""Share of the price below which no single price gives a warning."""
 OPEN_RANGES, WICK_RANGES, WICK_NEIGHBOURS, EDGE_RANGES = 5.0, 10.0, 3.0, 5.0
 """Usual ranges (log of high over low, the median of `AROUND` bars on either side) by which an open may lie off the
 close before, and a high or low off open and close; for the latter also times the larger range of the two bars beside
 it. And usual ranges by which the highs or the lows of mark and last price may lie apart."""
 LARGEST_BASIS, OTHER_UNIT = 1.05, 4.0
-"""Median ratio of mark and last price that is doubted, and that is refused."""
+"""Median ratio of mark and last price that gives a warning, and that is refused."""
 FEW = 24
 """Bars that a refusal needs."""
 BACKWARDS = 5
 """Bars in a row whose close, and not whose open, continues the bar before. Right ones, in two million bars: 3."""
 FACTOR, WIDE = 5.0, 2.0
-"""Change of a price within a bar, and median of high over low, that are doubted. The largest right ones: 2.9, 1.01."""
+"""Change of a price within a bar, and median of high over low, that give a warning. Largest right ones: 2.9, 1.01."""
 SAMPLE = 10_000
 """Bars of each piece that medians over the whole history are taken of, about."""
 

@@ -1,4 +1,4 @@
-"""The public archives of Binance futures: which files a range needs, what there is of it, and the dataset they make."""
+"""Download the public archives of Binance futures for a range of days, and import them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from backtest.data.writer import Existing, imported_digests, series_folder
 from backtest.errors import ConfigError, DataError
 from backtest.filesystem import to_place
 from backtest.ingest.binance.importer import import_binance
-from backtest.ingest.download.mirror import Manners, Mirror, Outcome
+from backtest.ingest.download.mirror import Mirror, Outcome, RequestLimits
 from backtest.ingest.merge import Imported
 from backtest.progress import progress
 from backtest.units import duration_ms, instant_ms
@@ -41,7 +41,7 @@ Kind = Literal["klines", "markPriceKlines", "fundingRate"]
 
 @dataclass(frozen=True)
 class Fetched:
-    """What was downloaded and written.
+    """Result of a download.
 
     Attributes
     ----------
@@ -91,12 +91,12 @@ class DateSpan:
 
 
 @dataclass(frozen=True)
-class RemoteArchive:
+class ServerArchive:
     """One file: a symbol's bars or charges of a month or a day.
 
     Examples
     --------
-    >>> RemoteArchive("um", "BTCUSDT", "klines", "1m", date(2021, 5, 1)).path
+    >>> ServerArchive("um", "BTCUSDT", "klines", "1m", date(2021, 5, 1)).path
     'data/futures/um/monthly/klines/BTCUSDT/1m/BTCUSDT-1m-2021-05.zip'
     """
 
@@ -122,33 +122,33 @@ class RemoteArchive:
 
 
 @dataclass
-class Shelf:
-    """The archives of one kind of one symbol: what is asked for next, and what there is.
+class ArchiveSet:
+    """The archives of one kind of one symbol: which to request next, and which were found.
 
-    A month without a file is asked for by its days if it lies beside or between months that there is something of, so
-    that the years before a listing cost one question a month.
+    A month without a monthly file is requested by its days if a month beside it has files. So the years before a
+    listing cost one request per month.
     """
 
-    pattern: RemoteArchive
+    pattern: ServerArchive
     span: DateSpan
-    had: dict[RemoteArchive, Outcome] = field(default_factory=dict)
+    found_files: dict[ServerArchive, Outcome] = field(default_factory=dict)
     asked: set[date] = field(default_factory=set)
 
-    def monthly(self, mirror: Mirror) -> list[RemoteArchive]:
-        """One archive a month, and the daily ones of months that are wholly here as such."""
-        wanted: list[RemoteArchive] = []
+    def monthly(self, mirror: Mirror) -> list[ServerArchive]:
+        """One archive per month, but the daily ones of a month that is complete in daily files."""
+        wanted: list[ServerArchive] = []
         for month in self.span.months:
             one, days = replace(self.pattern, start=month), self._days(month)
             whole = days and not mirror.has(one.path) and all(mirror.has(day.path) for day in days)
             wanted += days if whole else [one]
         return wanted
 
-    def daily(self) -> list[RemoteArchive]:
-        """The days to ask for, knowing what there is; none when all is known."""
+    def daily(self) -> list[ServerArchive]:
+        """Daily archives to request next; empty when nothing is left."""
         if self.pattern.kind == "fundingRate":
             return []
         months = self.span.months
-        known = sorted({months.index(archive.month) for archive in self.had})
+        known = sorted({months.index(archive.month) for archive in self.found_files})
         # Where nothing is known yet: a listing too young for a monthly file, maybe in the month that just ended.
         near = range(known[0] - 1, known[-1] + 2) if known else range(len(months) - 2, len(months))
         there = {months[k] for k in known}
@@ -156,19 +156,19 @@ class Shelf:
         self.asked.update(chosen)
         return [day for month in chosen for day in self._days(month)]
 
-    def take(self, outcomes: Mapping[str, Outcome], archives: Iterable[RemoteArchive]) -> None:
-        """Remember what was had."""
+    def take(self, outcomes: Mapping[str, Outcome], archives: Iterable[ServerArchive]) -> None:
+        """Keep the files that were found."""
         for archive in archives:
             if outcomes[archive.path].state != "missing":
-                self.had[archive] = outcomes[archive.path]
+                self.found_files[archive] = outcomes[archive.path]
 
     def covered(self) -> set[date]:
-        """Days of the span that an archive is there for."""
-        whole = {archive.month for archive in self.had if not archive.daily}
-        days = {archive.start for archive in self.had if archive.daily}
+        """Days of the span that an archive covers."""
+        whole = {archive.month for archive in self.found_files if not archive.daily}
+        days = {archive.start for archive in self.found_files if archive.daily}
         return {day for day in self.span.days if day in days or day.replace(day=1) in whole}
 
-    def _days(self, month: date) -> list[RemoteArchive]:
+    def _days(self, month: date) -> list[ServerArchive]:
         if self.pattern.kind == "fundingRate":
             return []
         return [replace(self.pattern, start=day, daily=True) for day in self.span.of_month(month)]
@@ -185,7 +185,7 @@ def fetch_binance(
     archives: str | Path | None = None,
     base_url: str = BASE_URL,
     overwrite: bool = False,
-    manners: Manners | None = None,
+    limits: RequestLimits | None = None,
 ) -> Fetched:
     """Download klines, mark-price klines and funding of a range, and write or extend the dataset.
 
@@ -211,7 +211,7 @@ def fetch_binance(
         The public server or a mirror of it.
     overwrite : bool
         Replace existing bars by those of the archives; without it, existing bars that differ are refused.
-    manners : Manners, optional
+    limits : RequestLimits, optional
         Connections, retries and waits; default: at most 8 requests at a time.
 
     Returns
@@ -237,17 +237,17 @@ def fetch_binance(
     span = _span(start, end)
     if archives is None and "://" in str(out):
         raise ConfigError(f"archives are kept in a local folder; name one with --archives, as the dataset is at {out}")
-    with Mirror(base_url, Path(out, ARCHIVES) if archives is None else archives, manners) as mirror:
-        shelves = [Shelf(pattern, span) for pattern in patterns]
-        _fill(mirror, shelves)
-        missing, warnings = _lacking(shelves, base_url)
-        imported = [one for own in _by_symbol(shelves) for one in _import(mirror, own, out, overwrite)]
-        states = [outcome.state for shelf in shelves for outcome in shelf.had.values()]
+    with Mirror(base_url, Path(out, ARCHIVES) if archives is None else archives, limits) as mirror:
+        archive_sets = [ArchiveSet(pattern, span) for pattern in patterns]
+        _fill(mirror, archive_sets)
+        missing, warnings = _lacking(archive_sets, base_url)
+        imported = [one for own in _by_symbol(archive_sets) for one in _import(mirror, own, out, overwrite)]
+        states = [outcome.state for archive_set in archive_sets for outcome in archive_set.found_files.values()]
     fetched, kept = states.count("fetched"), states.count("kept")
     return Fetched(Path(out), mirror.folder, fetched, kept, mirror.received, tuple(imported), missing, warnings)
 
 
-def _patterns(symbols: Sequence[str], interval: str, market: str) -> list[RemoteArchive]:
+def _patterns(symbols: Sequence[str], interval: str, market: str) -> list[ServerArchive]:
     if not symbols:
         raise ConfigError("name at least one symbol, such as BTCUSDT")
     if market not in {"um", "cm"}:
@@ -263,7 +263,7 @@ def _patterns(symbols: Sequence[str], interval: str, market: str) -> list[Remote
             )
         dated = re.search(r"_\d{6}$", symbol) is not None  # a delivery contract has no funding
         found += [
-            RemoteArchive("um" if market == "um" else "cm", symbol, kind, interval, date.min)
+            ServerArchive("um" if market == "um" else "cm", symbol, kind, interval, date.min)
             for kind in kinds
             if not (dated and kind == "fundingRate")
         ]
@@ -287,9 +287,9 @@ def _day(ms: int) -> date:
     return datetime.fromtimestamp(ms // 1000, UTC).date()
 
 
-def _fill(mirror: Mirror, shelves: Sequence[Shelf]) -> None:
-    """Ask for months, then for days until all is known."""
-    wanted = {shelf.pattern: shelf.monthly(mirror) for shelf in shelves}
+def _fill(mirror: Mirror, archive_sets: Sequence[ArchiveSet]) -> None:
+    """Download months, then days where months are missing."""
+    wanted = {archive_set.pattern: archive_set.monthly(mirror) for archive_set in archive_sets}
     what = "fetching months"
     while any(wanted.values()):
         paths = [archive.path for archives in wanted.values() for archive in archives]
@@ -302,36 +302,36 @@ def _fill(mirror: Mirror, shelves: Sequence[Shelf]) -> None:
                 f"{len(refused)} of {len(paths)} files differ from their checksums, downloaded twice; none of them is "
                 "kept, and nothing was imported:\n" + "\n".join(refused[:LISTED]) + more
             )
-        for shelf in shelves:
-            shelf.take(outcomes, wanted[shelf.pattern])
-        wanted = {shelf.pattern: shelf.daily() for shelf in shelves}
+        for archive_set in archive_sets:
+            archive_set.take(outcomes, wanted[archive_set.pattern])
+        wanted = {archive_set.pattern: archive_set.daily() for archive_set in archive_sets}
         what = "fetching days"
 
 
-def _by_symbol(shelves: Sequence[Shelf]) -> list[list[Shelf]]:
-    symbols = dict.fromkeys(shelf.pattern.symbol for shelf in shelves)
-    return [[shelf for shelf in shelves if shelf.pattern.symbol == symbol] for symbol in symbols]
+def _by_symbol(archive_sets: Sequence[ArchiveSet]) -> list[list[ArchiveSet]]:
+    symbols = dict.fromkeys(archive_set.pattern.symbol for archive_set in archive_sets)
+    return [[archive_set for archive_set in archive_sets if archive_set.pattern.symbol == symbol] for symbol in symbols]
 
 
-def _lacking(shelves: Sequence[Shelf], base_url: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What is missing outside and inside the days that a symbol has bars of."""
+def _lacking(archive_sets: Sequence[ArchiveSet], base_url: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Missing archives outside, and inside, of the days that a symbol has bars of."""
     outside, inside = [], []
-    for own in _by_symbol(shelves):
+    for own in _by_symbol(archive_sets):
         symbol = own[0].pattern.symbol
-        bars = set().union(*(shelf.covered() for shelf in own if shelf.pattern.kind != "fundingRate"))
+        bars = set().union(*(archive_set.covered() for archive_set in own if archive_set.pattern.kind != "fundingRate"))
         if not bars:
             raise DataError(
                 f"{symbol}: {base_url} has no bars of {own[0].pattern.interval} from {own[0].span.first} to "
                 f"{own[0].span.end}; is the symbol right, and the market {own[0].pattern.market}?"
             )
         first, last = min(bars), max(bars)
-        for shelf in own:
-            gone = [day for day in shelf.span.days if day not in shelf.covered()]
-            label = f"{symbol} {shelf.pattern.kind}"
+        for archive_set in own:
+            gone = [day for day in archive_set.span.days if day not in archive_set.covered()]
+            label = f"{symbol} {archive_set.pattern.kind}"
             outside += [f"{label} {run}: before the first day published" for run in _runs(gone, date.min, first)]
             outside += [f"{label} {run}: after the last day published" for run in _runs(gone, last + DAY, date.max)]
             inside += [
-                f"{label} {run}: missing on the server, {LACKING[shelf.pattern.kind]}"
+                f"{label} {run}: missing on the server, {LACKING[archive_set.pattern.kind]}"
                 for run in _runs(gone, first, last + DAY)
             ]
     return tuple(outside), tuple(inside)
@@ -346,16 +346,18 @@ def _runs(days: Iterable[date], low: date, high: date) -> Iterator[str]:
         yield f"{first}" if first == last else f"{first} … {last}"
 
 
-def _import(mirror: Mirror, shelves: Sequence[Shelf], out: str | Path, overwrite: bool) -> tuple[Imported, ...]:
+def _import(
+    mirror: Mirror, archive_sets: Sequence[ArchiveSet], out: str | Path, overwrite: bool
+) -> tuple[Imported, ...]:
     """Add one symbol from the first to the last month with an archive that is not in the dataset."""
-    symbol, interval = shelves[0].pattern.symbol, shelves[0].pattern.interval
-    had = [archive for shelf in shelves for archive in shelf.had]
-    digests = {archive.path: mirror.checksum(archive.path) or "" for archive in had}
+    symbol, interval = archive_sets[0].pattern.symbol, archive_sets[0].pattern.interval
+    found_files = [archive for archive_set in archive_sets for archive in archive_set.found_files]
+    digests = {archive.path: mirror.checksum(archive.path) or "" for archive in found_files}
     known = imported_digests(series_folder(to_place(out), symbol, duration_ms(interval)))
-    new = [archive.month for archive in had if overwrite or digests[archive.path] not in known]
+    new = [archive.month for archive in found_files if overwrite or digests[archive.path] not in known]
     if not new or (not overwrite and _in_old_record(mirror.folder, f"{interval} {symbol}", str(out), digests)):
         return ()
-    sources = [mirror.file(archive.path) for archive in had if min(new) <= archive.month <= max(new)]
+    sources = [mirror.file(archive.path) for archive in found_files if min(new) <= archive.month <= max(new)]
     existing: Existing = "replace" if overwrite else "add"
     return import_binance(sources, out, symbols=[symbol], interval=interval, existing=existing)
 

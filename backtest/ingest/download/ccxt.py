@@ -131,26 +131,28 @@ def fetch_ccxt(
         raise ConfigError(f"--from must lie before --to; got {start} and {end}")
     if tiers is not None and len(symbols) != 1:
         raise ConfigError(f"--tiers takes the table of one symbol; got {len(symbols)} symbols")
-    talk = Talk.to(exchange, base_url)
-    if interval not in (talk.venue.timeframes or {}):
-        raise ConfigError(f"{exchange} has bars of {', '.join(talk.venue.timeframes or {})}; got interval {interval!r}")
-    markets = talk.ask(talk.venue.load_markets)
-    chosen = [_market(talk.venue.id, markets, symbol) for symbol in dict.fromkeys(symbols)]
+    client = ExchangeClient.to(exchange, base_url)
+    if interval not in (client.venue.timeframes or {}):
+        raise ConfigError(
+            f"{exchange} has bars of {', '.join(client.venue.timeframes or {})}; got interval {interval!r}"
+        )
+    markets = client.ask(client.venue.load_markets)
+    chosen = [_market(client.venue.id, markets, symbol) for symbol in dict.fromkeys(symbols)]
     names = [_name(market) for market in chosen]
     if len(set(names)) < len(names):
         raise ConfigError(f"{', '.join(symbols)}: two of them are one symbol, {max(names, key=names.count)}")
     table = (
         None
         if tiers is None
-        else _tiers(talk, chosen[0], Path(tiers), contract_size, "replace" if overwrite else "refuse")
+        else _tiers(client, chosen[0], Path(tiers), contract_size, "replace" if overwrite else "refuse")
     )
-    now = talk.ask(talk.venue.fetch_time) if talk.venue.has.get("fetchTime") else None
-    last = (now or talk.venue.milliseconds()) // step * step  # the bar that begins here is not finished
+    now = client.ask(client.venue.fetch_time) if client.venue.has.get("fetchTime") else None
+    last = (now or client.venue.milliseconds()) // step * step  # the bar that begins here is not finished
     low, high = -(-span[0] // step) * step, last if span[1] is None else min(last, -(-span[1] // step) * step)
     if low >= high:
         raise ConfigError(f"no bar of {interval} is finished between --from and --to; got {start} and {end or 'now'}")
     existing: Existing = "replace" if overwrite else "add"
-    done = [_history(talk, market, interval, low, high, out, existing) for market in chosen]
+    done = [_history(client, market, interval, low, high, out, existing) for market in chosen]
     return FetchedCcxt(tuple(done), table)
 
 
@@ -158,7 +160,7 @@ def fetch_ccxt(
 
 
 @dataclass(frozen=True)
-class Talk:
+class ExchangeClient:
     """An exchange, and how patiently it is asked; ccxt keeps to its rate limits."""
 
     venue: Venue
@@ -166,7 +168,7 @@ class Talk:
     refused: type[Exception]
 
     @classmethod
-    def to(cls, exchange: str, base_url: str | None) -> Talk:
+    def to(cls, exchange: str, base_url: str | None) -> ExchangeClient:
         try:
             import ccxt
         except ModuleNotFoundError as error:
@@ -247,34 +249,34 @@ def _name(market: Market) -> str:
 
 
 def _history(
-    talk: Talk, market: Market, interval: str, low: int, high: int, out: str | Path, existing: Existing
+    client: ExchangeClient, market: Market, interval: str, low: int, high: int, out: str | Path, existing: Existing
 ) -> Imported:
     """Bars, mark prices and charges of one symbol, into the dataset."""
-    venue, symbol, name = talk.venue, str(market["symbol"]), _name(market)
+    venue, symbol, name = client.venue, str(market["symbol"]), _name(market)
     notices = Notices()
     notices.note(f"{symbol} of {venue.id} is {name} in the dataset")
     perpetual = bool(market.get("swap"))
     if not market.get("contract"):
         notices.note(f"{symbol} is spot: it has no mark price and no funding")
-    prices = _bars(talk, "fetchOHLCV", symbol, interval, low, high, notices)
+    prices = _bars(client, "fetchOHLCV", symbol, interval, low, high, notices)
     if prices is None:
         raise DataError(
             f"{venue.id} gives no bars of {symbol} from {instant_text(low)} to {instant_text(high)}; was it listed?"
         )
     mark, charges = None, None
     if market.get("contract"):
-        mark = _bars(talk, "fetchMarkOHLCV", symbol, interval, low, high, notices)
+        mark = _bars(client, "fetchMarkOHLCV", symbol, interval, low, high, notices)
     if perpetual:
-        charges = _charges(talk, symbol, low, high, notices)
+        charges = _charges(client, symbol, low, high, notices)
     return write_pieces(Request(name, interval, out, existing), [Piece(prices, mark)], charges, notices)
 
 
 def _bars(
-    talk: Talk, what: str, symbol: str, interval: str, low: int, high: int, notices: Notices
+    client: ExchangeClient, what: str, symbol: str, interval: str, low: int, high: int, notices: Notices
 ) -> BarColumns | None:
-    venue, step = talk.venue, duration_ms(interval)
+    venue, step = client.venue, duration_ms(interval)
     label = "mark prices" if what == "fetchMarkOHLCV" else "bars"
-    if not talk.can(what):
+    if not client.can(what):
         notices.warn(f"ccxt has no history of {label} of {venue.id}")
         return None
     limit = venue.feature_value(symbol, "fetchOHLCV", "mark" if what == "fetchMarkOHLCV" else "limit", None)
@@ -282,7 +284,7 @@ def _bars(
     fetch = venue.fetch_mark_ohlcv if what == "fetchMarkOHLCV" else venue.fetch_ohlcv
 
     def ask(first: int, end: int) -> dict[int, tuple[float, ...]]:
-        rows = talk.ask(lambda: fetch(symbol, interval, first, page, {"until": end - 1}))
+        rows = client.ask(lambda: fetch(symbol, interval, first, page, {"until": end - 1}))
         return _by_time(f"{venue.id} {symbol} {label}", [(row[0], row[1:6]) for row in rows])
 
     found = _paged(ask, low, high, min(page * step, LONGEST_MS // step * step or step), step, f"{label} of {symbol}")
@@ -299,16 +301,16 @@ def _bars(
     return BarColumns(np.array(stamps, np.int64), columns)
 
 
-def _charges(talk: Talk, symbol: str, low: int, high: int, notices: Notices) -> Charges | None:
-    venue = talk.venue
-    if not talk.can("fetchFundingRateHistory"):
+def _charges(client: ExchangeClient, symbol: str, low: int, high: int, notices: Notices) -> Charges | None:
+    venue = client.venue
+    if not client.can("fetchFundingRateHistory"):
         notices.warn(f"ccxt has no funding history of {venue.id}: no position will be charged")
         return None
 
     def ask(first: int, end: int) -> dict[int, tuple[float, ...]]:
         # OKX answers with the latest unless told by its own word where to end.
         params = {"until": end - 1, "after": end} if "okx" in venue.id else {"until": end - 1}
-        rows = talk.ask(lambda: venue.fetch_funding_rate_history(symbol, first, CHARGES_A_PAGE, params))
+        rows = client.ask(lambda: venue.fetch_funding_rate_history(symbol, first, CHARGES_A_PAGE, params))
         pairs = [(row.get("timestamp"), [row.get("fundingRate")]) for row in rows]
         return _by_time(f"{venue.id} {symbol} funding", pairs)
 
@@ -373,16 +375,18 @@ def _paged(
 # --- tiers ------------------------------------------------------------------------------------------------------------
 
 
-def _tiers(talk: Talk, market: Market, out: Path, contract_size: float | None, existing: Existing) -> ImportedTiers:
-    venue, symbol = talk.venue, str(market["symbol"])
+def _tiers(
+    client: ExchangeClient, market: Market, out: Path, contract_size: float | None, existing: Existing
+) -> ImportedTiers:
+    venue, symbol = client.venue, str(market["symbol"])
     instead = "leave --tiers out; `backtest import tiers` takes the exchange's own answer"
-    if not talk.can("fetchMarketLeverageTiers") and not talk.can("fetchLeverageTiers"):
+    if not client.can("fetchMarketLeverageTiers") and not client.can("fetchLeverageTiers"):
         raise ConfigError(f"ccxt has no leverage tiers of {venue.id}; {instead}")
     try:
         if venue.has.get("fetchMarketLeverageTiers") is True:  # not "emulated", which asks for all
-            entries = talk.ask(lambda: venue.fetch_market_leverage_tiers(symbol))
+            entries = client.ask(lambda: venue.fetch_market_leverage_tiers(symbol))
         else:
-            entries = talk.ask(lambda: venue.fetch_leverage_tiers([symbol])).get(symbol, ())
+            entries = client.ask(lambda: venue.fetch_leverage_tiers([symbol])).get(symbol, ())
     except DataError as error:
         raise DataError(f"leverage tiers: {error}; {instead}") from None
     if not entries:

@@ -1,4 +1,4 @@
-"""Verified downloads: files of one server with a ``.CHECKSUM`` beside each, kept in a folder as they lie there."""
+"""Verified downloads: files of a server, each with its ``.CHECKSUM``, kept in a folder under the same paths."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ State = Literal["fetched", "kept", "missing", "refused"]
 
 
 @dataclass(frozen=True)
-class Manners:
-    """How hard a server is asked.
+class RequestLimits:
+    """How many requests a server gets, and how long a download waits for it.
 
     Attributes
     ----------
     connections : int
         Requests at a time.
     tries : int
-        Requests for one file before the download is given up.
+        Requests for one file before the download fails.
     first_wait_s, longest_wait_s : float
-        The wait after a failed try doubles from one to the other, of which a random half is taken off; a server that
-        asks to wait longer ends the download.
+        The wait after a failed try doubles from the first to the longest; up to half of it is taken off at random. A
+        server that asks for a longer wait ends the download.
     silence_s : float
         Seconds without a byte after which a try has failed.
     longest_try_s : float
-        Seconds after which a try has failed even if bytes trickle in.
+        Seconds after which a try has failed even if bytes still arrive.
     """
 
     connections: int = 8
@@ -63,7 +63,7 @@ class Manners:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one file; `reason` says why it was refused."""
+    """The result for one file; `reason` says why it was refused."""
 
     path: str
     state: State
@@ -114,29 +114,29 @@ def checked_url(base_url: str) -> str:
 
 
 class Mirror:
-    """A folder that mirrors files of a server; a context manager that keeps others off the folder meanwhile.
+    """A folder that mirrors files of a server. As a context manager it locks the folder.
 
     Parameters
     ----------
     base_url : str
-        Nothing else is ever asked: redirects are refused.
+        The only host that is asked: redirects are refused.
     folder : str or Path
-        Files lie below it by their path on the server. One is finished if it stands there with a ``.CHECKSUM`` that it
-        meets; what is on its way has another name and does not outlive the next use.
-    manners : Manners
+        Files are kept by their path on the server. A file is complete if its ``.CHECKSUM`` beside it agrees;
+        incomplete files have another name and are removed at the next use.
+    limits : RequestLimits, optional
 
     Raises
     ------
     ConfigError
         If the URL is unsound or the folder cannot be one.
     DataError
-        If somebody else is downloading into the folder.
+        If another process downloads into the folder.
     """
 
-    def __init__(self, base_url: str, folder: str | Path, manners: Manners | None = None) -> None:
+    def __init__(self, base_url: str, folder: str | Path, limits: RequestLimits | None = None) -> None:
         self.base_url = checked_url(base_url)
         self.folder = Path(folder)
-        self.manners = manners or Manners()
+        self.limits = limits or RequestLimits()
         self.received = 0
         self._stop = threading.Event()
         self._guard = threading.Lock()
@@ -150,15 +150,17 @@ class Mirror:
         except (FileExistsError, NotADirectoryError):
             raise ConfigError(f"archives are kept in a folder; {self.folder} is none and cannot be made") from None
         except Timeout:
-            raise DataError(f"{self.folder}: another download is going on there; wait for it or name another") from None
-        for part in self.folder.rglob("*" + PART):  # of a download that was killed: the lock says that nobody has it
+            raise DataError(
+                f"{self.folder}: another download uses this folder; wait for it or choose another folder"
+            ) from None
+        for part in self.folder.rglob("*" + PART):  # of a killed download: the lock proves that no process uses it
             part.unlink(missing_ok=True)
-        manners = self.manners
+        limits = self.limits
         self._client = httpx.Client(
             headers={"User-Agent": f"liquidation-backtest/{version('liquidation-backtest')}"}
-            | {"Accept-Encoding": "identity"},  # the bytes that the checksum is of
-            timeout=httpx.Timeout(manners.silence_s, pool=None),
-            limits=httpx.Limits(max_connections=manners.connections),
+            | {"Accept-Encoding": "identity"},  # the checksum is of these bytes
+            timeout=httpx.Timeout(limits.silence_s, pool=None),
+            limits=httpx.Limits(max_connections=limits.connections),
             follow_redirects=False,
         )
         return self
@@ -179,11 +181,11 @@ class Mirror:
             return None
 
     def has(self, path: str) -> bool:
-        """Whether both files are there; their bytes are compared when it is asked for by `bring`."""
+        """Whether file and checksum exist; `bring` compares them."""
         return self.file(path).is_file() and self.file(path + CHECKSUM).is_file()
 
     def bring(self, paths: Iterable[str], advance: Callable[[int], None] = lambda _: None) -> dict[str, Outcome]:
-        """Have these files, from the folder where they are finished and else from the server.
+        """Get files from the folder where they are complete, else from the server.
 
         Parameters
         ----------
@@ -200,16 +202,18 @@ class Mirror:
         Raises
         ------
         DataError
-            If the server cannot be reached, fails too often, redirects or sends too much. What is finished stays.
+            If the server cannot be reached, fails too often, redirects or sends too much. Complete files stay.
         """
         found: dict[str, Outcome] = {}
-        pool = ThreadPoolExecutor(self.manners.connections, thread_name_prefix="download")
+        pool = ThreadPoolExecutor(self.limits.connections, thread_name_prefix="download")
         try:
             for done in as_completed([pool.submit(self._have, path) for path in paths]):
                 outcome = done.result()
                 found[outcome.path] = outcome
                 advance(1)
-        except BaseException:  # an interruption too: the others end at their next chunk and take their part files along
+        except (
+            BaseException
+        ):  # also an interruption: the other threads stop at their next chunk and remove their part files
             self._stop.set()
             raise
         finally:
@@ -217,7 +221,7 @@ class Mirror:
         return found
 
     def _have(self, path: str) -> Outcome:
-        """One file, downloaded a second time if the first does not meet its checksum."""
+        """One file, downloaded a second time if its checksum differs."""
         file = self.file(path)
         digest = self.checksum(path)
         if digest is not None and file.is_file() and _digest_of(file) == digest:
@@ -232,7 +236,7 @@ class Mirror:
         return Outcome(path, "fetched" if fetched else "missing")
 
     def _fetch(self, path: str, file: Path) -> bool:
-        """Download file and checksum, compare, and only then give them their names; False if there is no such file."""
+        """Download file and checksum, compare, then rename both; False if the server has no such file."""
         beside = self.file(path + CHECKSUM)
         parts = [Path(f"{target}{PART}") for target in (file, beside)]
         try:
@@ -251,10 +255,10 @@ class Mirror:
                 part.unlink(missing_ok=True)
 
     def _retrieve(self, path: str, part: Path, most: int) -> bool:
-        """Ask until there is an answer; False if it is that there is no such file."""
+        """Repeat a request until the server answers; False if it has no such file."""
         url = f"{self.base_url}/{quote(path)}"
         reason = ""
-        for number in range(self.manners.tries):
+        for number in range(self.limits.tries):
             if number:
                 self._pause(self._wait_s(number))
             self._pause(self._not_before - time.monotonic())
@@ -262,22 +266,22 @@ class Mirror:
                 return self._try(url, part, most)
             except _Again as error:
                 reason = str(error)
-                self._heed(url, error.wait_s)
+                self._set_wait(url, error.wait_s)
         raise DataError(
-            f"{url}: {reason}, {self.manners.tries} times; finished files stay in {self.folder}, and the same command "
-            "goes on from there"
+            f"{url}: {reason}, {self.limits.tries} times; complete files stay in {self.folder}; run the same command "
+            "again to continue"
         )
 
     def _wait_s(self, number: int) -> float:
-        wait = min(self.manners.longest_wait_s, self.manners.first_wait_s * 2.0 ** (number - 1))
+        wait = min(self.limits.longest_wait_s, self.limits.first_wait_s * 2.0 ** (number - 1))
         return wait * random.uniform(0.5, 1.0)
 
-    def _heed(self, url: str, wait_s: float | None) -> None:
-        """A wait that the server asks for holds for every connection."""
+    def _set_wait(self, url: str, wait_s: float | None) -> None:
+        """Every connection waits as long as the server asks."""
         if wait_s is None:
             return
-        if wait_s > self.manners.longest_wait_s:
-            raise DataError(f"{url}: the server asks to wait {wait_s:,.0f} s; run the same command later to go on")
+        if wait_s > self.limits.longest_wait_s:
+            raise DataError(f"{url}: the server asks to wait {wait_s:,.0f} s; run the same command later to continue")
         with self._guard:
             self._not_before = max(self._not_before, time.monotonic() + wait_s)
 
@@ -304,12 +308,12 @@ class Mirror:
             raise _Again(_reason(error)) from None
 
     def _take(self, answer: httpx.Response, url: str, part: Path, most: int) -> None:
-        """Write the body, as it is sent, as far as it may be long and last."""
-        until = time.monotonic() + self.manners.longest_try_s
+        """Write the body; refuse one that is too long or takes too long."""
+        until = time.monotonic() + self.limits.longest_try_s
         size = 0
         part.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
-            for chunk in answer.iter_raw():  # as they arrive: a size would wait until so many are there
+            for chunk in answer.iter_raw():  # without a chunk size, which would wait for full chunks
                 size += len(chunk)
                 if size > most:
                     raise DataError(f"{url}: is longer than {most:,} bytes, which no such file is")
@@ -317,7 +321,7 @@ class Mirror:
                 if self._stop.is_set():
                     raise _Stopped
                 if time.monotonic() > until:
-                    raise _Again(f"not here after {self.manners.longest_try_s:g} s")
+                    raise _Again(f"not here after {self.limits.longest_try_s:g} s")
         with self._guard:
             self.received += size
 

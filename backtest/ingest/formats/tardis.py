@@ -32,7 +32,7 @@ BLOCK = 1 << 24
 DISORDER_MS = 60_000
 """Ticks come in the order of their arrival, in which the exchange's own stamps go back by seconds at most."""
 STALE_MS = 600_000
-"""Age of a rate, when it is charged, from which on there is a warning."""
+"""Age of a rate, when it is charged, that gives a warning."""
 
 
 @dataclass

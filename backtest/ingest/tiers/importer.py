@@ -70,7 +70,7 @@ def import_tiers(
         ISO 8601, UTC: the date from which the table is in force; without it from the beginning.
     contract_size : float, optional
         What one contract is worth in the table's unit (quote of a linear contract, coin of an inverse one); needed
-        where floors and caps count contracts (OKX), refused elsewhere.
+        where floors and caps count contracts (OKX), refused otherwise.
     existing : {"refuse", "add", "replace"}
         If `out` exists: refuse; put the table beside those of other dates in it; or replace the file.
 
