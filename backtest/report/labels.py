@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from backtest.config.labels import parse_label
 from backtest.errors import ConfigError
-from backtest.report.number_format import is_null, rate_text
+from backtest.report.number_format import is_null, rate_text, times_text
 from backtest.report.policy_labels import policy_words
 from backtest.units import number_text
 
@@ -26,6 +26,11 @@ FUNDING = ("funding_scale", "funding_shift")
 def own_leverage(rows: pd.DataFrame) -> bool:
     """Whether trades bring leverages of their own, in survival or choices: it is null where survival is known."""
     return bool(rows["leverage"].isna().all() and rows["survival"].notna().any())
+
+
+def leverage_words(leverage: float) -> str:
+    """``12×``; null: each trade has its own."""
+    return OWN_LEVERAGE if is_null(leverage) else times_text(leverage)
 
 
 def noted(table: pd.DataFrame, info: Mapping[str, Any]) -> pd.DataFrame:

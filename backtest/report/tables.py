@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from backtest.report.labels import (
     COIN,
-    OWN_LEVERAGE,
     axis_columns,
     axis_words,
+    leverage_words,
     own_leverage,
     scenario_axes,
     value_words,
@@ -179,13 +179,8 @@ def survival_table(rows: pd.DataFrame, target: float = math.inf, usual: Sequence
     return horizon_grid(rows, ["leverage"], _leverage_label, lambda row: survival_cell(row, target), Cell("–"))
 
 
-def leverage_text(leverage: float) -> str:
-    """``12×``; null: each trade has its own."""
-    return OWN_LEVERAGE if is_null(leverage) else times_text(leverage)
-
-
 def _leverage_label(row: Row) -> dict[str, str]:
-    return {"leverage": leverage_text(row["leverage"])}
+    return {"leverage": leverage_words(row["leverage"])}
 
 
 def regime_table(rows: pd.DataFrame, name: str, leverages: Sequence[float], target: float | None = None) -> Grid:
@@ -218,7 +213,7 @@ def regime_table(rows: pd.DataFrame, name: str, leverages: Sequence[float], targ
             cells.append(survival_cell(row, target or math.inf) if entries else Cell("no entries"))
         lines.append(cells)
     largest = [] if target is None else ["largest"]
-    return Grid([name, "entries", *largest, *map(leverage_text, leverages)], lines, 1)
+    return Grid([name, "entries", *largest, *map(leverage_words, leverages)], lines, 1)
 
 
 def episodes_table(episodes: pd.DataFrame, worst: int) -> Grid:
@@ -296,7 +291,7 @@ def outcome_table(rows: pd.DataFrame) -> Grid:
     heads = ["leverage", *(["policy"] if "policy" in rows.columns else [])]
     lines = []
     for row in rows.to_dict("records"):
-        labels = [leverage_text(row["leverage"]), *(value_words(head, row[head]) for head in heads[1:])]
+        labels = [leverage_words(row["leverage"]), *(value_words(head, row[head]) for head in heads[1:])]
         lines.append([Cell(word) for word in (*labels, *(text(_per_entry(row, column)) for _, column, text in shown))])
     return Grid([*heads, *(head for head, _, _ in shown)], lines, len(heads)).first(MOST_ROWS)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from io import StringIO
 from typing import TYPE_CHECKING
 
-from backtest.report.labels import own_leverage, scenario_axes, scenario_words, value_words
+from backtest.report.labels import leverage_words, own_leverage, scenario_axes, scenario_words, value_words
 from backtest.report.number_format import is_null, percent_text, rate_text, times_text
 from backtest.report.scenario_selection import USUAL_LEVERAGES, select, usual_leverages
 from backtest.report.tables import (
@@ -18,7 +18,6 @@ from backtest.report.tables import (
     choices_table,
     episodes_table,
     horizon_grid,
-    leverage_text,
     regime_table,
     scenario_label,
     survival_table,
@@ -138,7 +137,7 @@ def returns_text(frame: pd.DataFrame) -> str:
             earned = [_signed(row[key]) for key in ("return_mean", *quantiles)]
             further = [_signed(row[key], 4) for key in ("growth_mean", "insurance_loss")]
             lines.append(
-                [Cell(text) for text in (leverage_text(row["leverage"]), f"{row['entries']:,}", *earned, *further)]
+                [Cell(text) for text in (leverage_words(row["leverage"]), f"{row['entries']:,}", *earned, *further)]
             )
         grid = Grid(["leverage", "entries", "mean", *heads, "log growth", "fund pays"], lines, 1)
         title = f"Return on margin of {scenario_words(rows)}, held for {rows['horizon'].iloc[0]}"
@@ -261,7 +260,7 @@ def compare_text(frame: pd.DataFrame) -> str:
     grid = horizon_grid(
         frame[frame["leverage"].isin(shown) | frame["leverage"].isna()],
         [*axes, "leverage"],
-        lambda row: {**label(row), "leverage": leverage_text(row["leverage"])},
+        lambda row: {**label(row), "leverage": leverage_words(row["leverage"])},
         _difference,
         Cell(""),
     )

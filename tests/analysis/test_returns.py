@@ -146,4 +146,4 @@ def test_the_command_prints_a_line_per_leverage(tmp_path) -> None:
         '[data]\npath = "data"\n[sweep]\nside = ["long"]\nleverage = [2, 10]\nhorizon = ["6h"]\nmaintenance = [0.01]\n'
     )
     answer = CliRunner().invoke(cli, ["returns", str(tmp_path / "c.toml"), "--fraction", "0.2"], catch_exceptions=False)
-    assert "\n 2×" in answer.output and "\n 10×" in answer.output and "20.0 % is posted" in answer.output
+    assert "\n 2×" in answer.output and "\n 10×" in answer.output and "puts up 20.0 % of itself" in answer.output
