@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from backtest.errors import DataError
+from backtest.errors import BacktestError, DataError
 from backtest.ingest.columns import SourceTable, pick_columns
 from backtest.ingest.files import content
 from backtest.ingest.options import Kind, Reading
@@ -18,18 +18,30 @@ SUFFIXES = (".json", ".json.gz")
 _SUCCESS = (("retCode", "retMsg"), ("code", "msg"))
 
 
-def load(file: Path) -> object:
-    """Read a JSON document; DataError with the position of a syntax error."""
+def load(file: Path, error: type[BacktestError] = DataError) -> object:
+    """Read a JSON document; an error of this type if it cannot be read, with the position of a syntax error."""
 
     def refuse(name: str) -> object:
         raise ValueError(f"{name} is no JSON number")
 
     try:
         return json.loads(content(file).decode("utf-8-sig"), parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, DataError):
+    except OSError as cause:
+        raise error(f"{file}: cannot be read: {cause.strerror or cause}") from cause
+    except (ValueError, RecursionError) as cause:
+        if isinstance(cause, DataError):
             raise
-        raise DataError(f"{file}: is not JSON; cut off or damaged? ({error})") from error
+        raise error(f"{file}: is not JSON; cut off or damaged? ({cause})") from cause
+
+
+def check_answer(file: Path, answer: Mapping[str, object], error: type[BacktestError] = DataError) -> None:
+    """Refuse the answer of a request that failed."""
+    for code, message in _SUCCESS:
+        if str(answer.get(code, "0")) != "0":
+            raise error(
+                f"{file}: {code} must be 0, as of a request that succeeded; got {answer[code]!r} "
+                f"({answer.get(message)})"
+            )
 
 
 def json_rows(file: Path, document: object) -> list[object]:
@@ -44,16 +56,11 @@ def json_rows(file: Path, document: object) -> list[object]:
         pages = document and all(isinstance(one, dict) and ("result" in one or "data" in one) for one in document)
         return [row for page in document for row in json_rows(file, page)] if pages else document
     if isinstance(document, dict):
-        for code, message in _SUCCESS:
-            if str(document.get(code, "0")) != "0":
-                raise DataError(
-                    f"{file}: {code} must be 0, as of a request that succeeded; got {document[code]!r} "
-                    f"({document.get(message)})"
-                )
+        check_answer(file, document)
         for key in ("result", "data", "list"):
             if isinstance(document.get(key), dict | list):
                 return json_rows(file, document[key])
-    raise DataError(f"{file}: must hold a list of rows; got {_short(document)}")
+    raise DataError(f"{file}: must hold a list of rows; got {short_text(document)}")
 
 
 def table_of_rows(
@@ -69,10 +76,12 @@ def table_of_rows(
     for number, row in enumerate(rows):
         if isinstance(row, list) != lists or not isinstance(row, list | dict):
             what = "a list" if lists else "an object"
-            raise DataError(f"{file}: every row must be {what}; row {number} is {_short(row)}")
+            raise DataError(f"{file}: every row must be {what}; row {number} is {short_text(row)}")
         missing = len(row) < needed if lists else not set(names[:needed]) <= set(row)
         if missing:
-            raise DataError(f"{file}: every row must have {', '.join(names[:needed])}; row {number} is {_short(row)}")
+            raise DataError(
+                f"{file}: every row must have {', '.join(names[:needed])}; row {number} is {short_text(row)}"
+            )
     if lists:
         width = min(len(row) for row in rows if isinstance(row, list))
         cells: Mapping[str, list[object]] = {
@@ -94,7 +103,7 @@ def _column(file: Path, name: str, values: list[object]) -> Any:
         if value is not None and not fits:
             raise DataError(
                 f"{file}: {name} must be {'text' if texts else 'a number'} as in the rows before; "
-                f"got {_short(value)} in row {row}"
+                f"got {short_text(value)} in row {row}"
             )
     try:
         whole = not texts and all(value is None or isinstance(value, int) for value in values)
@@ -104,6 +113,7 @@ def _column(file: Path, name: str, values: list[object]) -> Any:
         raise DataError(f"{file}: {name} holds a value out of range ({error})") from error
 
 
-def _short(value: object) -> str:
+def short_text(value: object) -> str:
+    """A value for messages, cut at 80 characters."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "…"

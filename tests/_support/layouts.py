@@ -288,15 +288,14 @@ BINANCE = ["open_time", *NAMES[1:], "close_time", "quote_volume", "count", "take
            "taker_buy_quote_volume", "ignore"]  # fmt: skip
 
 
-def binance_docs(market: Market) -> list[Doc]:
-    """Files of days, as zips of a month would need one."""
-    names = (
-        "klines/BTCUSDT-1h-2024-01.zip", "markPriceKlines/BTCUSDT-1h-2024-01.zip",
-        "fundingRate/BTCUSDT-fundingRate-2024-01.zip",
-    )  # fmt: skip
+def binance_docs(market: Market, suffix: str = "zip") -> list[Doc]:
+    names = [
+        f"{kind}/BTCUSDT-{what}-2024-01.{suffix}"
+        for kind, what in (("klines", "1h"), ("markPriceKlines", "1h"), ("fundingRate", "fundingRate"))
+    ]
 
     def save(doc: Doc) -> bytes:
-        return zipped()(replace(doc, name=Path(doc.name).name))
+        return csv_text(doc) if suffix == "csv" else zipped()(replace(doc, name=Path(doc.name).name))
 
     docs = three(
         market, names, (save,) * 3, (BINANCE, BINANCE, ["calc_time", "funding_interval_hours", "last_funding_rate"])
@@ -334,5 +333,6 @@ LAYOUTS = {
         Layout("ccxt", ccxt_docs, load_ccxt),
         Layout("tardis", tardis_docs, load_tardis, volume=False, first_charge=1),
         Layout("binance", binance_docs, load_binance),
+        Layout("binance-csv", lambda market: binance_docs(market, "csv"), load_binance),
     )
 }  # fmt: skip

@@ -517,49 +517,6 @@ def test_stored_zips_and_a_checksum_beside_are_understood(tmp_path: Path) -> Non
         take(file.parent, tmp_path / "other")
 
 
-def test_any_damage_to_a_zip_or_csv_is_refused_or_said_or_harmless(tmp_path: Path) -> None:
-    """Bit flips and cuts: an error, a warning or the truth; data that is there stays as it is."""
-    rng = np.random.default_rng(5)
-    there = put(tmp_path / "klines" / "ETHUSDT-1h-2021-05-01.csv", DAY)
-    out = tmp_path / "out"
-    take(there, out)
-    untouched = prints(out)
-    truth = read_history(out)
-    sound = {".csv": DAY.encode(), ".zip": bytes(zip_of((CSV, DAY)))}
-    clean = set(alone("BTCUSDT"))
-    verdicts = dict.fromkeys(("refused", "said", "harmless", "slight"), 0)
-    for number in range(240):
-        suffix = (".csv", ".zip")[number % 2]
-        spoilt = bytearray(sound[suffix])
-        if number % 4 < 2:
-            del spoilt[int(rng.integers(1, len(spoilt))) :]
-        else:
-            for place in rng.integers(0, len(spoilt), int(rng.integers(1, 4))):
-                spoilt[place] ^= 1 << int(rng.integers(0, 8))
-        file = tmp_path / "klines" / f"BTCUSDT-1h-2021-05-01{suffix}"
-        file.write_bytes(spoilt)
-        try:
-            done = take(file, out, existing="replace")
-        except BacktestError:
-            verdicts["refused"] += 1
-        else:
-            if set(done.warnings) - clean:
-                verdicts["said"] += 1
-            else:
-                history = read_history(done.path)
-                assert (history.start_ms, history.n_bars) == (truth.start_ms, truth.n_bars)
-                apart = max(
-                    float(np.abs(history.columns[name] / truth.columns[name] - 1).max())
-                    for name in ("open", "high", "low", "close")
-                )
-                assert apart < (0.02 if suffix == ".csv" else 1e-15)  # a digit that no rule can know, and no checksum
-                verdicts["slight" if apart else "harmless"] += 1
-        file.unlink()
-        assert {k: v for k, v in prints(out).items() if "ETHUSDT" in k} == untouched
-    assert verdicts["refused"] > 150
-    assert not [path for path in out.rglob(".*") if path.is_file() or any(path.iterdir())]
-
-
 # --- what is there already, and the command ---------------------------------------------------------------------------
 
 

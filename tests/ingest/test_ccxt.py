@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +14,9 @@ from backtest.ingest.importer import import_files
 from backtest.ingest.merge import Imported
 from backtest.ingest.options import BarFiles, Reading, Request
 from tests._support.market import HOUR, T0
+from tests.ingest.conftest import Write
 
 BARS = [[T0 + HOUR * k, 10 + k, 12.5 + k, 9, 11 + k, 5] for k in range(3)]
-Json = Callable[..., Path]
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Json:
-    def write(document: object, name: str = "p.json") -> Path:
-        (tmp_path / name).write_text(document if isinstance(document, str) else json.dumps(document))
-        return tmp_path / name
-
-    return write
 
 
 def take(out: Path, prices: Path, funding: Path | None = None, reading: Reading | None = None) -> Imported:
@@ -41,8 +30,8 @@ def rate(hour: int, text: str | None = None, **other: object) -> dict[str, objec
     return {**row, "info": {"x": "y"}, **other}
 
 
-def test_bars_and_rates(tmp_path: Path, file: Json) -> None:
-    done = take(tmp_path / "out", file(BARS), file([rate(0), rate(2, fundingRate=-0.0002)], "f.json"))
+def test_bars_and_rates(tmp_path: Path, json_file: Write) -> None:
+    done = take(tmp_path / "out", json_file(BARS), json_file([rate(0), rate(2, fundingRate=-0.0002)], "f.json"))
     bars = read_history(tmp_path / "out").columns
     np.testing.assert_array_equal(bars["high"], [12.5, 13.5, 14.5])
     np.testing.assert_array_equal(bars["funding_rate"], [0.0001, np.nan, -0.0002])
@@ -52,22 +41,22 @@ def test_bars_and_rates(tmp_path: Path, file: Json) -> None:
 @pytest.mark.parametrize(
     ("unit", "read"), [(0.001, "seconds"), (1, "milliseconds"), (1000, "microseconds"), (10**6, "nanoseconds")]
 )
-def test_units_of_time_are_told_by_size(tmp_path: Path, file: Json, unit: float, read: str) -> None:
-    done = take(tmp_path / "out", file([[int(row[0] * unit), *row[1:]] for row in BARS]))
+def test_units_of_time_are_told_by_size(tmp_path: Path, json_file: Write, unit: float, read: str) -> None:
+    done = take(tmp_path / "out", json_file([[int(row[0] * unit), *row[1:]] for row in BARS]))
     assert done.notes[0] == f"p.json: column time read as {read} since the epoch"
     assert read_history(tmp_path / "out").start_ms == T0
 
 
-def test_a_unit_that_is_said_rules(tmp_path: Path, file: Json) -> None:
+def test_a_unit_that_is_said_rules(tmp_path: Path, json_file: Write) -> None:
     with pytest.raises(DataError, match=r"column time must lie before the year 2200 \(seconds are read\)"):
-        take(tmp_path / "out", file(BARS), reading=Reading(time_unit="s"))
+        take(tmp_path / "out", json_file(BARS), reading=Reading(time_unit="s"))
 
 
-def test_percent_is_doubted_and_taken_if_said(tmp_path: Path, file: Json) -> None:
-    funding = file([rate(0, fundingRate=0.01), rate(2, fundingRate=0.02)], "f.json")
-    done = take(tmp_path / "one", file(BARS), funding)
+def test_percent_is_doubted_and_taken_if_said(tmp_path: Path, json_file: Write) -> None:
+    funding = json_file([rate(0, fundingRate=0.01), rate(2, fundingRate=0.02)], "f.json")
+    done = take(tmp_path / "one", json_file(BARS), funding)
     assert any("are they percent? --rates says which" in warning for warning in done.warnings)
-    done = take(tmp_path / "two", file(BARS), funding, Reading(rates="percent"))
+    done = take(tmp_path / "two", json_file(BARS), funding, Reading(rates="percent"))
     np.testing.assert_array_equal(read_history(tmp_path / "two").columns["funding_rate"], [0.0001, np.nan, 0.0002])
 
 
@@ -91,16 +80,16 @@ def test_percent_is_doubted_and_taken_if_said(tmp_path: Path, file: Json) -> Non
         ([BARS[0], [T0, 10, 12.5, 9, 11.5, 5]], "disagree on 2024-01-01T00:00Z: close is 11.5 and 11"),
     ],
 )  # fmt: skip
-def test_what_holds_no_bars(tmp_path: Path, file: Json, document: object, message: str) -> None:
+def test_what_holds_no_bars(tmp_path: Path, json_file: Write, document: object, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        take(tmp_path / "out", file(document))
+        take(tmp_path / "out", json_file(document))
     assert not (tmp_path / "out").exists()
 
 
-def test_rates_whose_times_disagree(tmp_path: Path, file: Json) -> None:
-    funding = file([rate(0), rate(2, "2024-01-01T03:00:00.000Z")], "f.json")
+def test_rates_whose_times_disagree(tmp_path: Path, json_file: Write) -> None:
+    funding = json_file([rate(0), rate(2, "2024-01-01T03:00:00.000Z")], "f.json")
     with pytest.raises(DataError, match=r"f.json: datetime must be the timestamp; got '2024-01-01T03.*in row 1"):
-        take(tmp_path / "out", file(BARS), funding)
+        take(tmp_path / "out", json_file(BARS), funding)
     (tmp_path / "p.csv").write_text("")
     with pytest.raises(ConfigError, match=r"files of ccxt are read from .json, .json.gz"):
         take(tmp_path / "out", tmp_path / "p.csv")

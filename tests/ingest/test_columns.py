@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,19 +15,10 @@ from backtest.ingest.formats.generic import import_generic
 from backtest.ingest.merge import Imported
 from backtest.ingest.options import Reading
 from tests._support.market import HOUR, T0, market_of
+from tests.ingest.conftest import Write
 
-File = Callable[..., Path]
 PRICES = ("10,12,9,11,5", "11,13,10,12,6", "12,14,11,13,7")
 COLUMNS = {"time": "1", "open": "2", "high": "3", "low": "4", "close": "5", "volume": "6"}
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> File:
-    def write(text: str | bytes, name: str = "p.csv") -> Path:
-        (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
-        return tmp_path / name
-
-    return write
 
 
 def take(tmp_path: Path, prices: Path, mark: Path | None = None, interval: str = "1h", **reading: object) -> Imported:
@@ -54,14 +44,14 @@ ISO = ["2024-01-01T00:00Z", "2024-01-01T01:00Z", "2024-01-01T02:00Z"]
 # --- which column is which --------------------------------------------------------------------------------------------
 
 
-def test_names_are_mapped(tmp_path: Path, file: File) -> None:
+def test_names_are_mapped(tmp_path: Path, file: Write) -> None:
     names = {"time": "Date", "open": "O", "high": "H", "low": "L", "close": "C", "volume": "Vol"}
     take(tmp_path, file(table(ISO, "Date,O,H,L,C,Vol")), columns=names)
     assert_bars(tmp_path)
     np.testing.assert_array_equal(read_history(tmp_path / "data").columns["volume"], [5, 6, 7])
 
 
-def test_a_headerless_file_is_asked_about_and_read_by_number(tmp_path: Path, file: File) -> None:
+def test_a_headerless_file_is_asked_about_and_read_by_number(tmp_path: Path, file: Write) -> None:
     text = "".join(f"{T0 + HOUR * k},{prices}\n" for k, prices in enumerate(PRICES))
     with pytest.raises(
         ConfigError, match=r"p.csv: has no header row; say which column is which, such as --column time=1"
@@ -72,7 +62,7 @@ def test_a_headerless_file_is_asked_about_and_read_by_number(tmp_path: Path, fil
     assert "p.csv: the first row holds no names; columns are counted from 1" in done.notes
 
 
-def test_a_header_may_be_said_or_denied(tmp_path: Path, file: File) -> None:
+def test_a_header_may_be_said_or_denied(tmp_path: Path, file: Write) -> None:
     text = table([str(T0 + HOUR * k) for k in range(3)], "1,2,3,4,5,6")  # names that are numbers
     take(tmp_path, file(text), columns=COLUMNS, header=True)
     assert_bars(tmp_path)
@@ -81,13 +71,13 @@ def test_a_header_may_be_said_or_denied(tmp_path: Path, file: File) -> None:
 
 
 @pytest.mark.parametrize(("separator", "said"), [(";", "';'"), ("\t", r"'\t'"), ("|", "'|'")])
-def test_separators_are_told_and_said(tmp_path: Path, file: File, separator: str, said: str) -> None:
+def test_separators_are_told_and_said(tmp_path: Path, file: Write, separator: str, said: str) -> None:
     done = take(tmp_path, file(table(ISO, separator=separator)))
     assert_bars(tmp_path)
     assert f"p.csv: columns are separated by {said}" in done.notes
 
 
-def test_a_decimal_comma(tmp_path: Path, file: File) -> None:
+def test_a_decimal_comma(tmp_path: Path, file: Write) -> None:
     text = table(ISO, separator=";").replace("11;", "11,0;")
     with pytest.raises(DataError, match=r"must hold numbers; got '11,0'"):
         take(tmp_path, file(text))
@@ -95,7 +85,7 @@ def test_a_decimal_comma(tmp_path: Path, file: File) -> None:
     assert_bars(tmp_path)
 
 
-def test_date_and_time_of_two_columns_in_utf_16(tmp_path: Path, file: File) -> None:
+def test_date_and_time_of_two_columns_in_utf_16(tmp_path: Path, file: Write) -> None:
     # as MetaTrader 5 writes them
     text = "<DATE>\t<TIME>\t<OPEN>\t<HIGH>\t<LOW>\t<CLOSE>\n"
     text += "".join(
@@ -107,7 +97,7 @@ def test_date_and_time_of_two_columns_in_utf_16(tmp_path: Path, file: File) -> N
     assert "p.csv: column <DATE>+<TIME> read as timestamps of UTC+2" in done.notes
 
 
-def test_columns_of_one_kind_of_file(tmp_path: Path, file: File) -> None:
+def test_columns_of_one_kind_of_file(tmp_path: Path, file: Write) -> None:
     both = "t,open,high,low,close,mo,mh,ml,mc\n" + "".join(
         f"{T0 + HOUR * k},{PRICES[k].rpartition(',')[0]},{10.5 + k},{12 + k},{9.5 + k},{11.5 + k}\n" for k in range(3)
     )
@@ -117,7 +107,7 @@ def test_columns_of_one_kind_of_file(tmp_path: Path, file: File) -> None:
     np.testing.assert_array_equal(read_history(tmp_path / "data").columns["close"], [11, 12, 13])
 
 
-def test_names_that_are_not_there(tmp_path: Path, file: File) -> None:
+def test_names_that_are_not_there(tmp_path: Path, file: Write) -> None:
     with pytest.raises(ConfigError, match=r"column open=Opening: .*p.csv has no such column; it has time, open, high"):
         take(tmp_path, file(table(ISO)), columns={"open": "Opening"})
     with pytest.raises(DataError, match=r"needs a column close; found time, .*; --column says which is which"):
@@ -141,7 +131,7 @@ def test_names_that_are_not_there(tmp_path: Path, file: File) -> None:
         "%Y-%m-%dT%H:%M:%S.%f",
     ],
 )
-def test_forms_that_can_be_read_in_one_way(tmp_path: Path, file: File, form: str) -> None:
+def test_forms_that_can_be_read_in_one_way(tmp_path: Path, file: Write, form: str) -> None:
     from datetime import UTC, datetime
 
     stamps = [datetime.fromtimestamp((T0 + HOUR * k) / 1000, UTC).strftime(form) for k in range(3)]
@@ -150,7 +140,7 @@ def test_forms_that_can_be_read_in_one_way(tmp_path: Path, file: File, form: str
     assert "times of the prices have no offset and are read as UTC; --time-zone says otherwise" in done.warnings
 
 
-def test_day_and_month_are_asked_for_where_both_fit(tmp_path: Path, file: File) -> None:
+def test_day_and_month_are_asked_for_where_both_fit(tmp_path: Path, file: Write) -> None:
     stamps = [f"02/03/2024 0{k}:00" for k in range(3)]
     with pytest.raises(
         ConfigError, match=r"reads in more ways than one, %d/%m/%Y %H:%M or %m/%d/%Y %H:%M.*--time-format"
@@ -162,7 +152,7 @@ def test_day_and_month_are_asked_for_where_both_fit(tmp_path: Path, file: File) 
     assert read_history(tmp_path / "data").start_ms == T0 + 12 * 24 * HOUR
 
 
-def test_zones_are_taken_as_said(tmp_path: Path, file: File) -> None:
+def test_zones_are_taken_as_said(tmp_path: Path, file: Write) -> None:
     stamps = [f"2024-01-01 0{8 + k}:00" if k < 2 else "2024-01-01 10:00" for k in range(3)]
     for zone in ("Asia/Shanghai", "UTC+8", "+08:00"):
         done = take(tmp_path, file(table(stamps)), time_zone=zone)
@@ -174,7 +164,7 @@ def test_zones_are_taken_as_said(tmp_path: Path, file: File) -> None:
         Reading(time_zone="Mars")
 
 
-def test_the_hour_that_autumn_repeats(tmp_path: Path, file: File) -> None:
+def test_the_hour_that_autumn_repeats(tmp_path: Path, file: Write) -> None:
     # Berlin 2024-10-27: 02:00 CEST is 00:00 UTC, then 02:00 CET is 01:00 UTC
     first = 1_729_987_200_000
     both = table(["2024-10-27 02:00", "2024-10-27 02:00", "2024-10-27 03:00"])
@@ -194,7 +184,7 @@ def test_the_hour_that_autumn_repeats(tmp_path: Path, file: File) -> None:
         )
 
 
-def test_bars_longer_than_an_hour_show_that_a_zone_is_missing(tmp_path: Path, file: File) -> None:
+def test_bars_longer_than_an_hour_show_that_a_zone_is_missing(tmp_path: Path, file: Write) -> None:
     stamps = ["2024-01-01 03:00", "2024-01-01 07:00", "2024-01-01 11:00"]
     with pytest.raises(ConfigError, match=r"are not UTC: they are 3h past multiples of 4h; say --time-zone"):
         take(tmp_path, file(table(stamps)), interval="4h")
@@ -203,7 +193,7 @@ def test_bars_longer_than_an_hour_show_that_a_zone_is_missing(tmp_path: Path, fi
 
 
 @pytest.mark.parametrize(("late", "why"), [(0, ""), (-1, " (they lie just before the next bar)")])
-def test_stamps_of_closes(tmp_path: Path, file: File, late: int, why: str) -> None:
+def test_stamps_of_closes(tmp_path: Path, file: Write, late: int, why: str) -> None:
     text = table([str(T0 + HOUR * (k + 1) + late) for k in range(3)])
     if late:  # 00:59:59.999 can be nothing else
         done = take(tmp_path, file(text))
@@ -221,7 +211,7 @@ def test_stamps_of_closes(tmp_path: Path, file: File, late: int, why: str) -> No
 
 
 @pytest.mark.parametrize("naive", [False, True])
-def test_a_mark_price_tells_zone_and_end_of_bar(tmp_path: Path, file: File, naive: bool) -> None:
+def test_a_mark_price_tells_zone_and_end_of_bar(tmp_path: Path, file: Write, naive: bool) -> None:
     market = market_of(2)
 
     def rows(prices: np.ndarray, shift: int) -> str:
@@ -244,7 +234,7 @@ def test_a_mark_price_tells_zone_and_end_of_bar(tmp_path: Path, file: File, naiv
 # --- units ------------------------------------------------------------------------------------------------------------
 
 
-def test_prices_are_scaled_and_other_units_are_seen(tmp_path: Path, file: File) -> None:
+def test_prices_are_scaled_and_other_units_are_seen(tmp_path: Path, file: Write) -> None:
     market = market_of(2)
 
     def body(prices: np.ndarray, scale: float) -> str:
@@ -263,7 +253,7 @@ def test_prices_are_scaled_and_other_units_are_seen(tmp_path: Path, file: File) 
 
 
 @pytest.mark.parametrize("pair", [("open", "close"), ("high", "low"), ("close", "volume")])
-def test_swapped_columns_are_refused(tmp_path: Path, file: File, pair: tuple[str, str]) -> None:
+def test_swapped_columns_are_refused(tmp_path: Path, file: Write, pair: tuple[str, str]) -> None:
     market = market_of(6)
     head = "time,open,high,low,close,volume"
     one, two = pair
@@ -279,7 +269,7 @@ def test_swapped_columns_are_refused(tmp_path: Path, file: File, pair: tuple[str
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
-def test_the_command_takes_it_all(tmp_path: Path, file: File) -> None:
+def test_the_command_takes_it_all(tmp_path: Path, file: Write) -> None:
     text = "Date;O;H;L;C\n" + "".join(
         f"01/01/2024 0{1 + k}:00;" + PRICES[k].rpartition(",")[0].replace(",", ";") + "\n" for k in range(3)
     )

@@ -16,7 +16,7 @@ from backtest.data.dataset import read_history
 from backtest.data.quality.check import check
 from backtest.errors import ConfigError, DataError
 from backtest.ingest.download import ccxt as module
-from backtest.ingest.download.ccxt import FetchedCcxt, _by_time, _market, _paged, fetch_ccxt
+from backtest.ingest.download.ccxt import FetchedCcxt, collect_pages, fetch_ccxt, find_market, rows_by_time
 from tests._support.exchange_server import HOUR, LISTED, NOW, Exchange, candle, price, rate, serving
 from tests.cli.conftest import typed
 
@@ -166,21 +166,21 @@ def test_all_rows_of_a_range_are_found_whatever_the_pages(stamps, low, length, w
         there = sorted(ms for ms in stamps if first <= ms and (ms < end or not (bounded or newest)))
         return {ms: (float(ms),) for ms in (there[-page:] if newest else there[:page])}
 
-    found = _paged(ask, low, low + length, window, 1, "rows")
+    found = collect_pages(ask, low, low + length, window, 1, "rows")
     assert found == {ms: (float(ms),) for ms in stamps if low <= ms < low + length}
     assert len(asked) == len(set(asked)) and all(low <= first < end <= low + length for first, end in asked)
 
 
 def test_a_time_that_is_there_twice_must_agree():
-    assert _by_time("x", [(LISTED, [1.0, None]), (LISTED, ["1", None])])[LISTED][0] == 1.0
+    assert rows_by_time("x", [(LISTED, [1.0, None]), (LISTED, ["1", None])])[LISTED][0] == 1.0
     with pytest.raises(DataError, match=r"x: 2021-01-01T00:00Z is there twice, as \(1.0,\) and \(2.0,\)"):
-        _by_time("x", [(LISTED, [1.0]), (LISTED, [2.0])])
+        rows_by_time("x", [(LISTED, [1.0]), (LISTED, [2.0])])
 
 
 @pytest.mark.parametrize("stamp", [None, LISTED / 1000, LISTED * 1000, "2021-01-01", LISTED + 0.5])
 def test_times_must_be_milliseconds(stamp):
     with pytest.raises(DataError, match="a time must be in milliseconds; got"):
-        _by_time("x", [(stamp, [1.0])])
+        rows_by_time("x", [(stamp, [1.0])])
 
 
 # --- faults -----------------------------------------------------------------------------------------------------------
@@ -335,12 +335,12 @@ def test_an_exchanges_symbol_means_the_contract_and_must_be_one():
     spot, swap = market("BTC/USDT", "BTCUSDT", "spot"), market("BTC/USDT:USDT", "BTCUSDT", "swap")
     usdc = market("BTC/USDC:USDC", "0", "swap")  # the name of a bare number is the coin's
     known = {str(each["symbol"]): each for each in (spot, swap, usdc)}
-    assert _market("x", known, "BTCUSDT") is swap
-    assert _market("x", known, "BTC/USDT") is spot
-    assert _market("x", known, "BTC") is usdc
+    assert find_market("x", known, "BTCUSDT") is swap
+    assert find_market("x", known, "BTC/USDT") is spot
+    assert find_market("x", known, "BTC") is usdc
     twice = {**known, "BTC/USDT:BTC": market("BTC/USDT:BTC", "BTCUSDT", "swap")}
     with pytest.raises(ConfigError, match="BTCUSDT is several on x; name one: BTC/USDT:USDT, BTC/USDT:BTC"):
-        _market("x", twice, "BTCUSDT")
+        find_market("x", twice, "BTCUSDT")
 
 
 def test_the_command_says_what_it_did(exchange, tmp_path):

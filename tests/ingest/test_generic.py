@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +16,7 @@ from backtest.engine.bars import build_grid
 from backtest.errors import ConfigError, DataError
 from backtest.ingest.formats.generic import import_generic
 from backtest.ingest.merge import Imported
+from tests.ingest.conftest import Write
 
 REAL = Path(__file__).parents[2].parent / "shared/data/binance_um"
 HOUR = 3_600_000
@@ -27,21 +26,11 @@ HEAD = "time,open,high,low,close,volume\n"
 ROWS = "2024-01-01T00:00Z,10,12,9,11,5\n2024-01-01T01:00Z,11,13,10,12,6\n2024-01-01T03:00Z,12,14,11,13,7\n"
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> Callable[..., Path]:
-    def write(text: str, name: str = "p.csv") -> Path:
-        path = tmp_path / name
-        path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
-        return path
-
-    return write
-
-
 def take(tmp_path: Path, prices: Path, mark: Path | None = None, funding: Path | None = None) -> Imported:
     return import_generic("X", "1h", prices, mark, funding, out=tmp_path / "data")
 
 
-def test_three_files_become_one_history(tmp_path: Path, file: Callable[..., Path]) -> None:
+def test_three_files_become_one_history(tmp_path: Path, file: Write) -> None:
     # Bar 2 is missing in prices but has a mark price; bar 1 has no mark price; the charges of bar 1 are summed.
     mark = file(
         f"open_time,open,high,low,close\n{T0},10,12,9,11\n{T0 + 2 * HOUR},11,13,10,12\n{T0 + 3 * HOUR},1,2,1,2\n",
@@ -81,7 +70,7 @@ def test_three_files_become_one_history(tmp_path: Path, file: Callable[..., Path
     assert check(tmp_path / "data").ok
 
 
-def test_a_charge_in_a_missing_bar_is_kept_as_a_row_without_prices(tmp_path: Path, file: Callable[..., Path]) -> None:
+def test_a_charge_in_a_missing_bar_is_kept_as_a_row_without_prices(tmp_path: Path, file: Write) -> None:
     funding = file("time,rate\n2024-01-01T02:00,0.5\n", "f.csv")
     done = take(tmp_path, file(HEAD + ROWS), None, funding)
     bars = read_history(tmp_path / "data")
@@ -107,9 +96,7 @@ def test_a_charge_in_a_missing_bar_is_kept_as_a_row_without_prices(tmp_path: Pat
     ],
 )
 @pytest.mark.parametrize("name", ["p.csv", "p.csv.gz"])
-def test_times_of_every_form_are_read(
-    tmp_path: Path, file: Callable[..., Path], times: list[object], read: str, name: str
-) -> None:
+def test_times_of_every_form_are_read(tmp_path: Path, file: Write, times: list[object], read: str, name: str) -> None:
     text = HEAD + "".join(f"{time},10,12,9,11,\n" for time in times)
     done = take(tmp_path, file(text, name))
     assert done.notes[0] == f"{name}: column time read as {read}"
@@ -138,7 +125,7 @@ def test_parquet_sources_may_hold_times_and_prices_of_any_type(tmp_path: Path, s
     assert (bars.start_ms, bars.columns["open"][0], bars.columns["close"][-1]) == (T0, 10.5, 11.0)
 
 
-def test_whole_numbers_may_turn_into_decimals_late_in_a_file(tmp_path: Path, file: Callable[..., Path]) -> None:
+def test_whole_numbers_may_turn_into_decimals_late_in_a_file(tmp_path: Path, file: Write) -> None:
     count = 60_000  # beyond the first block that a reader would infer types from
     lines = [f"{T0 + HOUR * row},10,12,9,11,{row}\n" for row in range(count)]
     lines.append(f"{T0 + HOUR * count},10.5,12.5,9.5,11.5,0.5\n")
@@ -183,9 +170,7 @@ R = ROWS.splitlines(keepends=True)
         (HEAD + "2024-01-01,,,,,\n", "nothing was written, as the result does not pass the check:\nX 1h: no bar that"),
     ],
 )
-def test_bad_prices_are_refused_and_nothing_is_written(
-    tmp_path: Path, file: Callable[..., Path], text: str, message: str
-) -> None:
+def test_bad_prices_are_refused_and_nothing_is_written(tmp_path: Path, file: Write, text: str, message: str) -> None:
     with pytest.raises(DataError) as caught:
         take(tmp_path, file(text))
     assert re.search(message, str(caught.value), re.DOTALL), str(caught.value)
@@ -202,18 +187,18 @@ def test_bad_prices_are_refused_and_nothing_is_written(
         ("time,rate\n2024-01-01,abc\n", "f.csv: column rate must hold numbers; got 'abc' in row 0"),
     ],
 )
-def test_bad_funding_is_refused(tmp_path: Path, file: Callable[..., Path], text: str, message: str) -> None:
+def test_bad_funding_is_refused(tmp_path: Path, file: Write, text: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         take(tmp_path, file(HEAD + ROWS), None, file(text, "f.csv"))
 
 
-def test_bad_marks_name_the_columns_of_their_file(tmp_path: Path, file: Callable[..., Path]) -> None:
+def test_bad_marks_name_the_columns_of_their_file(tmp_path: Path, file: Write) -> None:
     mark = file(HEAD + ROWS.replace(",9,", ",0,"), "m.csv")
     with pytest.raises(DataError, match=r"m\.csv: column low must be > 0; got 0 in row 0"):
         take(tmp_path, file(HEAD + ROWS), mark)
 
 
-def test_sources_of_another_kind_are_refused(tmp_path: Path, file: Callable[..., Path]) -> None:
+def test_sources_of_another_kind_are_refused(tmp_path: Path, file: Write) -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.csv is no file"):
         take(tmp_path, tmp_path / "nowhere.csv")
     with pytest.raises(ConfigError, match=r"p.json: a source must end in .parquet, .pq, .feather, .csv"):
@@ -227,7 +212,7 @@ def test_sources_of_another_kind_are_refused(tmp_path: Path, file: Callable[...,
         import_generic("X", "hourly", file(HEAD + ROWS), out=tmp_path / "data")
 
 
-def test_an_existing_symbol_is_replaced_only_on_request(tmp_path: Path, file: Callable[..., Path]) -> None:
+def test_an_existing_symbol_is_replaced_only_on_request(tmp_path: Path, file: Write) -> None:
     prices = file(HEAD + ROWS)
     take(tmp_path, prices)
     with pytest.raises(ConfigError, match="ask for overwrite"):
@@ -235,7 +220,7 @@ def test_an_existing_symbol_is_replaced_only_on_request(tmp_path: Path, file: Ca
     assert import_generic("X", "1h", prices, out=tmp_path / "data", overwrite=True).rows == 3
 
 
-def test_importing_what_was_written_gives_the_same_history(tmp_path: Path, file: Callable[..., Path]) -> None:
+def test_importing_what_was_written_gives_the_same_history(tmp_path: Path, file: Write) -> None:
     take(tmp_path, file(HEAD + ROWS))
     one = read_history(tmp_path / "data")
     path = write_history(one, tmp_path / "again") / "year=2024" / "part-0.parquet"

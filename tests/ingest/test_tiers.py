@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import doctest
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,24 +14,13 @@ from hypothesis import strategies as st
 
 from backtest.cli import cli
 from backtest.errors import ConfigError, RuleError
-from backtest.ingest.tiers import importer
 from backtest.ingest.tiers.importer import ImportedTiers, import_tiers, tiers_csv
-from backtest.margin.tiers import DatedTable, TierTable, read_tier_tables
+from backtest.margin.tiers import DatedTable, TierTable, derive_deductions, read_tier_tables
 from backtest.units import instant_ms
+from tests.ingest.conftest import Write
 
 REAL = Path(__file__).parents[2].parent / "shared/data/tiers"
 inf = math.inf
-Json = Callable[..., Path]
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Json:
-    def write(document: object, name: str = "s.json") -> Path:
-        path = tmp_path / name
-        path.write_text(document if isinstance(document, str) else json.dumps(document), encoding="utf-8")
-        return path
-
-    return write
 
 
 def taken(path: Path, symbol: str | None = None, since: str | None = None, size: float | None = None) -> ImportedTiers:
@@ -121,7 +108,7 @@ ENDS = [[0, 1000], [1000, 5000], [0.01, 0.02]]
     ],
     ids=["list", "one", "without cum"],
 )
-def test_binance(source: Json, document: object) -> None:
+def test_binance(source: Write, document: object) -> None:
     done = taken(source(document))
     # 50,000·(0.005 − 0.004) = 50, whether given or derived
     assert columns(done) == [[0, 50_000], [50_000, 250_000], [0.004, 0.005], [0, 50], [125, 100]]
@@ -130,19 +117,19 @@ def test_binance(source: Json, document: object) -> None:
     assert any("they follow from the rates" in note for note in done.notes) is not given
 
 
-def test_binance_coin_margined(source: Json) -> None:
+def test_binance_coin_margined(source: Write) -> None:
     done = taken(source([{"pair": "BTCUSD", "brackets": COIN}]))
     assert columns(done) == [[0, 5], [5, 10], [0.004, 0.005], [0, 0.005], [125, 100]]
     assert (done.symbol, done.source) == ("BTCUSD", "Binance COIN-M leverageBracket")
 
 
-def test_a_last_cap_that_stands_for_none(source: Json) -> None:
+def test_a_last_cap_that_stands_for_none(source: Write) -> None:
     done = taken(source([{"symbol": "X", "brackets": [UM[0], bracket(50_000, 2**63 - 1, 0.005, 100, 50)]}]))
     assert done.tables[0].table.last_cap == inf
     assert "notionalCap is 9223372036854775807, which stands for no end" in done.notes[1]
 
 
-def test_bybit_in_fractions(source: Json) -> None:
+def test_bybit_in_fractions(source: Write) -> None:
     done = taken(source(bybit(*RISK)), since="2026-08-05")
     # 2,000,000·(0.0056 − 0.005) = 1200; the floor is the cap before
     assert columns(done) == [[0, 2e6], [2e6, 2.6e6], [0.005, 0.0056], [0, 1200], [100, 90]]
@@ -151,21 +138,21 @@ def test_bybit_in_fractions(source: Json) -> None:
     assert "maintenanceMargin is read as a fraction: 0.005 at maxLeverage 100.00" in done.notes
 
 
-def test_bybit_in_percent_and_without_deductions(source: Json) -> None:
+def test_bybit_in_percent_and_without_deductions(source: Write) -> None:
     old = [risk("2000000", "0.5", "1", "100.00", None), risk("2600000", "0.56", "1.11", "90.00", None)]
     done = taken(source({"result": {"list": old}, "retCode": 0}))
     assert columns(done) == [[0, 2e6], [2e6, 2.6e6], [0.005, 0.0056], [0, 1200], [100, 90]]
     assert "maintenanceMargin is read as percent: 0.5 at maxLeverage 100.00" in done.notes
 
 
-def test_pages_are_one_table_and_a_missing_page_is_said(source: Json, tmp_path: Path) -> None:
+def test_pages_are_one_table_and_a_missing_page_is_said(source: Write, tmp_path: Path) -> None:
     first = source(bybit(RISK[0], nextPageCursor="2"), "1.json")
     done = import_tiers([first, source(bybit(RISK[1]), "2.json")], tmp_path / "o.csv")
     assert columns(done)[1] == [2e6, 2.6e6]
     assert any("1.json: nextPageCursor is set" in note for note in done.notes)
 
 
-def test_okx_contracts_are_converted(source: Json) -> None:
+def test_okx_contracts_are_converted(source: Write) -> None:
     done = taken(source(OKX), size=500.0)  # 0.01 BTC at 50,000
     assert columns(done) == [[0, 5e5], [5e5, 2e6], [0.004, 0.005], None, [100, 75]]
     assert "minSz lies a step above the maxSz before; floors are those caps" in done.notes
@@ -173,14 +160,14 @@ def test_okx_contracts_are_converted(source: Json) -> None:
 
 
 @pytest.mark.parametrize("document", [META, [META, [{"funding": "0"}]]], ids=["meta", "metaAndAssetCtxs"])
-def test_hyperliquid(source: Json, document: object) -> None:
+def test_hyperliquid(source: Write, document: object) -> None:
     done = taken(source(document), symbol="BTC")
     # half of 1/40 and of 1/20; 1000·(0.025 − 0.0125) = 12.5
     assert columns(done) == [[0, 1000], [1000, inf], [0.0125, 0.025], [0, 12.5], [40, 20]]
 
 
 @pytest.mark.parametrize(("symbol", "most"), [("SOL", 20.0), ("OLD", 3.0)])
-def test_an_asset_without_a_listed_table_is_one_tier(source: Json, symbol: str, most: float) -> None:
+def test_an_asset_without_a_listed_table_is_one_tier(source: Write, symbol: str, most: float) -> None:
     assert columns(taken(source(META), symbol=symbol)) == [[0], [inf], [0.5 / most], [0], [most]]
 
 
@@ -194,7 +181,7 @@ def test_an_asset_without_a_listed_table_is_one_tier(source: Json, symbol: str, 
         (None, None, "ccxt leverage tiers"),
     ],
 )
-def test_ccxt(source: Json, info: list[dict] | None, deduction: list[float] | None, name: str) -> None:
+def test_ccxt(source: Write, info: list[dict] | None, deduction: list[float] | None, name: str) -> None:
     for document in (unified(*CCXT, info=info), {"BTC/USDT:USDT": unified(*CCXT, info=info)}):
         path = source(document)
         done = taken(path)
@@ -205,7 +192,7 @@ def test_ccxt(source: Json, info: list[dict] | None, deduction: list[float] | No
         (path.parent / "out.csv").unlink()
 
 
-def test_ccxt_of_okx_counts_contracts_under_the_name_of_notional(source: Json) -> None:
+def test_ccxt_of_okx_counts_contracts_under_the_name_of_notional(source: Write) -> None:
     rows = ((0.0, 1000.0, 0.01, 50.0), (1001.0, 5000.0, 0.02, 25.0))
     path = source(unified(*rows, info=[{"minSz": "0"}, {"minSz": "1001"}]))
     with pytest.raises(ConfigError, match="ccxt leverage tiers of OKX counts contracts; give --contract-size"):
@@ -220,7 +207,7 @@ def test_ccxt_of_okx_counts_contracts_under_the_name_of_notional(source: Json) -
     ("document", "message"),
     [
         ("[1, 2", "s.json: is not JSON"),
-        ("[NaN]", "s.json: is not JSON: NaN is no JSON number"),
+        ("[NaN]", "s.json: is not JSON.*NaN is no JSON number"),
         ("[" * 100_000, "s.json: is not JSON"),
         ([], "s.json: holds no tier"),
         ({}, "s.json: holds no tier"),
@@ -263,7 +250,7 @@ def test_ccxt_of_okx_counts_contracts_under_the_name_of_notional(source: Json) -
         (unified((None, 1, 0.1, 5)), "entry 1: minNotional must be a number; got None"),  # type: ignore[arg-type]
     ],
 )
-def test_what_is_no_table_is_refused(source: Json, document: object, message: str) -> None:
+def test_what_is_no_table_is_refused(source: Write, document: object, message: str) -> None:
     path = source(document)
     with pytest.raises(RuleError, match=message) as caught:
         taken(path)
@@ -274,13 +261,13 @@ def test_what_is_no_table_is_refused(source: Json, document: object, message: st
 @pytest.mark.parametrize(
     ("floor", "rule"), [("999", "overlaps the maxSz before, 1000; got 999"), ("1001.5", "leaves a gap of more than")]
 )
-def test_contracts_that_overlap_or_leave_a_gap(source: Json, floor: str, rule: str) -> None:
+def test_contracts_that_overlap_or_leave_a_gap(source: Write, floor: str, rule: str) -> None:
     path = source(okx(("0", "1000", "0.004", "100"), (floor, "4000", "0.005", "75")))
     with pytest.raises(RuleError, match=f"BTC-USDT entry 2: minSz {rule}"):
         taken(path, size=1.0)
 
 
-def test_arguments_that_are_impossible(source: Json, tmp_path: Path) -> None:
+def test_arguments_that_are_impossible(source: Write, tmp_path: Path) -> None:
     path = source(bybit(*RISK, risk("1", "0.005", "0.01", "100", "", "ADAUSDT")))
     with pytest.raises(ConfigError, match="holds 2 symbols, give --symbol: ADAUSDT, BTCUSDT"):
         taken(path)
@@ -306,7 +293,7 @@ def test_arguments_that_are_impossible(source: Json, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*o.*"))
 
 
-def test_existing_output_stays_without_overwrite(source: Json, tmp_path: Path) -> None:
+def test_existing_output_stays_without_overwrite(source: Write, tmp_path: Path) -> None:
     path, out = source(bybit(*RISK)), tmp_path / "o.csv"
     out.write_text("mine")
     with pytest.raises(ConfigError, match=r"o\.csv: exists already"):
@@ -330,7 +317,7 @@ def tables(draw: st.DrawFn) -> TierTable:
     mmr = np.cumsum([rise for _, rise in steps])
     cap = np.append(floor[1:-1], inf if draw(st.booleans()) else floor[-1])
     most = np.array(draw(st.lists(st.floats(1, 200) | st.just(inf), min_size=len(steps), max_size=len(steps))))
-    deduction = importer.derive_deductions(floor[:-1], mmr) if draw(st.booleans()) else None
+    deduction = derive_deductions(floor[:-1], mmr) if draw(st.booleans()) else None
     return TierTable("t", floor[:-1], cap, mmr, most, deduction)
 
 
@@ -353,7 +340,7 @@ def test_two_tables_of_one_date_are_refused() -> None:
 # ---------------------------------------------------------------- the command, and real files
 
 
-def test_the_command_writes_and_says_what_it_did(source: Json, tmp_path: Path) -> None:
+def test_the_command_writes_and_says_what_it_did(source: Write, tmp_path: Path) -> None:
     words = ["import", "tiers", str(source(OKX)), "--out", str(tmp_path / "okx.csv"), "--contract-size", "0.5"]
     done = CliRunner().invoke(cli, [*words, "--effective-from", "2024-01-01"], catch_exceptions=False)
     assert done.exit_code == 0
@@ -364,7 +351,7 @@ def test_the_command_writes_and_says_what_it_did(source: Json, tmp_path: Path) -
     )
 
 
-def test_tables_of_other_dates_are_added(source: Json, tmp_path: Path) -> None:
+def test_tables_of_other_dates_are_added(source: Write, tmp_path: Path) -> None:
     # COIN has the deductions 0 and 0.005, LATER those that follow: 0 and 5·(0.006 − 0.005)
     out = tmp_path / "t.csv"
     later = [bracket(0, 5, 0.005, 100, 0, "qty"), bracket(5, 10, 0.006, 75, 0.005, "qty")]
@@ -401,12 +388,6 @@ def test_real_files(tmp_path: Path, file: str, symbol: str, n_tiers: int) -> Non
     table = done.tables[0].table
     assert table.floor.size == n_tiers
     assert table.deduction is not None
-    derived = importer.derive_deductions(table.floor, table.mmr)
+    derived = derive_deductions(table.floor, table.mmr)
     np.testing.assert_allclose(table.deduction, derived, rtol=1e-9, atol=1e-6)
     assert_same(read_tier_tables(tmp_path / "real.csv"), done.tables)
-
-
-def test_examples_in_docstrings_hold() -> None:
-    result = doctest.testmod(importer)
-    assert result.attempted > 0
-    assert result.failed == 0

@@ -137,7 +137,7 @@ def fetch_ccxt(
             f"{exchange} has bars of {', '.join(client.venue.timeframes or {})}; got interval {interval!r}"
         )
     markets = client.ask(client.venue.load_markets)
-    chosen = [_market(client.venue.id, markets, symbol) for symbol in dict.fromkeys(symbols)]
+    chosen = [find_market(client.venue.id, markets, symbol) for symbol in dict.fromkeys(symbols)]
     names = [_name(market) for market in chosen]
     if len(set(names)) < len(names):
         raise ConfigError(f"{', '.join(symbols)}: two of them are one symbol, {max(names, key=names.count)}")
@@ -223,7 +223,7 @@ def _moved(urls: object, base: str) -> object:
     return base + urlsplit(urls).path if isinstance(urls, str) else urls
 
 
-def _market(exchange: str, markets: Mapping[str, Market], asked: str) -> Market:
+def find_market(exchange: str, markets: Mapping[str, Market], asked: str) -> Market:
     """By ccxt's symbol, or by the exchange's own; a contract where spot has the same."""
     if asked in markets:
         return markets[asked]
@@ -285,9 +285,11 @@ def _bars(
 
     def ask(first: int, end: int) -> dict[int, tuple[float, ...]]:
         rows = client.ask(lambda: fetch(symbol, interval, first, page, {"until": end - 1}))
-        return _by_time(f"{venue.id} {symbol} {label}", [(row[0], row[1:6]) for row in rows])
+        return rows_by_time(f"{venue.id} {symbol} {label}", [(row[0], row[1:6]) for row in rows])
 
-    found = _paged(ask, low, high, min(page * step, LONGEST_MS // step * step or step), step, f"{label} of {symbol}")
+    found = collect_pages(
+        ask, low, high, min(page * step, LONGEST_MS // step * step or step), step, f"{label} of {symbol}"
+    )
     found = {ms: values for ms, values in found.items() if not np.isnan(values[:4]).all()}
     if not found:
         notices.warn(f"{venue.id} gives no {label} of {symbol} in this range")
@@ -312,9 +314,9 @@ def _charges(client: ExchangeClient, symbol: str, low: int, high: int, notices: 
         params = {"until": end - 1, "after": end} if "okx" in venue.id else {"until": end - 1}
         rows = client.ask(lambda: venue.fetch_funding_rate_history(symbol, first, CHARGES_A_PAGE, params))
         pairs = [(row.get("timestamp"), [row.get("fundingRate")]) for row in rows]
-        return _by_time(f"{venue.id} {symbol} funding", pairs)
+        return rows_by_time(f"{venue.id} {symbol} funding", pairs)
 
-    found = _paged(ask, low, high, CHARGES_A_PAGE * CHARGE_MS, CHARGE_GAP_MS, f"funding of {symbol}")
+    found = collect_pages(ask, low, high, CHARGES_A_PAGE * CHARGE_MS, CHARGE_GAP_MS, f"funding of {symbol}")
     if not found:
         notices.warn(f"{venue.id} gives no funding of {symbol} in this range: no position will be charged")
         return None
@@ -335,7 +337,7 @@ def _say_span(what: str, first: int, last: int, low: int, high: int, step: int, 
         notices.warn(f"{what} up to {instant_text(last)}; asked for up to {instant_text(high)}")
 
 
-def _by_time(where: str, rows: Sequence[tuple[object, Sequence[object]]]) -> dict[int, tuple[float, ...]]:
+def rows_by_time(where: str, rows: Sequence[tuple[object, Sequence[object]]]) -> dict[int, tuple[float, ...]]:
     """Values of an answer by their time; NaN where null."""
     found: dict[int, tuple[float, ...]] = {}
     for stamp, values in rows:
@@ -348,7 +350,7 @@ def _by_time(where: str, rows: Sequence[tuple[object, Sequence[object]]]) -> dic
     return found
 
 
-def _paged(
+def collect_pages(
     ask: Callable[[int, int], dict[int, tuple[float, ...]]], low: int, high: int, window: int, gap: int, what: str
 ) -> dict[int, tuple[float, ...]]:
     """All rows of ``[low, high)``, however many come at a time and from whichever end.

@@ -22,8 +22,8 @@ import httpx
 from filelock import FileLock, Timeout
 
 from backtest.errors import ConfigError, DataError
+from backtest.ingest.zip_csv import CHECKSUM
 
-CHECKSUM = ".CHECKSUM"
 PART = ".part"
 MOST_BYTES = 512 * 2**20
 """Size from which on an archive is refused: a month of 1-minute bars has about 3 MiB."""

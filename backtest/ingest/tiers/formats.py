@@ -6,7 +6,6 @@ Layouts as read from public pages: Binance ``leverageBracket``, Bybit v5 ``marke
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 from backtest.errors import RuleError
+from backtest.ingest.json_files import check_answer, load, short_text
 
 NO_END = float(2**63 - 1)  # how Binance writes a last cap that there is none
 
@@ -153,7 +153,7 @@ def read_source(path: str | Path) -> TierFormat:
         With file, entry, key, value and rule, if it is not JSON, a failed request's answer, or of no known layout.
     """
     file = Path(path)
-    document = _load(file)
+    document = load(file, RuleError)
     notes: list[str] = []
     found: dict[str, list[Entry]] = {}
     layout: Layout | None = None
@@ -161,7 +161,7 @@ def read_source(path: str | Path) -> TierFormat:
         entries = found.setdefault(symbol, [])
         place = f"{file}: {symbol} entry {len(entries) + 1}"
         if not isinstance(values, dict):
-            raise RuleError(f"{place}: must be an object with the keys of a tier; got {_short(values)}")
+            raise RuleError(f"{place}: must be an object with the keys of a tier; got {short_text(values)}")
         theirs = _layout(place, values)
         if layout is not None and theirs != layout:
             raise RuleError(f"{place}: reads as {theirs.name}, the entries before as {layout.name}; one file has one")
@@ -170,18 +170,6 @@ def read_source(path: str | Path) -> TierFormat:
     if layout is None:
         raise RuleError(f"{file}: holds no tier")
     return TierFormat(file, layout, found, tuple(notes))
-
-
-def _load(file: Path) -> object:
-    def refuse(name: str) -> object:
-        raise ValueError(f"{name} is no JSON number")
-
-    try:
-        return json.loads(file.read_text(encoding="utf-8-sig"), parse_constant=refuse)
-    except OSError as error:
-        raise RuleError(f"{file}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise RuleError(f"{file}: is not JSON: {error}") from error
 
 
 def _layout(place: str, values: Mapping[str, object]) -> Layout:
@@ -207,12 +195,12 @@ def _unfold(file: Path, document: object, notes: list[str]) -> Iterator[tuple[st
         yield from _listed(file, file.stem, document)
     elif "retCode" in document:
         result = document.get("result")
-        _succeeded(file, document, "retCode", "retMsg")
+        check_answer(file, document, RuleError)
         if isinstance(result, dict) and result.get("nextPageCursor"):
             notes.append(f"{file.name}: nextPageCursor is set: tiers of a later page are only read if it is a SOURCE")
         yield from _listed(file, file.stem, result.get("list") if isinstance(result, dict) else result)
     elif "code" in document:
-        _succeeded(file, document, "code", "msg")
+        check_answer(file, document, RuleError)
         yield from _listed(file, file.stem, document.get("data"))
     elif "universe" in document:
         yield from _universe(file, document)
@@ -244,11 +232,11 @@ def _universe(file: Path, meta: Mapping[str, object]) -> Iterator[tuple[str, obj
     tables: dict[str, object] = {}
     for pair in _array(file, "marginTables", meta.get("marginTables", [])):
         if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[1], dict)):
-            raise RuleError(f"{file}: marginTables must hold [id, table] pairs; got {_short(pair)}")
+            raise RuleError(f"{file}: marginTables must hold [id, table] pairs; got {short_text(pair)}")
         tables[str(pair[0])] = pair[1].get("marginTiers")
     for number, asset in enumerate(_array(file, "universe", meta["universe"]), 1):
         if not isinstance(asset, dict) or not asset.get("name"):
-            raise RuleError(f"{file}: universe entry {number} must be an object with a name; got {_short(asset)}")
+            raise RuleError(f"{file}: universe entry {number} must be an object with a name; got {short_text(asset)}")
         name, table = str(asset["name"]), asset.get("marginTableId")
         if str(table) in tables:
             tiers = tables[str(table)]
@@ -262,19 +250,7 @@ def _universe(file: Path, meta: Mapping[str, object]) -> Iterator[tuple[str, obj
             )
 
 
-def _succeeded(file: Path, answer: Mapping[str, object], code: str, message: str) -> None:
-    if str(answer[code]) != "0":
-        raise RuleError(
-            f"{file}: {code} must be 0, as of a request that succeeded; got {answer[code]!r} ({answer.get(message)})"
-        )
-
-
 def _array(file: Path, what: str, value: object) -> list[object]:
     if not isinstance(value, list):
-        raise RuleError(f"{file}: {what} must be a list of entries; got {_short(value)}")
+        raise RuleError(f"{file}: {what} must be a list of entries; got {short_text(value)}")
     return value
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "…"
