@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from backtest.cli._options import cli, overwrite_option, say
-
-if TYPE_CHECKING:
-    from backtest.ingest.merge import Imported
+from backtest.cli.ingest import tell_imported
 
 start_option = click.option("--from", "start", required=True, help="First day, UTC, such as 2021-01-01.")
 end_option = click.option("--to", "end", help="End, which is not included; default: now.")
@@ -67,7 +63,8 @@ def binance(
         overwrite=overwrite,
         limits=RequestLimits(connections=connections),
     )
-    _say_imported(done.imported)
+    for one in done.imported:
+        tell_imported(one)
     for line in done.missing:
         click.echo(line, err=True)
     for line in done.warnings:
@@ -121,14 +118,5 @@ def ccxt(
         for note in done.tiers.notes:
             click.echo(note, err=True)
         say(f"{done.tiers.path}: {done.tiers.symbol}, {done.tiers.tables[0].table.floor.size} tiers")
-    _say_imported(done.imported)
-
-
-def _say_imported(imported: tuple[Imported, ...]) -> None:
-    for one in imported:
-        for note in one.notes:
-            click.echo(note, err=True)
-        for warning in one.warnings:
-            click.echo(f"warning: {warning}", err=True)
-        first, last = one.span
-        say(f"{one.path}: {one.rows:,} bars, {first} … {last}, {one.gaps} gaps, {one.charges:,} charges")
+    for one in done.imported:
+        tell_imported(one)

@@ -94,7 +94,8 @@ def _files(given: Mapping[str, Any]) -> BarFiles:
     return BarFiles(given["prices"], given["mark"], given["funding"])
 
 
-def _tell(done: Imported) -> None:
+def tell_imported(done: Imported) -> None:
+    """Print notes and warnings on standard error, and what was written."""
     for note in (*done.notes, *(f"warning: {warning}" for warning in done.warnings)):
         click.echo(note, err=True)
     span = f"{done.span[0]} … {done.span[1]}"
@@ -108,7 +109,7 @@ def generic(**given: Any) -> None:
     from backtest.ingest.formats.generic import FORMAT
     from backtest.ingest.importer import import_files
 
-    _tell(import_files(FORMAT, _request(given), _files(given)))
+    tell_imported(import_files(FORMAT, _request(given), _files(given)))
 
 
 def _exchange(name: str, help_: str) -> None:
@@ -120,7 +121,7 @@ def _exchange(name: str, help_: str) -> None:
         from backtest.ingest.importer import import_files
 
         source = import_module(f"backtest.ingest.formats.{name}").FORMAT
-        _tell(import_files(source, _request(given), _files(given)))
+        tell_imported(import_files(source, _request(given), _files(given)))
 
 
 _exchange("bybit", "Bybit: kline_for_metatrader4 archives, and JSON of the v5 API (kline, mark, funding history).")
@@ -137,7 +138,7 @@ def tardis(sources: tuple[str, ...], funding_every: str | None, **given: Any) ->
     """Tardis: derivative_ticker files; bars of last and mark price, and funding, from ticks."""
     from backtest.ingest.formats.tardis import import_tardis
 
-    _tell(import_tardis(_request(given), sources, funding_every))
+    tell_imported(import_tardis(_request(given), sources, funding_every))
 
 
 @import_.command()
@@ -154,7 +155,7 @@ def freqtrade(folder: str | None, pair: str, symbol: str | None, interval: str, 
     from backtest.ingest.options import existing_choice
 
     existing = existing_choice(given["add"], given["overwrite"])
-    _tell(import_freqtrade(folder, pair, interval, _files(given), out=out, symbol=symbol, existing=existing))
+    tell_imported(import_freqtrade(folder, pair, interval, _files(given), out=out, symbol=symbol, existing=existing))
 
 
 @import_.command()
@@ -181,7 +182,7 @@ def binance(
 
     existing = existing_choice(add, overwrite)
     for done in import_binance(sources, out, symbols=symbols, interval=interval, kind=kind, existing=existing):
-        _tell(done)
+        tell_imported(done)
 
 
 @import_.command()

@@ -89,6 +89,14 @@ def _file_bars(table: SourceTable, step: int, notices: Notices) -> tuple[BarColu
     return (_finished(part, table, step, notices) if stamps.zoned and table.reading.pages else part), stamps
 
 
+def mean_outside(values: Mapping[str, Float], quote: Float) -> tuple[Bool, Bool]:
+    """Bars with trades, and those of them whose mean price, quote volume over volume, lies outside of low … high."""
+    volume, slack = values["volume"], 1e-3  # both are rounded
+    traded = volume > 0
+    inside = (quote >= (1 - slack) * values["low"] * volume) & (quote <= (1 + slack) * values["high"] * volume)
+    return traded, traded & ~inside
+
+
 def _check_quote_volume(table: SourceTable, values: dict[str, Float], notices: Notices) -> None:
     """Quote volume over volume is a mean price: it must lie between low and high."""
     name = next((name for name in QUOTE_VOLUMES if name in table.columns), None)
@@ -98,15 +106,14 @@ def _check_quote_volume(table: SourceTable, values: dict[str, Float], notices: N
         quote, _ = numbers(table, name)
     except DataError:
         return
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = quote / values["volume"]
-    known = np.isfinite(mean) & (values["volume"] > 0)
-    outside = known & ((mean < 0.999 * values["low"]) | (mean > 1.001 * values["high"]))
-    if known.any() and 0 < outside.sum() < 0.1 * known.sum():
+    known = np.isfinite(quote)
+    traded, outside = (rows & known for rows in mean_outside(values, quote))
+    if 0 < outside.sum() < 0.1 * traded.sum():
         row = int(np.argmax(outside))
+        mean, low, high = quote[row] / values["volume"][row], values["low"][row], values["high"][row]
         notices.warn(
             f"{int(outside.sum()):,} rows have a mean price, {table.names[name]} over volume, outside of low … high; "
-            f"the first is row {row}: {mean[row]:.10g} beside {values['low'][row]:.10g} … {values['high'][row]:.10g}",
+            f"the first is row {row}: {mean:.10g} beside {low:.10g} … {high:.10g}",
             table.file,
         )
 

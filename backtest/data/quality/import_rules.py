@@ -103,9 +103,10 @@ class _ImportSide(Side):
         places = at[:, None] + np.arange(-AROUND, AROUND + 1)
         out = (places < 0) | (places >= self._times.size)
         places = places.clip(0, self._times.size - 1)
-        ranges = np.log(self._bars[[0, 3]] / self._bars[[1, 4]])[:, places]
-        ranges[:, out] = np.nan
-        usual: Float = np.maximum(*(finite_medians(np.where(np.isnan(one), np.inf, one)) for one in ranges))
+        usual = np.zeros(at.size)
+        for high, low in ((0, 1), (3, 4)) if at.size else ():
+            ranges = np.log(self._bars[high][places] / self._bars[low][places])
+            usual = np.maximum(usual, finite_medians(np.where(out | np.isnan(ranges), np.inf, ranges)))
         return usual
 
     # --- rules --------------------------------------------------------------------------------------------------------
@@ -129,14 +130,15 @@ class _ImportSide(Side):
 
     def _lone_wicks(self, stop: int) -> None:
         """A high or low that lies far off open and close, next to bars of a small range."""
-        high, low, close, open_ = self._bars[[0, 1, 2, 7]]
+        (high, low, close), open_ = self._bars[:3], self._bars[7]
         top, bottom = np.maximum(open_, close), np.minimum(open_, close)
-        padded = np.pad(np.log(high / low), 1)
+        spread = np.pad(high / low, 1, constant_values=1)  # a bar at the edge has one neighbour
         rule = f"lies more than {WICK_RANGES:g} times the usual range beyond open and close"
         for name, above, below, price in (("high", high, top, high), ("low", bottom, low, low)):
             at = self._due(above - below > LEAST * below, 0, stop)
             size = np.log(above[at] / below[at])
-            lone = size > WICK_NEIGHBOURS * np.maximum(padded[at], padded[at + 2])
+            beside = np.log(np.maximum(spread[at], spread[at + 2]))
+            lone = size > WICK_NEIGHBOURS * beside
             at, size = at[lone], size[lone]
             at = at[size > WICK_RANGES * self._usual(at)]
             self._mark(OddBarRule(self._prefix + name, rule), at, price[at])

@@ -15,7 +15,7 @@ from backtest.arrow import LATEST_MS, arrow_errors, to_floats
 from backtest.data.history import LAST
 from backtest.data.quality.import_rules import BACKWARDS, runs_backwards
 from backtest.errors import ConfigError, DataError
-from backtest.ingest.bars import check_rows, refuse_rows
+from backtest.ingest.bars import check_rows, mean_outside, refuse_rows
 from backtest.ingest.binance.names import Archive, Kind, told_by
 from backtest.ingest.zip_csv import Csv, read_csv
 from backtest.units import duration_text, instant_text
@@ -273,12 +273,8 @@ def _counts(file: Path, content: pa.Buffer, layout: _Layout) -> bool:
 
 def _check_mean(file: Path, times: Int, values: dict[str, Float], quote: Float) -> Sequence[str]:
     """Quote volume over volume is a mean price, which lies between low and high."""
-    volume = values["volume"]
-    slack = 1e-3  # both are rounded
-    traded = volume > 0
-    outside = (quote < (1 - slack) * values["low"] * volume) | (quote > (1 + slack) * values["high"] * volume)
-    bad = traded & ~(~outside & np.isfinite(quote))
-    count, at = int(bad.sum()), int(np.argmax(bad))
+    traded, bad = mean_outside(values, quote)
+    count, at, volume = int(bad.sum()), int(np.argmax(bad)), values["volume"]
     if not count:
         return ()
     text = (
