@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -34,5 +33,7 @@ def did_you_mean(name: str, known: Iterable[str], most: int = 3) -> str:
     >>> did_you_mean("maintenence", ["maintenance", "margin"])
     " (did you mean 'maintenance'?)"
     """
+    import difflib  # errors are imported by everything, help included
+
     close = difflib.get_close_matches(name, list(known), n=most)
     return f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""

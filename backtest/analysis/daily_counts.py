@@ -15,7 +15,7 @@ from backtest.config.models import Config
 from backtest.config.resolve import has_own_leverage
 from backtest.config.scenarios import Scenario, expand_scenarios
 from backtest.engine.bars import Grid
-from backtest.engine.cohorts import Work
+from backtest.engine.cohorts import Population
 from backtest.engine.crossings import first_crossings
 from backtest.engine.positions import entry_windows, recovered_mask
 from backtest.errors import ConfigError
@@ -92,37 +92,39 @@ def count_days(
         chunks = entries.chunks(CHUNK_BARS)
         with progress(f"days of {source.symbol}", len(own) * len(chunks)) as advance:
             for scenario, mask in own:
-                counts = _empty(config, entries.work, scenario, mask, at)
+                counts = _empty(config, entries.population, scenario, mask, at)
                 for chunk in chunks:
                     for side, part in entries.parts(scenario, chunk):
-                        _count(entries.work, side, part, counts, at)
+                        _count(entries.population, side, part, counts, at)
                     advance(1)
                 yield counts
 
 
-def _empty(config: Config, work: Work, scenario: Scenario, wanted: Bool, at: int | None) -> DayCounts:
-    grid = work.grid
+def _empty(config: Config, population: Population, scenario: Scenario, wanted: Bool, at: int | None) -> DayCounts:
+    grid = population.grid
     first, last = grid.start_ms // DAY_MS, (grid.start_ms + (grid.n_bars - 1) * grid.interval_ms) // DAY_MS
-    found = np.zeros((2, work.leverages.size, last - first + 1), np.int64)
+    found = np.zeros((2, population.leverages.size, last - first + 1), np.int64)
     labels: Labels = {"symbol": grid.symbol, **scenario.columns(), "horizon": config.sweep.horizon[0]}
     by_bar = np.zeros(0 if at is None else grid.n_bars, np.int64)
     return DayCounts(labels, scenario, grid, wanted, first, found[0], found[1], by_bar)
 
 
-def _count(work: Work, scenario: Scenario, chunk: slice, counts: DayCounts, at: int | None) -> None:
+def _count(population: Population, scenario: Scenario, chunk: slice, counts: DayCounts, at: int | None) -> None:
     """Add the liquidations of a chunk of entries."""
-    found = first_crossings(work, scenario, chunk, calls=False)
-    (window,) = entry_windows(work, chunk, found.series.weight)
-    grid, n_days = work.grid, counts.liquidations.shape[1]
+    found = first_crossings(population, scenario, chunk, calls=False)
+    (window,) = entry_windows(population, chunk, found.series.weight)
+    grid, n_days = population.grid, counts.liquidations.shape[1]
     # Every leverage is counted for `lived`; where only days are asked for, those that are.
-    for leverage in range(work.leverages.size) if at is not None else np.flatnonzero(counts.wanted).tolist():
+    for leverage in range(population.leverages.size) if at is not None else np.flatnonzero(counts.wanted).tolist():
         dead = found.liquidation[window.kept, leverage].astype(np.int64)
         who = np.flatnonzero((dead > 0) & (dead <= window.bars) & ~found.rejected[window.kept, leverage])
         bar = window.entry_bar[who] + dead[who]
         day = (grid.start_ms + bar * grid.interval_ms) // DAY_MS - counts.first_day
         counts.liquidations[leverage] += np.bincount(day, minlength=n_days)
         if at is None or leverage == at:
-            back = recovered_mask(work, scenario, found.series, window.take(who), float(work.leverages[leverage]))
+            back = recovered_mask(
+                population, scenario, found.series, window.take(who), float(population.leverages[leverage])
+            )
             counts.recovered[leverage] += np.bincount(day[back], minlength=n_days)
         if leverage == at:
             counts.by_bar[:] += np.bincount(bar, minlength=grid.n_bars)

@@ -16,10 +16,10 @@ from backtest.analysis.study_inputs import Source, StudyInputs, SymbolEntries
 from backtest.arrays import Bool, Float, Int
 from backtest.config.models import Config, Data, Entries, Margin, Sweep
 from backtest.config.scenarios import Scenario, expand_scenarios, split_sides
-from backtest.engine.cohorts import Work
+from backtest.engine.cohorts import Population
 from backtest.engine.count_by_entry import critical_leverages
 from backtest.engine.crossings import first_crossings
-from backtest.engine.outcomes import closed_lives, lives_by_leverage
+from backtest.engine.outcomes import policy_exits, simulate_leverages
 from backtest.engine.positions import Exits, Window, close_positions, entry_windows
 from backtest.errors import ConfigError
 from backtest.filesystem import atomic_write, local
@@ -211,18 +211,18 @@ def _writer(path: Path, suffix: str, schema: pa.Schema) -> pq.ParquetWriter:
 
 def count_rows(entries: SymbolEntries) -> int:
     """Rows of all events of a symbol."""
-    work, every = entries.work, slice(0, entries.work.bars.size)
+    population, every = entries.population, slice(0, entries.population.bars.size)
     cohorts = 0
     for scenario in entries.scenarios:
         for side in split_sides(scenario):
-            weight = work.weights(scenario.weight, every, side.sign)
-            cohorts += int(work.members(every, weight).inside.sum())
-    return cohorts * work.leverages.size
+            weight = population.weights(scenario.weight, every, side.sign)
+            cohorts += int(population.members(every, weight).inside.sum())
+    return cohorts * population.leverages.size
 
 
 def symbol_events(entries: SymbolEntries, selection: EventFilter) -> Iterator[pa.RecordBatch]:
     """Events of one symbol: by scenario, chunk of entries, horizon and leverage."""
-    work, config, chunks = entries.work, entries.config, entries.chunks(EVENT_CHUNK_BARS)
+    population, config, chunks = entries.population, entries.config, entries.chunks(EVENT_CHUNK_BARS)
     with progress(f"events of {entries.symbol}", len(entries.scenarios) * len(chunks)) as advance:
         for scenario in entries.scenarios:
             wanted = selection.wanted(config, entries.symbol, scenario)
@@ -231,7 +231,7 @@ def symbol_events(entries: SymbolEntries, selection: EventFilter) -> Iterator[pa
                 continue
             for chunk in chunks:
                 for side, part in entries.parts(scenario, chunk):
-                    for batch in _batches(work, config, side, part, wanted):
+                    for batch in _batches(population, config, side, part, wanted):
                         rows = selection.filter(batch)
                         if rows.num_rows:
                             yield rows
@@ -252,70 +252,77 @@ def _coalesced(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(waiting)
 
 
-def _batches(work: Work, config: Config, scenario: Scenario, chunk: slice, wanted: Bool) -> Iterator[pa.RecordBatch]:
+def _batches(
+    population: Population, config: Config, scenario: Scenario, chunk: slice, wanted: Bool
+) -> Iterator[pa.RecordBatch]:
     """Rows of a chunk: horizon by horizon, leverage by leverage."""
     if scenario.policy is not None:
-        yield from _life_batches(work, config, scenario, chunk, wanted)
+        yield from _policy_batches(population, config, scenario, chunk, wanted)
         return
-    found = first_crossings(work, scenario, chunk)
-    critical = None if work.trades is None else critical_leverages(work, scenario, chunk)
-    for window in entry_windows(work, chunk, found.series.weight):
+    found = first_crossings(population, scenario, chunk)
+    critical = None if population.trades is None else critical_leverages(population, scenario, chunk)
+    for window in entry_windows(population, chunk, found.series.weight):
         for leverage in np.flatnonzero(wanted[window.horizon]).tolist():
-            labels = row_labels(work, config, scenario, window.horizon, leverage)
-            further = _trade_columns(work, window, critical)
-            yield _batch(work, labels, window, close_positions(work, scenario, found, window, leverage), further)
+            labels = row_labels(population, config, scenario, window.horizon, leverage)
+            further = _trade_columns(population, window, critical)
+            yield _batch(
+                population, labels, window, close_positions(population, scenario, found, window, leverage), further
+            )
 
 
-def _trade_columns(work: Work, window: Window, critical: Float | None) -> list[pa.Array]:
+def _trade_columns(population: Population, window: Window, critical: Float | None) -> list[pa.Array]:
     """The row of each trade in its file, and the leverage from which it would have been liquidated."""
-    if work.trades is None:
+    if population.trades is None:
         return []
     found = np.full(window.kept.size, np.nan) if critical is None else critical[window.horizon, window.kept]
-    return [pa.array(work.trades.row[window.place]), pa.array(found, mask=~np.isfinite(found))]
+    return [pa.array(population.trades.row[window.place]), pa.array(found, mask=~np.isfinite(found))]
 
 
-def _life_batches(
-    work: Work, config: Config, scenario: Scenario, chunk: slice, wanted: Bool
+def _policy_batches(
+    population: Population, config: Config, scenario: Scenario, chunk: slice, wanted: Bool
 ) -> Iterator[pa.RecordBatch]:
     """Rows of a policy: leverage by leverage, horizon by horizon."""
-    weight = work.weights(scenario.weight, chunk, scenario.sign)
-    windows = list(entry_windows(work, chunk, weight))
-    for leverage, (kept, lives) in enumerate(lives_by_leverage(work, scenario, chunk)):
+    weight = population.weights(scenario.weight, chunk, scenario.sign)
+    windows = list(entry_windows(population, chunk, weight))
+    for leverage, (kept, simulated) in enumerate(simulate_leverages(population, scenario, chunk)):
         for window in windows:
             if wanted[window.horizon, leverage]:
                 who, h = np.searchsorted(kept, window.kept), window.horizon
-                labels = row_labels(work, config, scenario, h, leverage)
-                own = float(work.leverages[leverage]) * weight[window.kept]
-                closed = closed_lives(work, scenario, lives, who, h, own, window.entry_price)
-                end = lives.end[who, h].astype(np.int64)
-                when = work.grid.start_ms + (window.entry_bar + end) * work.grid.interval_ms
+                labels = row_labels(population, config, scenario, h, leverage)
+                own = float(population.leverages[leverage]) * weight[window.kept]
+                closed = policy_exits(population, scenario, simulated, who, h, own, window.entry_price)
+                end = simulated.end[who, h].astype(np.int64)
+                when = population.grid.start_ms + (window.entry_bar + end) * population.grid.interval_ms
                 names = np.array(["survived", "liquidated", "stopped", "took_profit"])
                 further = [
-                    pa.array(names[lives.outcome[who, h]], mask=closed.rejected),
+                    pa.array(names[simulated.outcome[who, h]], mask=closed.rejected),
                     pa.array(when, mask=closed.rejected | (end == 0)).cast(TIME),
-                    *(pa.array(getattr(lives, n)[who, h], mask=closed.rejected) for n in ("equity", "fees", "added")),
-                    *(pa.array(getattr(lives, n)[who, h].astype(np.int64)) for n in LIFE_COUNTS),
-                    *_trade_columns(work, window, None),
+                    *(
+                        pa.array(getattr(simulated, n)[who, h], mask=closed.rejected)
+                        for n in ("equity", "fees", "added")
+                    ),
+                    *(pa.array(getattr(simulated, n)[who, h].astype(np.int64)) for n in LIFE_COUNTS),
+                    *_trade_columns(population, window, None),
                 ]
-                yield _batch(work, labels, window, closed, further)
+                yield _batch(population, labels, window, closed, further)
 
 
-def row_labels(work: Work, config: Config, scenario: Scenario, horizon: int, leverage: int) -> Labels:
+def row_labels(population: Population, config: Config, scenario: Scenario, horizon: int, leverage: int) -> Labels:
     """The columns that are the same in all rows of a scenario, horizon and leverage."""
-    own = work.trades is not None and work.trades.own_leverage
+    own = population.trades is not None and population.trades.own_leverage
     return {
-        "symbol": work.grid.symbol,
+        "symbol": population.grid.symbol,
         **scenario.columns(),
         "horizon": config.sweep.horizon[horizon],
-        "leverage": None if own else float(work.leverages[leverage]),
+        "leverage": None if own else float(population.leverages[leverage]),
     }
 
 
 def _batch(
-    work: Work, labels: Labels, window: Window, closed: Exits, further: Sequence[pa.Array] = ()
+    population: Population, labels: Labels, window: Window, closed: Exits, further: Sequence[pa.Array] = ()
 ) -> pa.RecordBatch:
     """Rows of one horizon and leverage; `further` are the columns of a policy and of trades."""
-    grid, bar, n = work.grid, window.entry_bar, window.kept.size
+    grid, bar, n = population.grid, window.entry_bar, window.kept.size
     call, dead, price, fill = closed.margin_call, closed.liquidation, closed.liquidation_price, closed.fill_price
 
     def known(values: Float | Int, mask: Bool, kind: pa.DataType | None = None) -> pa.Array:
@@ -343,5 +350,5 @@ def _batch(
         known(closed.insurance, owed),
     ]
     columns += further
-    schema = event_schema(labels, lives="policy" in labels, trades=work.trades is not None)
+    schema = event_schema(labels, lives="policy" in labels, trades=population.trades is not None)
     return pa.RecordBatch.from_arrays(columns, schema=schema)

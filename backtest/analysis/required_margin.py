@@ -20,7 +20,7 @@ from backtest.arrays import Float
 from backtest.config.models import Data, Entries, Margin, Sweep
 from backtest.config.scenarios import Scenario
 from backtest.engine.adverse_series import ChunkSeries, chunk_series
-from backtest.engine.cohorts import Work
+from backtest.engine.cohorts import Population
 from backtest.engine.count_by_entry import compile_entries, rates_by_horizon
 from backtest.engine.entry_rates import RatePart
 from backtest.errors import ConfigError
@@ -180,7 +180,7 @@ def samples(study: StudyInputs, workers: int = 1) -> Iterator[Sample]:
 
 
 def _symbol_samples(entries: SymbolEntries, workers: int) -> Iterator[Sample]:
-    own, chunks = entries.scenarios, entries.work.chunks()
+    own, chunks = entries.scenarios, entries.population.chunks()
     for scenario in own:
         _refuse_many_parts(entries, scenario)
 
@@ -202,12 +202,12 @@ def _symbol_samples(entries: SymbolEntries, workers: int) -> Iterator[Sample]:
 
 def _refuse_many_parts(entries: SymbolEntries, scenario: Scenario) -> None:
     """Before any work: one entry of each table tells whether one set of lines answers all leverages."""
-    for one, part in entries.parts(scenario, slice(0, entries.work.bars.size)):
-        _only_part(entries.work, one, chunk_series(entries.work, slice(part.start, part.start + 1), one))
+    for one, part in entries.parts(scenario, slice(0, entries.population.bars.size)):
+        _only_part(entries.population, one, chunk_series(entries.population, slice(part.start, part.start + 1), one))
 
 
-def _only_part(work: Work, scenario: Scenario, series: ChunkSeries) -> RatePart:
-    parts = compile_entries(work, series, scenario, np.array(EVERY_LEVERAGE))
+def _only_part(population: Population, scenario: Scenario, series: ChunkSeries) -> RatePart:
+    parts = compile_entries(population, series, scenario, np.array(EVERY_LEVERAGE))
     if len(parts) > 1:
         label = scenario.size.label if scenario.size else ""
         raise ConfigError(
@@ -219,14 +219,14 @@ def _only_part(work: Work, scenario: Scenario, series: ChunkSeries) -> RatePart:
 
 def _needed(entries: SymbolEntries, scenario: Scenario, chunk: slice) -> list[tuple[Float, float]]:
     """Per horizon, in the order of the configuration: the rates of a chunk's cohort, and its greatest floor."""
-    work, trades = entries.work, entries.work.trades
-    rates: list[list[Float]] = [[] for _ in work.horizons]
-    floors = np.zeros(len(work.horizons))
+    population, trades = entries.population, entries.population.trades
+    rates: list[list[Float]] = [[] for _ in population.horizons]
+    floors = np.zeros(len(population.horizons))
     for one, part in entries.parts(scenario, chunk):
-        series = chunk_series(work, part, one)
-        lines, members = _only_part(work, one, series), work.members(part, series.weight)
-        unit = trades.leverage[part] if trades is not None and trades.own_leverage else np.ones(series.worth.size)
-        found = rates_by_horizon(work, series, lines.liquidation, members)
+        series = chunk_series(population, part, one)
+        lines, members = _only_part(population, one, series), population.members(part, series.weight)
+        unit = trades.leverage[part] if trades is not None and trades.own_leverage else np.ones(series.unit_value.size)
+        found = rates_by_horizon(population, series, lines.liquidation, members)
         for k, (h, rate) in enumerate(zip(members.axis, found, strict=True)):
             inside = members.inside[k]
             floor = lines.floor[inside] / unit[inside]

@@ -14,7 +14,7 @@ from backtest.arrays import Float
 from backtest.config.models import Config, Data, Entries, Margin, Sweep
 from backtest.config.resolve import has_own_leverage
 from backtest.config.scenarios import Scenario, split_sides
-from backtest.engine.cohorts import Work
+from backtest.engine.cohorts import Population
 from backtest.engine.outcomes import count_ends, log_growth
 from backtest.errors import ConfigError
 from backtest.progress import progress
@@ -133,31 +133,31 @@ def _rows(
     entries: SymbolEntries, shares: Sequence[float], fraction: float, workers: int
 ) -> Iterator[dict[str, str | float | None]]:
     """Rows by scenario, horizon and leverage, in the order of a run's rows."""
-    config, work, own = entries.config, entries.work, entries.scenarios
-    size = max(1, NUMBERS_AT_ONCE // (work.bars.size * len(work.horizons)))
-    groups = [work.leverages[i : i + size] for i in range(0, work.leverages.size, size)]
-    shown, chunks = not has_own_leverage(config), work.chunks()
+    config, population, own = entries.config, entries.population, entries.scenarios
+    size = max(1, NUMBERS_AT_ONCE // (population.bars.size * len(population.horizons)))
+    groups = [population.leverages[i : i + size] for i in range(0, population.leverages.size, size)]
+    shown, chunks = not has_own_leverage(config), population.chunks()
     with progress(f"returns of {entries.symbol}", len(own) * len(groups) * len(chunks)) as advance:
         for scenario in own:
             rows: dict[tuple[int, float], dict[str, str | float | None]] = {}
             for group in groups:
-                part = replace(work, leverages=group)
+                part = replace(population, leverages=group)
                 tasks = ((part, scenario, chunk) for chunk in chunks)
                 for (h, k), (earned, lost) in _joined(map_ordered(_found, tasks, workers), advance).items():
                     rows[h, group[k]] = _numbers(earned, lost, shares, fraction)
             for h, horizon in enumerate(config.sweep.horizon):
-                for leverage in work.leverages:
+                for leverage in population.leverages:
                     numbers = rows.get((h, leverage), {"entries": 0})
                     labels = {"symbol": entries.symbol, **scenario.columns(), "horizon": horizon}
                     yield {**labels, "leverage": float(leverage) if shown else None, **numbers}
 
 
-def _found(task: tuple[Work, Scenario, slice]) -> Found:
+def _found(task: tuple[Population, Scenario, slice]) -> Found:
     """Returns and losses of the fund of a chunk of entries."""
-    work, scenario, chunk = task
+    population, scenario, chunk = task
     parts: dict[tuple[int, int], list[tuple[Float, Float]]] = {}
     for one in split_sides(scenario):
-        for ends in count_ends(work, one, chunk):
+        for ends in count_ends(population, one, chunk):
             lost = np.asarray(ends.values["insurance_loss"], np.float64)[ends.opened]
             parts.setdefault((ends.horizon, ends.leverage), []).append((ends.returns, lost))
     return {key: _together(pairs) for key, pairs in parts.items()}

@@ -12,7 +12,7 @@ from backtest.config.models import Config, Data, Entries, Margin, Statistics, Sw
 from backtest.config.resolve import Histories, resolve_config, with_trades
 from backtest.config.scenarios import Scenario, expand_scenarios, scenarios_at, split_sides
 from backtest.engine.adverse_series import split_by_table
-from backtest.engine.cohorts import Work
+from backtest.engine.cohorts import Population
 from backtest.engine.prepare import prepare_entries
 from backtest.errors import ConfigError
 from backtest.runs.inputs import HistorySource, checked_sources, read_grid
@@ -104,7 +104,7 @@ class SymbolEntries:
     """The entries of one symbol, and the scenarios with its own tier tables."""
 
     config: Config
-    work: Work
+    population: Population
     scenarios: list[Scenario]
 
     @classmethod
@@ -117,24 +117,24 @@ class SymbolEntries:
             If no bar is an entry and `must_enter` asks for one.
         """
         scenarios = scenarios_at(expand_scenarios(config), source.symbol)
-        work = prepare_entries(config, read_grid(config, source, scenarios))
-        if must_enter and not work.bars.size:
+        population = prepare_entries(config, read_grid(config, source, scenarios))
+        if must_enter and not population.bars.size:
             raise no_entries(config, source.symbol)
-        return cls(config, work, scenarios)
+        return cls(config, population, scenarios)
 
     @property
     def symbol(self) -> str:
         """Its name."""
-        return self.work.grid.symbol
+        return self.population.grid.symbol
 
     def chunks(self, bars: int) -> list[slice]:
         """Chunks of entries, each with about as many entries as `bars` bars would have if every bar were one."""
-        per_entry = -(-self.work.grid.n_bars // max(1, self.work.bars.size))
-        return self.work.chunks(min(bars * per_entry, MOST_CHUNK_BARS))
+        per_entry = -(-self.population.grid.n_bars // max(1, self.population.bars.size))
+        return self.population.chunks(min(bars * per_entry, MOST_CHUNK_BARS))
 
     def parts(self, scenario: Scenario, chunk: slice) -> Iterator[tuple[Scenario, slice]]:
         """Each tier table in force in a chunk with each side of the scenario: what is counted at once."""
-        for part in split_by_table(self.work, scenario.maintenance, chunk):
+        for part in split_by_table(self.population, scenario.maintenance, chunk):
             for side in split_sides(scenario):
                 yield side, part
 

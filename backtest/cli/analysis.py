@@ -57,7 +57,8 @@ def days(
 ) -> None:
     """The days with the most liquidations at one leverage, joined to episodes."""
     from backtest.analysis.liquidation_days import liquidation_days, liquidation_episodes
-    from backtest.report.plots.liquidation_days import plot_days, save_plot
+    from backtest.report.plots.liquidation_days import plot_days
+    from backtest.report.plots.style import save_plot
     from backtest.report.terminal import episodes_text
 
     parts = [f"side = '{side}'" if side else None, f"({where})" if where else None]

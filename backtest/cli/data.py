@@ -26,7 +26,7 @@ def check(data: str, strict: bool, plot: str | None, as_json: bool) -> None:
     report = check_dataset(data)
     if plot is not None:
         from backtest.report.plots.coverage import plot_coverage
-        from backtest.report.plots.liquidation_days import save_plot
+        from backtest.report.plots.style import save_plot
 
         save_plot(plot_coverage(report), plot)
     if as_json:

@@ -161,20 +161,20 @@ def _speed(slow: list[str]) -> str:
     bars = {"open": close, "high": close * 1.001, "low": close * 0.999, "close": close}
     sweep = Sweep(side=["long"], leverage=range(1, 126), horizon=["1h", "1d", "7d"], maintenance=[0.005])
     config = Config(sweep=sweep)
-    work = prepare_entries(config, build_grid(PriceHistory("PROBE", 60_000, 0, bars)))
+    population = prepare_entries(config, build_grid(PriceHistory("PROBE", 60_000, 0, bars)))
     scenarios = expand_scenarios(config)
-    chunks = work.chunks(PROBE_BARS // 16)
+    chunks = population.chunks(PROBE_BARS // 16)
 
     def seconds(workers: int) -> float:
         begun = time.perf_counter()
-        for _ in map_ordered(lambda chunk: count_entries(work, scenarios, chunk), chunks, workers):
+        for _ in map_ordered(lambda chunk: count_entries(population, scenarios, chunk), chunks, workers):
             pass
         return time.perf_counter() - begun
 
     seconds(1)  # compiles
     one, threads = min(seconds(1) for _ in range(3)), os.cpu_count() or 1
     every = min(seconds(threads) for _ in range(3))
-    per_entry = one / (work.bars.size * len(work.horizons)) * 1e9
+    per_entry = one / (population.bars.size * len(population.horizons)) * 1e9
     if per_entry > SLOW_NS:
         slow.append(f"a sweep takes {per_entry:.0f} ns per entry and horizon: is this machine busy, or throttled?")
     if threads > 1 and one / every < 1 + 0.25 * (min(threads, 4) - 1):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -71,6 +70,8 @@ def _with(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Com
 
 def _request(given: Mapping[str, Any]) -> Request:
     """What to import, from the options of a command."""
+    from dataclasses import fields
+
     from backtest.ingest.options import Reading, Request, column_options, existing_choice
 
     reading = {field.name: given[field.name] for field in fields(Reading) if field.name in given}

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any
+
 import click
 
 from backtest.cli._options import cli, emit, json_option, say
 from backtest.units import duration_ms
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @cli.command()
@@ -45,12 +51,12 @@ def choose(
     result = load(run_directory)
     choices = result.choose(survival, horizon, confidence, worst_over, by)
     if as_json:
-        rows = choices.astype(object).where(choices.notna(), None).to_dict("records")
-        emit({"run": run_directory, **choices.attrs, "choices": rows})
+        emit({"run": run_directory, **choices.attrs, "choices": _records(choices)})
     else:
+        from backtest.report.labels import noted
         from backtest.report.terminal import choices_text
 
-        say(choices_text(choices))
+        say(choices_text(noted(choices, result.info)))
 
 
 @cli.command()
@@ -71,8 +77,8 @@ def regimes(
     as_json: bool,
 ) -> None:
     """Survival by regime: year, hour, volatility at entry, or whatever the run counted apart."""
-    from backtest.report.plots.liquidation_days import save_plot
     from backtest.report.plots.regimes import at_leverage, plot_regimes
+    from backtest.report.plots.style import save_plot
     from backtest.report.terminal import regimes_text
     from backtest.runs.result import load
 
@@ -82,8 +88,7 @@ def regimes(
     if plot is not None:
         save_plot(plot_regimes(found), plot)
     if as_json:
-        rows = found.astype(object).where(found.notna(), None).to_dict("records")
-        emit({"run": run_directory, **found.attrs, "regimes": rows})
+        emit({"run": run_directory, **found.attrs, "regimes": _records(found)})
     else:
         say(regimes_text(found))
 
@@ -101,7 +106,7 @@ def compare(runs: tuple[str, str], horizon: str | None, confidence: float | None
 
     found = compare_runs(load(runs[0]), load(runs[1]), horizon, confidence)
     if as_json:
-        emit({**found.attrs, "rows": found.astype(object).where(found.notna(), None).to_dict("records")})
+        emit({**found.attrs, "rows": _records(found)})
     else:
         say(compare_text(found))
 
@@ -116,3 +121,8 @@ def report(run_directory: str, survival: float) -> None:
 
     result = load(run_directory)
     say(str(result.report(survival, worst=worst_days(result, survival))))
+
+
+def _records(frame: pd.DataFrame) -> list[dict[Hashable, Any]]:
+    """Rows for JSON: null instead of NaN."""
+    return frame.astype(object).where(frame.notna(), None).to_dict("records")

@@ -27,10 +27,10 @@ def threads_or_dask(context: click.Context, option: click.Parameter, value: str 
 def demo(out: str, workers: int | None) -> None:
     """Generate five years of 1-minute bars, sweep them, print the leverage table, write the report."""
     from backtest.cli.demo import run_demo
-    from backtest.report.terminal import choices_text, leverage_text
+    from backtest.report.terminal import choices_text, survival_text
 
     result, page = run_demo(out, workers, lambda line: click.echo(line, err=True))
-    say(leverage_text(result.table))
+    say(survival_text(result.table))
     say("\n" + choices_text(result.choose(survival=0.95)))
     say(f"\nrun     {result.place}\nreport  {page}")
 

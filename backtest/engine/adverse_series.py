@@ -1,4 +1,4 @@
-"""What the entries of a chunk can see: its bars as worth, the funding paid, and window maxima over them."""
+"""Local arrays of a chunk: prices that can liquidate, funding paid, tier tables in force, and window maxima."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from backtest.arrays import Float, Int
 from backtest.config.models import Funding
 from backtest.config.scenarios import Maintenance, Scenario
 from backtest.engine.bars import Grid
-from backtest.engine.cohorts import Work
+from backtest.engine.cohorts import Population
 from backtest.engine.kernels.window_max import TILE, EntryArrays, Windows, tile_maxima, widen
 from backtest.engine.thresholds import Period
 
@@ -28,12 +28,12 @@ class ChunkSeries:
     start, stop : int
         Bars of the grid, `stop` past its end where a settlement cuts the windows.
     adverse_price : (n_bars,) float64
-        Worth at the worst trigger price, NaN where missing: P, of inverse contracts 1/P; of spot margin the price less
-        (long) or with (short) the interest accrued.
+        Value of one unit of quantity at the worst trigger price, NaN where missing: P, of inverse contracts 1/P; of
+        spot margin the price less (long) or with (short) the interest accrued.
     paid : (n_bars,) float64
         C, the funding paid per unit of quantity since the first bar; of spot margin G, the growth of a debt.
     entries : EntryArrays
-    worth : (n_entries,) float64
+    unit_value : (n_entries,) float64
         At entry, as `adverse_price`.
     weight : (n_entries,) float64
         Leverage of the entry over that of the sweep; NaN: not entered.
@@ -49,31 +49,33 @@ class ChunkSeries:
     adverse_price: Float
     paid: Float
     entries: EntryArrays
-    worth: Float
+    unit_value: Float
     weight: Float
     until: Int
     scale: Float | None
     spot: bool
 
 
-def chunk_series(work: Work, chunk: slice, scenario: Scenario) -> ChunkSeries:
-    """Slice what the entries of a chunk can see; funding is summed from the first entry's bar on.
+def chunk_series(population: Population, chunk: slice, scenario: Scenario) -> ChunkSeries:
+    """Slice the bars of a chunk's windows; funding is summed from the first entry's bar on.
 
     Prices of inverse contracts become 1/P: the worst price for a long is still the low.
     """
-    grid, sign = work.grid, scenario.sign
-    bars = work.bars[chunk]
+    grid, sign = population.grid, scenario.sign
+    bars = population.bars[chunk]
     start = int(bars[0])
-    stop = min(work.end, int(bars[-1]) + max(work.horizons) + 1)
+    stop = min(population.end, int(bars[-1]) + max(population.horizons) + 1)
     worst = _padded((grid.low if sign > 0 else grid.high)[start:stop], stop - start)
     spot = scenario.maintenance.spot
     if spot is None:
         paid = funding_paid(grid, scenario.funding, start, stop, inverse=scenario.inverse)
     else:
-        paid = debt_growth(work, spot.borrow_rate, start, stop)
+        paid = debt_growth(population, spot.borrow_rate, start, stop)
     local = bars - start
-    dense = slice(0, bars.size) if not work.trades and local[-1] == bars.size - 1 else local  # read without a copy
-    price = work.entry_price(chunk)
+    dense = (
+        slice(0, bars.size) if not population.trades and local[-1] == bars.size - 1 else local
+    )  # read without a copy
+    price = population.entry_price(chunk)
     if spot is not None:
         growth = paid if sign < 0 else 1 / paid
         worst, price = worst * growth, price * growth[local]
@@ -86,8 +88,8 @@ def chunk_series(work: Work, chunk: slice, scenario: Scenario) -> ChunkSeries:
         paid,
         entries,
         scenario.unit_value(price),
-        work.weights(scenario.weight, chunk, sign),
-        work.until(chunk) - start,
+        population.weights(scenario.weight, chunk, sign),
+        population.until(chunk) - start,
         None if grid.scale is None else _padded(grid.scale[start:stop], stop - start),
         spot is not None,
     )
@@ -143,14 +145,14 @@ def split_at_tables(bars: Int, rules: Iterable[tuple[Grid, Maintenance]], chunk:
     return [slice(a, b) for a, b in pairwise(edges)]
 
 
-def split_by_table(work: Work, maintenance: Maintenance, chunk: slice) -> list[slice]:
+def split_by_table(population: Population, maintenance: Maintenance, chunk: slice) -> list[slice]:
     """As `split_at_tables`, of one symbol."""
-    return split_at_tables(work.bars, [(work.grid, maintenance)], chunk)
+    return split_at_tables(population.bars, [(population.grid, maintenance)], chunk)
 
 
-def debt_growth(work: Work, borrow_rate: float, start: int, stop: int) -> Float:
+def debt_growth(population: Population, borrow_rate: float, start: int, stop: int) -> Float:
     """(stop − start,) index G of a debt: interest on every full hour that opens inside a bar, before its extreme."""
-    grid = work.grid
+    grid = population.grid
     ends = grid.start_ms + (np.arange(start, stop, dtype=np.int64) + 1) * grid.interval_ms
     hours = -(-ends // HOUR_MS)
     return np.asarray((1.0 + borrow_rate) ** (hours - hours[0]).astype(np.float64))
@@ -170,20 +172,20 @@ def nested_windows(adverse: Float, horizons: Sequence[int]) -> Iterator[Windows]
     """
     lines_n, n = adverse.shape
     # Keeping these arrays from block to block, per thread, was no faster.
-    running, spare, head, tail = adverse, *(np.empty((lines_n, n)) for _ in range(3))
+    running, scratch, head, tail = adverse, *(np.empty((lines_n, n)) for _ in range(3))
     whole = np.empty((lines_n, -(-n // TILE)))
     for k in range(lines_n):
         tile_maxima(running[k], head[k], tail[k], whole[k])
-    between, between_spare = whole.copy(), whole.copy()
+    between, between_scratch = whole.copy(), whole.copy()
     length = tiles = 1
     for h in horizons:
         if h <= TILE:
-            running, spare = widen(running, spare, length, h)
+            running, scratch = widen(running, scratch, length, h)
             length = h
             yield Windows(running, running, 0, whole, between)
         else:
             inside = (h - 1) // TILE - 1
             if inside > tiles:
-                between, between_spare = widen(between, between_spare, tiles, inside)
+                between, between_scratch = widen(between, between_scratch, tiles, inside)
                 tiles = inside
             yield Windows(head, tail, h - 1, whole, between)

@@ -216,9 +216,9 @@ OF_BARS = (
 
 
 class Fingerprint:
-    """Digest of every number of a grid that a verdict can depend on, taken stretch by stretch.
+    """Digest of every number of a grid that a verdict can depend on, taken part by part.
 
-    A change is found, not an attack: XXH3, of 128 bits, at the speed of memory.
+    It detects changes, not attacks: XXH3 of 128 bits, at the speed of memory.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What the blocks of work of one symbol share: its grid, its entries, and who is in the cohort of a horizon."""
+"""The entries of one symbol, and which of them are in the cohort of each horizon."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from backtest.arrays import Bool, Float, Int
 from backtest.config.policies import VolatilityTarget
 from backtest.config.scenarios import Scenario
 from backtest.engine.bars import Grid
-from backtest.engine.kernels.window_max import Runs
+from backtest.engine.kernels.window_max import EntryRuns
 from backtest.engine.regime_labels import RegimeLabels
 from backtest.engine.thresholds import Compiled, MarginTerms
 from backtest.engine.trades import Trades
@@ -21,37 +21,37 @@ from backtest.stats.survival_table import COUNTS, OUTCOMES, SurvivalTable, Table
 NEVER = np.iinfo(np.int64).max // 4
 """A bar that no window reaches."""
 CHUNK_BARS = 1 << 18
-"""Bars whose entries are one block of work: arrays of few megabytes, a small halo beside them, seldom a call."""
+"""Bars whose entries are counted together: arrays of a few megabytes, little overlap of windows, few calls."""
 
 
 @dataclass(frozen=True)
 class Counted:
-    """Where the entries of a chunk are counted: in which of the calendar blocks, or cells of a regime."""
+    """Where the entries of a chunk are counted: in which calendar block, or stratum of a regime."""
 
     first: int
     last: int  # one past it
     place: Int  # (n,) of each entry
-    changes: Int  # entries that are counted elsewhere than the one before
+    changes: Int  # entries that are counted in another block than the one before
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """The entries of a chunk at one horizon, in runs of one calendar block, or of one cell of a regime.
+    """The entries of a chunk at one horizon, in runs of one calendar block, or of one stratum of a regime.
 
     ``runs.label`` is ``2 · block + stays``, where `stays` says that the entry is in the cohort of the next longer
     horizon too (what Kaplan–Meier conditions on).
     """
 
-    runs: Runs
+    runs: EntryRuns
     entries: Int  # (n_blocks,)
     excluded: Int  # (n_blocks,)
 
 
 @dataclass(frozen=True)
 class Horizons:
-    """The horizons in ascending order, their cohorts by calendar block, or by the cells of a regime."""
+    """The horizons in ascending order, their cohorts by calendar block, or by the strata of a regime."""
 
-    first: int  # block or cell that the cohorts count from
+    first: int  # block or stratum that the cohorts count from
     axis: tuple[int, ...]  # where each stands in the configuration
     bars: tuple[int, ...]
     cohorts: tuple[Cohort, ...]
@@ -82,8 +82,8 @@ class CohortMembers:
 
 
 @dataclass(frozen=True)
-class Work:
-    """What the blocks of work of one symbol share.
+class Population:
+    """The positions under study: entries of one symbol, held to each horizon at each leverage.
 
     Attributes
     ----------
@@ -100,7 +100,7 @@ class Work:
         Scenarios whose lines and thresholds no chunk changes, once they are compiled.
     max_gap_bars : int, optional
         Entries whose window holds a longer part of a gap are excluded.
-    settled : bool
+    expires_at_end : bool
         The last bar settles the positions (dated futures): windows that reach past it end there.
     trades : Trades, optional
         The user's own entries; `bars` are theirs then.
@@ -115,7 +115,7 @@ class Work:
     block_ms: int
     terms: MarginTerms
     max_gap_bars: int | None = None
-    settled: bool = False
+    expires_at_end: bool = False
     trades: Trades | None = None
     regimes: tuple[RegimeLabels, ...] = ()
     too_long: Int = field(init=False, repr=False)
@@ -129,7 +129,7 @@ class Work:
     @property
     def end(self) -> int:
         """Windows must end before this bar: the end of the grid; any bar where the last one settles."""
-        return self.grid.n_bars + max(self.horizons) if self.settled else self.grid.n_bars
+        return self.grid.n_bars + max(self.horizons) if self.expires_at_end else self.grid.n_bars
 
     def entry_price(self, chunk: slice) -> Float:
         """(n,) price of each entry of a chunk, its own where a trade has one."""
@@ -142,8 +142,8 @@ class Work:
     def until(self, chunk: slice) -> Int:
         """(n,) last bar at risk of each entry of a chunk, as far as its own exit says."""
         if self.trades is None:
-            return np.full(self.bars[chunk].size, self.grid.n_bars - 1 if self.settled else NEVER)
-        return np.minimum(self.trades.until[chunk], self.grid.n_bars - 1 if self.settled else NEVER)
+            return np.full(self.bars[chunk].size, self.grid.n_bars - 1 if self.expires_at_end else NEVER)
+        return np.minimum(self.trades.until[chunk], self.grid.n_bars - 1 if self.expires_at_end else NEVER)
 
     def weights(self, target: VolatilityTarget | None, chunk: slice, sign: float) -> Float:
         """(n,) leverage of each entry over that of the sweep; NaN where it is not entered on this side."""
@@ -159,7 +159,7 @@ class Work:
         return out
 
     def chunks(self, size: int | None = None) -> list[slice]:
-        """Runs of `bars`, cut at multiples of `size` bars since the epoch (default `CHUNK_BARS`)."""
+        """Ranges of `bars`, cut at multiples of `size` bars since the epoch (default `CHUNK_BARS`)."""
         size = size or CHUNK_BARS
         before = self.grid.start_ms // self.grid.interval_ms % size
         edges = np.searchsorted(self.bars, np.arange(-before, self.grid.n_bars + size, size))
@@ -174,12 +174,12 @@ class Work:
             reach = list(zip(bars, [*bars[1:], None], strict=True))
             self._cohorts[key] = tuple(
                 Horizons(
-                    cells.first,
+                    by.first,
                     tuple(axis),
                     tuple(bars),
-                    tuple(build_cohort(self, chunk, cells, *pair) for pair in reach),
+                    tuple(build_cohort(self, chunk, by, *pair) for pair in reach),
                 )
-                for cells in self.counted(chunk)
+                for by in self.counted(chunk)
             )
         return self._cohorts[key]
 
@@ -188,7 +188,7 @@ class Work:
         by_block = self.blocks(self.bars[chunk])
         return [
             Counted(int(place.min()), int(place.max()) + 1, place, np.flatnonzero(place[1:] != place[:-1]) + 1)
-            for place in (by_block, *(cells.place[chunk] for cells in self.regimes))
+            for place in (by_block, *(labels.place[chunk] for labels in self.regimes))
         ]
 
     def empty_tables(self, chunk: slice, n_scenarios: int, *, outcomes: bool = False) -> Tables:
@@ -237,26 +237,30 @@ def _bars_past_gap(grid: Grid, max_gap_bars: int | None) -> Int:
     return (present[:-1] + 1 + max_gap_bars)[np.diff(present) > max_gap_bars + 1].astype(np.int64)
 
 
-def build_cohort(work: Work, chunk: slice, cells: Counted, horizon: int, longer: int | None) -> Cohort:
+def build_cohort(population: Population, chunk: slice, by: Counted, horizon: int, longer: int | None) -> Cohort:
     """Entries of a chunk whose window lies inside the grid, gaps permitting.
 
     longer : the next longer horizon in bars, None for the longest.
     """
-    bars, n = work.bars[chunk], cells.last - cells.first
+    bars, n = population.bars[chunk], by.last - by.first
     reach = [h for h in (horizon, longer) if h is not None]
-    ends = [work.too_long, *(work.too_long - h for h in reach), np.array([work.end - h for h in reach])]
-    edges = np.unique(np.concatenate([cells.changes, np.searchsorted(bars, np.concatenate(ends)), [0, bars.size]]))
+    ends = [
+        population.too_long,
+        *(population.too_long - h for h in reach),
+        np.array([population.end - h for h in reach]),
+    ]
+    edges = np.unique(np.concatenate([by.changes, np.searchsorted(bars, np.concatenate(ends)), [0, bars.size]]))
     start, stop = edges[:-1], edges[1:]
     head = bars[start]  # membership is the same all along a run
-    place = cells.place[start] - cells.first
-    inside = head + horizon < work.end
-    out = inside & work.excluded(head, horizon)
+    place = by.place[start] - by.first
+    inside = head + horizon < population.end
+    out = inside & population.excluded(head, horizon)
     stays = np.zeros(head.size, np.bool_)
     if longer is not None:
-        stays = (head + longer < work.end) & ~work.excluded(head, longer)
+        stays = (head + longer < population.end) & ~population.excluded(head, longer)
 
     def total(mask: Bool) -> Int:
         return np.bincount(place[mask], (stop - start)[mask], n).astype(np.int64)
 
     kept = inside & ~out
-    return Cohort(Runs(start[kept], stop[kept], (2 * place + stays)[kept]), total(kept), total(out))
+    return Cohort(EntryRuns(start[kept], stop[kept], (2 * place + stays)[kept]), total(kept), total(out))

@@ -10,8 +10,8 @@ import numpy as np
 from backtest.arrays import Bool, Float, Int
 from backtest.config.scenarios import Scenario, split_sides
 from backtest.engine.adverse_series import ChunkSeries, chunk_series, nested_windows, tables_in_force
-from backtest.engine.cohorts import CohortMembers, Work
-from backtest.engine.entry_rates import RateLines, RatePart, Walk, parts_of_scenario
+from backtest.engine.cohorts import CohortMembers, Population
+from backtest.engine.entry_rates import RateLines, RatePart, Walk, compile_rates
 from backtest.engine.kernels.bar_loop import walk_rates
 from backtest.engine.kernels.first_passage import build_tree, largest_in_tree
 from backtest.engine.kernels.window_max import LOWEST, window_maxima
@@ -19,13 +19,13 @@ from backtest.engine.threshold_counts import count_reaching
 from backtest.stats.survival_table import COUNTS, Count, Tables
 
 
-def differs_by_entry(work: Work, scenario: Scenario) -> bool:
+def differs_by_entry(population: Population, scenario: Scenario) -> bool:
     """Whether positions of one leverage differ in more than their price, so that they share no thresholds."""
     maintenance = scenario.maintenance
     in_coin = scenario.face is not None and bool(maintenance.tables or scenario.extra)
     return (
-        work.trades is not None
-        or work.grid.scale is not None
+        population.trades is not None
+        or population.grid.scale is not None
         or scenario.weight is not None
         or maintenance.spot is not None
         or maintenance.slope > 0
@@ -33,40 +33,47 @@ def differs_by_entry(work: Work, scenario: Scenario) -> bool:
     )
 
 
-def compile_entries(work: Work, series: ChunkSeries, scenario: Scenario, leverages: Float) -> list[RatePart]:
+def compile_entries(
+    population: Population, series: ChunkSeries, scenario: Scenario, leverages: Float
+) -> list[RatePart]:
     """The scenario compiled entry by entry for a chunk whose entries are under one tier table."""
-    periods = tables_in_force(work.grid, scenario.maintenance, series.start, series.stop)
-    return parts_of_scenario(scenario, leverages, work.terms, series, periods)
+    periods = tables_in_force(population.grid, scenario.maintenance, series.start, series.stop)
+    return compile_rates(scenario, leverages, population.terms, series, periods)
 
 
-def count_by_entry(work: Work, scenarios: Sequence[Scenario], chunk: slice) -> Tables:
+def count_by_entry(population: Population, scenarios: Sequence[Scenario], chunk: slice) -> Tables:
     """Count a chunk whose entries are under one tier table, entry by entry.
 
     Where trades have sides of their own, both are counted. Parameters and result as of
     `backtest.engine.count.count_entries`.
     """
-    tables = work.empty_tables(chunk, len(scenarios))
+    tables = population.empty_tables(chunk, len(scenarios))
     for i, scenario in enumerate(scenarios):
         for one in split_sides(scenario):
-            series = chunk_series(work, chunk, one)
-            members = work.members(chunk, series.weight)
-            for part in compile_entries(work, series, one, work.leverages):
-                _count_part(work, series, part, members, chunk, [table.counts[:, i] for table in tables])
+            series = chunk_series(population, chunk, one)
+            members = population.members(chunk, series.weight)
+            for part in compile_entries(population, series, one, population.leverages):
+                _count_part(population, series, part, members, chunk, [table.counts[:, i] for table in tables])
     return tables
 
 
 def _count_part(
-    work: Work, series: ChunkSeries, part: RatePart, members: CohortMembers, chunk: slice, counts: Sequence[Int]
+    population: Population,
+    series: ChunkSeries,
+    part: RatePart,
+    members: CohortMembers,
+    chunk: slice,
+    counts: Sequence[Int],
 ) -> None:
     """Add the counts of the leverages of one part.
 
     counts : (n_counts, n_horizons, n_leverages, n_blocks) int64 each, by calendar block and by each regime
     """
     columns = list(part.leverage)
-    inverse = 1.0 / work.leverages[columns]
-    strata = [Strata(by.place - by.first, by.last - by.first, inverse) for by in work.counted(chunk)]
-    calls = rates_by_horizon(work, series, part.margin_call, members)
-    deaths = rates_by_horizon(work, series, part.liquidation, members)
+    inverse = 1.0 / population.leverages[columns]
+    strata = [Strata(by.place - by.first, by.last - by.first, inverse) for by in population.counted(chunk)]
+    calls = rates_by_horizon(population, series, part.margin_call, members)
+    deaths = rates_by_horizon(population, series, part.liquidation, members)
     before: tuple[Float, Float] | None = None
     for h, (call, dead) in enumerate(zip(calls, deaths, strict=True)):
         rates = np.maximum(call, part.floor), np.maximum(dead, part.floor)
@@ -109,7 +116,7 @@ class Strata:
 
 
 def rates_by_horizon(
-    work: Work, series: ChunkSeries, lines: RateLines | Walk, members: CohortMembers
+    population: Population, series: ChunkSeries, lines: RateLines | Walk, members: CohortMembers
 ) -> Iterator[Float]:
     """(n_entries,) the largest rate within each horizon, ascending; the array is used again for the next."""
     bars = series.entries.bar
@@ -122,7 +129,7 @@ def rates_by_horizon(
         return
     adverse = np.where(np.isnan(lines.adverse), LOWEST, lines.adverse)
     rate, found = np.empty(bars.size), np.empty(bars.size)
-    if work.trades is None:
+    if population.trades is None:
         for windows in nested_windows(adverse, members.bars):
             for k, (offset, scale) in enumerate(zip(lines.offset, lines.scale, strict=True)):
                 window_maxima(windows, k, bars, found)
@@ -145,18 +152,20 @@ def _raise(rate: Float, top: Float, offset: Float, scale: Float, line: int) -> N
     np.copyto(rate, here if line == 0 else np.maximum(rate, here))
 
 
-def critical_leverages(work: Work, scenario: Scenario, chunk: slice) -> Float:
+def critical_leverages(population: Population, scenario: Scenario, chunk: slice) -> Float:
     """(n_horizons, n_entries) leverage from which each entry of a chunk is liquidated within each horizon.
 
-    Horizons as in the work; where an entry has a leverage of its own, it is that one that is scaled. NaN where each
-    leverage has tiers of its own (a fixed margin and tiers that stay as they were at entry).
+    Horizons are in the order of the configuration. Where an entry has a leverage of its own, its own is scaled. NaN
+    where each leverage has tiers of its own (a fixed margin and tiers that stay as they were at entry).
     """
-    series = chunk_series(work, chunk, scenario)
-    parts = compile_entries(work, series, scenario, work.leverages)
-    members = work.members(chunk, series.weight)
-    out = np.full((len(work.horizons), series.worth.size), np.nan)
+    series = chunk_series(population, chunk, scenario)
+    parts = compile_entries(population, series, scenario, population.leverages)
+    members = population.members(chunk, series.weight)
+    out = np.full((len(population.horizons), series.unit_value.size), np.nan)
     if len(parts) == 1:
-        for h, rate in zip(members.axis, rates_by_horizon(work, series, parts[0].liquidation, members), strict=True):
+        for h, rate in zip(
+            members.axis, rates_by_horizon(population, series, parts[0].liquidation, members), strict=True
+        ):
             with np.errstate(divide="ignore", invalid="ignore"):
                 out[h] = np.where(rate > 0, series.weight / rate, np.inf)
     return out

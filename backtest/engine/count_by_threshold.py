@@ -14,7 +14,7 @@ import numpy as np
 from backtest.arrays import Float
 from backtest.config.scenarios import Scenario
 from backtest.engine.adverse_series import ChunkSeries, chunk_series, nested_windows, tables_in_force
-from backtest.engine.cohorts import Horizons, Work
+from backtest.engine.cohorts import Horizons, Population
 from backtest.engine.kernels.window_max import LOWEST, adverse_series, build_levels, count_windows
 from backtest.engine.threshold_counts import ThresholdTest, add_reaching, all_thresholds, cumulate
 from backtest.engine.thresholds import Barrier, Compiled, TierLines, compile_scenario
@@ -29,27 +29,29 @@ def price_ratio_bounds(series: ChunkSeries, scenario: Scenario) -> tuple[float, 
     return float(np.nanmin(price) * scale.min()), float(np.nanmax(price) * scale.max())
 
 
-def compile_chunk(work: Work, series: ChunkSeries, scenario: Scenario) -> Compiled:
+def compile_chunk(population: Population, series: ChunkSeries, scenario: Scenario) -> Compiled:
     """The scenario, compiled for a chunk; under a flat rate every chunk has the same lines and thresholds."""
-    if scenario in work.compiled:
-        return work.compiled[scenario]
-    periods = tables_in_force(work.grid, scenario.maintenance, series.start, series.stop)
-    made = compile_scenario(scenario, work.leverages, work.terms, price_ratio_bounds(series, scenario), periods)
+    if scenario in population.compiled:
+        return population.compiled[scenario]
+    periods = tables_in_force(population.grid, scenario.maintenance, series.start, series.stop)
+    made = compile_scenario(
+        scenario, population.leverages, population.terms, price_ratio_bounds(series, scenario), periods
+    )
     if not scenario.maintenance.tables:
-        work.compiled[scenario] = made
+        population.compiled[scenario] = made
     return made
 
 
-def count_by_threshold(work: Work, scenarios: Sequence[Scenario], chunk: slice) -> Tables:
+def count_by_threshold(population: Population, scenarios: Sequence[Scenario], chunk: slice) -> Tables:
     """Count a chunk whose entries are under one tier table; positions of one leverage share their thresholds.
 
     Parameters and result as of `backtest.engine.count.count_entries`.
     """
-    series, counted = chunk_series(work, chunk, scenarios[0]), work.cohorts(chunk)
-    tables = work.empty_tables(chunk, len(scenarios))
+    series, counted = chunk_series(population, chunk, scenarios[0]), population.cohorts(chunk)
+    tables = population.empty_tables(chunk, len(scenarios))
     passes: dict[TierLines, list[ThresholdTest]] = {}
     for i, scenario in enumerate(scenarios):
-        made = compile_chunk(work, series, scenario)
+        made = compile_chunk(population, series, scenario)
         asked: dict[Count, tuple[Barrier, ...]] = {"liquidations": made.liquidation, "margin_calls": made.margin_call}
         for count, barriers in asked.items():
             for b in barriers:

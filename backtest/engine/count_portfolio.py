@@ -1,4 +1,4 @@
-"""One block of work of a portfolio: a stretch of entries × scenarios → SurvivalTable (docs/semantics.md §8).
+"""Portfolio: several symbols on one wallet; a chunk of entries × scenarios → tables (docs/semantics.md §8).
 
 Per unit of gross notional L·W, a portfolio of leverage L is liquidated within h bars if
 
@@ -26,7 +26,7 @@ from backtest.engine.adverse_series import funding_paid, split_at_tables, tables
 from backtest.engine.cohorts import Cohort, Horizons
 from backtest.engine.kernels.portfolio_max import Field, build_field, padded, search_windows
 from backtest.engine.kernels.window_max import LOWEST, adverse_series
-from backtest.engine.portfolio import PortfolioWork
+from backtest.engine.portfolio import PortfolioPopulation
 from backtest.engine.threshold_counts import ThresholdTest, add_reaching, all_thresholds, count_reaching
 from backtest.engine.thresholds import TIE, Period, entry_maintenance, entry_rate, exceeds_limits, tiers_in_force
 from backtest.stats.survival_table import COUNTS, Count, Tables, merged
@@ -65,7 +65,7 @@ class Leg:
 
 @dataclass(frozen=True)
 class Local:
-    """What the entries of a chunk can see: bars ``start … stop − 1``, counted from there.
+    """The bars of a chunk's windows: bars ``start … stop − 1``, counted from there.
 
     Attributes
     ----------
@@ -87,16 +87,16 @@ class Local:
         return any(leg.scale is not None for leg in self.legs)
 
 
-def slice_legs(work: PortfolioWork, scenario: PortfolioScenario, chunk: slice) -> Local:
+def slice_legs(population: PortfolioPopulation, scenario: PortfolioScenario, chunk: slice) -> Local:
     """Slice the legs; funding is summed from the first entry's bar on."""
-    base = work.base
+    base = population.base
     bars = base.bars[chunk]
     start, stop = int(bars[0]), min(base.grid.n_bars, int(bars[-1]) + max(base.horizons) + 1)
     missing = np.isnan(base.grid.low[start:stop])
     if scenario.verdict == "close":
-        missing |= np.logical_or.reduce([np.isnan(grid.close[start:stop]) for grid in work.legs])
+        missing |= np.logical_or.reduce([np.isnan(grid.close[start:stop]) for grid in population.legs])
     legs = []
-    for grid, weight in zip(work.legs, scenario.portfolio.weights, strict=True):
+    for grid, weight in zip(population.legs, scenario.portfolio.weights, strict=True):
         worst = grid.low if weight > 0 else grid.high
         price = (grid.close if scenario.verdict == "close" else worst)[start:stop]
         legs.append(
@@ -112,7 +112,7 @@ def slice_legs(work: PortfolioWork, scenario: PortfolioScenario, chunk: slice) -
     return Local(start, stop, bars - start, np.flatnonzero(missing), tuple(legs))
 
 
-class Line(NamedTuple):
+class LegLine(NamedTuple):
     """A formula of one leg's maintenance, per unit of gross notional: ``g·(rate·a·P + shift) + reserve·a·P + fixed``.
 
     It is in force from bar `first` to before bar `stop` of the chunk; a leg's maintenance is the largest in force.
@@ -126,23 +126,23 @@ class Line(NamedTuple):
     stop: int
 
 
-Lines = tuple[tuple[Line, ...], ...]
+Lines = tuple[tuple[LegLine, ...], ...]
 """The lines of each leg: what one pass over the entries is made for."""
 
 
-def count_portfolio(work: PortfolioWork, scenarios: Sequence[PortfolioScenario], chunk: slice) -> Tables:
+def count_portfolio(population: PortfolioPopulation, scenarios: Sequence[PortfolioScenario], chunk: slice) -> Tables:
     """Count a chunk of entries of one portfolio.
 
     scenarios : of one group (`group_portfolios`): they differ in fee and size
 
     Parameters and result as of `backtest.engine.count.count_entries`.
     """
-    legs = list(zip(work.legs, scenarios[0].maintenance, strict=True))
-    parts = split_at_tables(work.base.bars, legs, chunk)
+    legs = list(zip(population.legs, scenarios[0].maintenance, strict=True))
+    parts = split_at_tables(population.base.bars, legs, chunk)
     if len(parts) > 1:
-        return reduce(merged, (count_portfolio(work, scenarios, part) for part in parts))
-    base, counted = work.base, work.base.cohorts(chunk)
-    local = slice_legs(work, scenarios[0], chunk)
+        return reduce(merged, (count_portfolio(population, scenarios, part) for part in parts))
+    base, counted = population.base, population.base.cohorts(chunk)
+    local = slice_legs(population, scenarios[0], chunk)
     periods = [tables_in_force(grid, rule, local.start, local.stop) for grid, rule in legs]
     tables = base.empty_tables(chunk, len(scenarios))
     rejected: list[Bool] = []
@@ -206,7 +206,7 @@ def _barriers(
         leverage = float(leverages[j])
         gross = scenario.gross(leverage)
         if gross not in made:
-            made[gross] = _settled(_lines(scenario, gross, ratio, local, periods), local)
+            made[gross] = _without_constants(_lines(scenario, gross, ratio, local, periods), local)
         lines, moved = made[gross]
         members, thresholds = out.setdefault(lines, ([], []))
         members.append(j)
@@ -227,18 +227,18 @@ def _lines(
             if rule.basis == "entry":
                 rate = leg.weight * (entry_maintenance(rule, period.table, notional) - rule.close_reserve)
                 fixed = leg.weight * rule.close_reserve
-                lines.append(Line(0.0, rate / ratio, 0.0, fixed / ratio, period.first, period.stop))
+                lines.append(LegLine(0.0, rate / ratio, 0.0, fixed / ratio, period.first, period.stop))
                 continue
             low, high = leg.price_ratio if period.table else (0.0, np.inf)
             reach = (notional * low, notional * high)
             for mmr, deduction in zip(*tiers_in_force(rule, period.table, notional, reach), strict=True):
                 rate, shift = float(mmr) / ratio, -float(deduction) / gross / ratio
-                lines.append(Line(rate, shift, rule.close_reserve / ratio, 0.0, period.first, period.stop))
+                lines.append(LegLine(rate, shift, rule.close_reserve / ratio, 0.0, period.first, period.stop))
         out.append(tuple(lines))
     return tuple(out)
 
 
-def _settled(lines: Lines, local: Local) -> tuple[Lines, float]:
+def _without_constants(lines: Lines, local: Local) -> tuple[Lines, float]:
     """Lines without what no bar changes, and that part, which moves to the threshold: leverages then share lines."""
     moved, out = 0.0, []
     for leg, own in zip(local.legs, lines, strict=True):

@@ -10,7 +10,7 @@ import numpy as np
 from backtest.arrays import Bool, Float, Int, Int32
 from backtest.config.scenarios import Scenario
 from backtest.engine.adverse_series import ChunkSeries, chunk_series
-from backtest.engine.cohorts import Work
+from backtest.engine.cohorts import Population
 from backtest.engine.count_by_entry import compile_entries, differs_by_entry
 from backtest.engine.count_by_threshold import compile_chunk, fill_line
 from backtest.engine.entry_rates import RateLines, RatePart, Walk
@@ -42,21 +42,21 @@ class Crossings:
     liquidation: Int32
 
 
-def first_crossings(work: Work, scenario: Scenario, chunk: slice, *, calls: bool = True) -> Crossings:
+def first_crossings(population: Population, scenario: Scenario, chunk: slice, *, calls: bool = True) -> Crossings:
     """First margin call and liquidation of each entry of a chunk at each leverage.
 
     chunk : whose entries are under one tier table
     calls : without them those of margin calls may be 0 throughout, in half the time
     """
-    series = chunk_series(work, chunk, scenario)
-    if differs_by_entry(work, scenario):
-        return _by_entry(work, series, compile_entries(work, series, scenario, work.leverages))
-    made = compile_chunk(work, series, scenario)
+    series = chunk_series(population, chunk, scenario)
+    if differs_by_entry(population, scenario):
+        return _by_entry(population, series, compile_entries(population, series, scenario, population.leverages))
+    made = compile_chunk(population, series, scenario)
     call, dead = (
-        _by_threshold(barriers, series, scenario.sign, work.leverages.size, max(work.horizons))
+        _by_threshold(barriers, series, scenario.sign, population.leverages.size, max(population.horizons))
         for barriers in (made.margin_call if calls else (), made.liquidation)
     )
-    rejected = np.broadcast_to(made.rejected, (series.worth.size, made.rejected.size))
+    rejected = np.broadcast_to(made.rejected, (series.unit_value.size, made.rejected.size))
     return Crossings(series, rejected, call, dead)
 
 
@@ -87,16 +87,16 @@ def _cross(
         crossings_by_stack(adverse, entries, *line, *asked, limit, out)
 
 
-def _by_entry(work: Work, series: ChunkSeries, parts: list[RatePart]) -> Crossings:
-    shape = (series.worth.size, work.leverages.size)
+def _by_entry(population: Population, series: ChunkSeries, parts: list[RatePart]) -> Crossings:
+    shape = (series.unit_value.size, population.leverages.size)
     out = Crossings(series, np.zeros(shape, np.bool_), np.zeros(shape, np.int32), np.zeros(shape, np.int32))
     for part in parts:
         columns = np.array(part.leverage)
-        inverse = 1.0 / work.leverages[columns]
+        inverse = 1.0 / population.leverages[columns]
         out.rejected[:, columns] = inverse <= part.floor[:, None]
         order = np.argsort(inverse, kind="stable")
         for lines, hit in ((part.margin_call, out.margin_call), (part.liquidation, out.liquidation)):
-            _cross_rates(lines, series, (inverse[order], columns[order]), max(work.horizons), hit)
+            _cross_rates(lines, series, (inverse[order], columns[order]), max(population.horizons), hit)
     past = series.entries.bar[:, None] + np.stack([out.margin_call, out.liquidation]) > series.until[:, None]
     out.margin_call[past[0]] = 0
     out.liquidation[past[1]] = 0

@@ -1,8 +1,8 @@
-"""What positions under path-dependent rules live on: bars, tier tables and trees over a stretch of entries.
+"""Inputs of the policy simulation: bars, tier tables and block-maximum trees over the windows of the entries.
 
 Each tier line becomes an adverse series (docs/semantics.md §3), at the liquidation and at the margin call, and so does
-each price that a trader's level is compared with; all become block-maximum trees of one shape, which `kernels/lives.py`
-descends.
+each price that a level of the policy is compared with. All become block-maximum trees of one shape, which
+`kernels/policy_loop.py` descends.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from backtest.arrays import Float, Int
 from backtest.config.policies import Policy
 from backtest.config.scenarios import Scenario
 from backtest.engine.adverse_series import funding_paid, table_bars
-from backtest.engine.cohorts import Work
+from backtest.engine.cohorts import Population
 from backtest.engine.kernels.first_passage import FAN
-from backtest.engine.kernels.policy_loop import BAR, Course, grow
+from backtest.engine.kernels.policy_loop import BAR, Market, fill_maxima
 from backtest.engine.kernels.position import ADDITION, LINE, NEVER, PERIOD, RULES, Records
 from backtest.engine.kernels.window_max import adverse_series
 from backtest.margin.tiers import TierTable
@@ -47,7 +47,7 @@ class Openings:
     slack: bool = False
 
 
-def quantities_of(scenario: Scenario, entries: Openings) -> Float:
+def opened_quantities(scenario: Scenario, entries: Openings) -> Float:
     """Quantities opened: base; inverse: face value in quote."""
     if scenario.face is not None:
         return np.full(entries.bar.size, scenario.face)
@@ -55,59 +55,63 @@ def quantities_of(scenario: Scenario, entries: Openings) -> Float:
 
 
 @dataclass(frozen=True)
-class Stage:
-    """What the positions of a scenario can meet, from bar `start` of the grid on."""
+class PolicyInputs:
+    """Bars, tables and trees that decide the positions of a scenario, from bar `start` of the grid on."""
 
     start: int
     terms: Records  # (1,) of dtype `RULES`
-    course: Course
+    market: Market
 
-    def serves(self, work: Work, entries: Openings) -> bool:
-        """Whether the windows of these entries lie on the stage."""
-        end = min(work.grid.n_bars, int(entries.bar.max()) + max(work.horizons) + 1)
-        return self.start <= int(entries.bar.min()) and end <= self.start + self.course.bars.size
+    def covers(self, population: Population, entries: Openings) -> bool:
+        """Whether the windows of these entries lie within these bars."""
+        end = min(population.grid.n_bars, int(entries.bar.max()) + max(population.horizons) + 1)
+        return self.start <= int(entries.bar.min()) and end <= self.start + self.market.bars.size
 
 
-def stage_of(work: Work, scenario: Scenario, entries: Sequence[Openings], surplus: str | None = None) -> Stage:
+def make_policy_inputs(
+    population: Population, scenario: Scenario, entries: Sequence[Openings], surplus: str | None = None
+) -> PolicyInputs:
     """Bars, tables and trees from the first entry to the end of the longest window.
 
     Parameters
     ----------
     entries : sequence of Openings
-        All that the stage shall serve, such as the same entries at several leverages.
+        All that the inputs shall serve, such as the same entries at several leverages.
     surplus : {"trader", "fund"}, optional
-        Who keeps what a liquidation leaves; default: as the work's terms say.
+        Who keeps what a liquidation leaves; default: as the margin terms say.
     """
     policy, sign = scenario.policy or Policy(), scenario.sign
     first = min(int(e.bar.min()) for e in entries)
-    last = max(int(e.bar.max()) for e in entries) + max(work.horizons)
-    bars = bars_of(work, scenario, slice(first, min(work.grid.n_bars, last + 1)))
-    terms = terms_of(work, scenario, surplus or work.terms.surplus)
+    last = max(int(e.bar.max()) for e in entries) + max(population.horizons)
+    bars = policy_bars(population, scenario, slice(first, min(population.grid.n_bars, last + 1)))
+    terms = policy_rules(population, scenario, surplus or population.terms.surplus)
     rules = terms[0]
     adverse, close = scenario.unit_value(bars["adverse"]), scenario.unit_value(bars["close"])
     # A close confirms in bars that have trigger prices.
     watched = np.where(np.isnan(adverse), np.nan, close) if policy.confirm_bars else adverse
     seen = [adverse, close, *(scenario.unit_value(e.price) for e in entries)]
-    rules["lowest"] = min(np.fmin.reduce(worths) for worths in seen)
-    rules["highest"] = max(np.fmax.reduce(worths) for worths in seen)
+    rules["lowest"] = min(np.fmin.reduce(unit_values) for unit_values in seen)
+    rules["highest"] = max(np.fmax.reduce(unit_values) for unit_values in seen)
     forest = Forest(bars["paid"])
-    periods, lines = tables_of(work, scenario, first, adverse.size)
-    plant_lines(work, scenario, lines, periods, reach_of(scenario, entries, rules), (watched, adverse), forest)
+    periods, lines = tier_records(population, scenario, first, adverse.size)
+    add_line_trees(
+        population, scenario, lines, periods, notional_bounds(scenario, entries, rules), (watched, adverse), forest
+    )
     if policy.scale_in:
-        rules["adverse_row"] = forest.plant(bars["adverse"], -sign)
+        rules["adverse_row"] = forest.add(bars["adverse"], -sign)
     if policy.stop_loss:
-        rules["stop_row"] = forest.plant(bars["stop_adverse"], -sign)
+        rules["stop_row"] = forest.add(bars["stop_adverse"], -sign)
     if policy.take_profit:
-        rules["take_row"] = forest.plant(bars["favourable"], sign)
+        rules["take_row"] = forest.add(bars["favourable"], sign)
     table = np.empty(adverse.size, BAR)
     for name, column in bars.items():
         table[name] = column
-    return Stage(first, terms, Course(table, periods, lines, additions_of(policy), *forest.grown()))
+    return PolicyInputs(first, terms, Market(table, periods, lines, scale_in_records(policy), *forest.build()))
 
 
-def bars_of(work: Work, scenario: Scenario, span: slice) -> dict[str, Float]:
-    """Columns of `BAR` over a stretch of the grid, as one side sees it."""
-    grid, policy = work.grid, scenario.policy or Policy()
+def policy_bars(population: Population, scenario: Scenario, span: slice) -> dict[str, Float]:
+    """Columns of `BAR` over a range of the grid, of one side."""
+    grid, policy = population.grid, scenario.policy or Policy()
     price = {name: getattr(grid, name)[span] for name in ("open", "low", "high", "close", "last_open")}
     if any(way and way.on == "last" for way in (policy.stop_loss, policy.take_profit)):
         lost = np.isnan(price["low"] + grid.last_low[span] + grid.last_high[span])
@@ -131,9 +135,9 @@ def bars_of(work: Work, scenario: Scenario, span: slice) -> dict[str, Float]:
     }
 
 
-def terms_of(work: Work, scenario: Scenario, surplus: str) -> Records:
-    """(1,) of dtype `RULES`: terms of the margin and the policy; what the stage's bars decide is left open."""
-    rule, terms, policy = scenario.maintenance, work.terms, scenario.policy or Policy()
+def policy_rules(population: Population, scenario: Scenario, surplus: str) -> Records:
+    """(1,) of dtype `RULES`: terms of the margin and the policy; fields that depend on the bars stay 0."""
+    rule, terms, policy = scenario.maintenance, population.terms, scenario.policy or Policy()
     given: dict[str, float | bool | None] = {
         "sign": scenario.sign,
         "lean": scenario.lean,
@@ -168,7 +172,7 @@ def terms_of(work: Work, scenario: Scenario, surplus: str) -> Records:
     return out
 
 
-def additions_of(policy: Policy) -> Records:
+def scale_in_records(policy: Policy) -> Records:
     """Scale-ins, and one that is never reached."""
     scale = policy.scale_in
     pairs = list(zip(scale.distance, scale.multiple, strict=True)) if scale else []
@@ -176,7 +180,7 @@ def additions_of(policy: Policy) -> Records:
 
 
 class Forest:
-    """Trees of one shape over the bars of a stretch; what is planted twice grows once.
+    """Block-maximum trees of one shape over a range of bars; a series that is added twice is built once.
 
     paid : (n_bars,) C
     """
@@ -184,37 +188,37 @@ class Forest:
     def __init__(self, paid: Float) -> None:
         self.paid = paid
         self.rows: dict[tuple[int, float, float], int] = {}
-        self.planted: list[tuple[Float, float, float]] = []
+        self.sources: list[tuple[Float, float, float]] = []
 
-    def plant(self, price: Float, rate: float, side: float = 0.0) -> int:
+    def add(self, price: Float, rate: float, side: float = 0.0) -> int:
         """Row of the tree of ``rate·price + side·C``; a null price is never the largest."""
         key = (id(price), rate, side)
         if key not in self.rows:
-            self.rows[key] = len(self.planted)
-            self.planted.append((price, rate, side))
+            self.rows[key] = len(self.sources)
+            self.sources.append((price, rate, side))
         return self.rows[key]
 
-    def grown(self) -> tuple[Float, Int]:
+    def build(self) -> tuple[Float, Int]:
         """(n_trees, n_nodes) values, and where each level starts."""
         sizes = [self.paid.size]
         while sizes[-1] > FAN:
             sizes.append(-(-sizes[-1] // FAN))
         level = np.cumsum([0, *sizes])
-        values = np.empty((len(self.planted), level[-1]))
-        for row, (price, rate, side) in zip(values, self.planted, strict=True):
+        values = np.empty((len(self.sources), level[-1]))
+        for row, (price, rate, side) in zip(values, self.sources, strict=True):
             adverse_series(price, self.paid, rate, side, row[: price.size])
-        grow(values, level)
+        fill_maxima(values, level)
         return values, level
 
 
-def tables_of(work: Work, scenario: Scenario, start: int, n_bars: int) -> tuple[Records, Records]:
-    """Periods of the tier tables in force over a stretch of bars, and their lines; a flat rate is one of each."""
+def tier_records(population: Population, scenario: Scenario, start: int, n_bars: int) -> tuple[Records, Records]:
+    """Periods of the tier tables in force over a range of bars, and their lines; a flat rate is one of each."""
     rule = scenario.maintenance
     lines: list[tuple[float, ...]] = []
     periods: list[tuple[int, int, int]] = []
     if not rule.tables:
         lines, periods = [(rule.flat, 0.0, np.inf, -1, -1)], [(0, 0, 1)]
-    first = [int(bar) - start for bar in table_bars(work.grid, rule)]
+    first = [int(bar) - start for bar in table_bars(population.grid, rule)]
     for dated, begin, end in zip(rule.tables, first, [*first, n_bars][1:], strict=True):
         if begin < n_bars and end > max(0, begin):
             table: TierTable = dated.table
@@ -224,10 +228,10 @@ def tables_of(work: Work, scenario: Scenario, start: int, n_bars: int) -> tuple[
     return np.array([*periods, (NEVER, 0, 0)], PERIOD), np.array(lines, LINE)
 
 
-def reach_of(scenario: Scenario, entries: Sequence[Openings], rules: np.void) -> tuple[float, float]:
+def notional_bounds(scenario: Scenario, entries: Sequence[Openings], rules: np.void) -> tuple[float, float]:
     """Bounds of the notionals that the positions can come to."""
     policy = scenario.policy or Policy()
-    quantities = [quantities_of(scenario, e) for e in entries]
+    quantities = [opened_quantities(scenario, e) for e in entries]
     added = sum(policy.scale_in.multiple) if policy.scale_in else 0.0
     least = 0.0 if policy.ladder or policy.deleverage else min(float(q.min()) for q in quantities)
     most = max(float(q.max()) for q in quantities) * (1 + added)
@@ -235,8 +239,8 @@ def reach_of(scenario: Scenario, entries: Sequence[Openings], rules: np.void) ->
     return least * float(rules["lowest"]) * (1 - 1e-8), most * float(rules["highest"]) * (1 + 1e-8)
 
 
-def plant_lines(
-    work: Work,
+def add_line_trees(
+    population: Population,
     scenario: Scenario,
     lines: Records,
     periods: Records,
@@ -244,9 +248,9 @@ def plant_lines(
     watched: tuple[Float, Float],
     forest: Forest,
 ) -> None:
-    """Plant the adverse series of the lines that a notional within `reach` can come under.
+    """Add the adverse series of the lines that a notional within `reach` can come under.
 
-    watched : (n_bars,) each, the worths at which a position is liquidated, and called
+    watched : (n_bars,) each, the unit values at which a position is liquidated, and called
     """
     rule = scenario.maintenance
     stays = bool(rule.tables) and not rule.tables[0].table.has_deductions
@@ -258,9 +262,9 @@ def plant_lines(
         else:
             near, far = (int(np.argmax(own["mmr"] * size - own["deduction"])) for size in reach)
         on_entry = rule.basis == "entry"
-        ratios = {"breach": 1.0, "call": work.terms.margin_call_ratio}
+        ratios = {"breach": 1.0, "call": population.terms.margin_call_ratio}
         for line in own if on_entry else own[near : far + 1]:
-            for (name, ratio), worth in zip(ratios.items(), watched, strict=True):
+            for (name, ratio), unit_value in zip(ratios.items(), watched, strict=True):
                 # At entry value maintenance does not move with the mark: it stands in the level.
                 rate = 0.0 if on_entry else (line["mmr"] + rule.close_reserve) / ratio
-                line[name] = forest.plant(worth, rate - scenario.lean, scenario.sign)
+                line[name] = forest.add(unit_value, rate - scenario.lean, scenario.sign)

@@ -12,19 +12,19 @@ from backtest.arrays import Bool, Float
 from backtest.config.models import Config
 from backtest.config.portfolio_scenarios import PortfolioScenario
 from backtest.engine.bars import Grid
-from backtest.engine.cohorts import Work
-from backtest.engine.prepare import prepare_entries
-from backtest.errors import DataError, RuleError
+from backtest.engine.cohorts import Population
+from backtest.engine.prepare import prepare_entries, refuse_before_tables
+from backtest.errors import DataError
 from backtest.units import instant_text
 
 
 @dataclass(frozen=True)
-class PortfolioWork:
-    """What the blocks of work of one portfolio share.
+class PortfolioPopulation:
+    """The entries of one portfolio on the common grid of its symbols.
 
     Attributes
     ----------
-    base : Work
+    base : Population
         Over the common grid: its bars have prices where every leg has, its entries can be entered in every leg.
     legs : tuple of Grid
         Cut to the common grid.
@@ -32,19 +32,19 @@ class PortfolioWork:
         Bars of each symbol's own grid before and after the common one.
     """
 
-    base: Work
+    base: Population
     legs: tuple[Grid, ...]
     cut: dict[str, tuple[int, int]]
 
     def chunks(self, size: int | None = None) -> list[slice]:
-        """Stretches of the entries, as `Work.chunks`."""
+        """As `Population.chunks`."""
         return self.base.chunks(size)
 
 
 def prepare_portfolio(
     config: Config, grids: Mapping[str, Grid], scenarios: Sequence[PortfolioScenario]
-) -> PortfolioWork:
-    """Work of the scenarios of one portfolio on the common grid of its symbols.
+) -> PortfolioPopulation:
+    """Entries of one portfolio on the common grid of its symbols.
 
     The common grid runs from the latest first bar to the earliest last bar.
 
@@ -68,15 +68,10 @@ def prepare_portfolio(
     cuts = [slice((start - g.start_ms) // step, (end - g.start_ms) // step) for g in chosen]
     legs = tuple(_cut(grid, part) for grid, part in zip(chosen, cuts, strict=True))
     for rule, grid in ((m, g) for s in scenarios for m, g in zip(s.maintenance, legs, strict=True)):
-        since = rule.tables[0].effective_from_ms if rule.tables else None
-        if since is not None and grid.start_ms < since:
-            raise RuleError(
-                f"{grid.symbol}: the portfolio starts at {instant_text(grid.start_ms)}, before the first date of the "
-                f"tier table {rule.label!r}, {instant_text(since)}; cut it with data.start or add an earlier table"
-            )
+        refuse_before_tables(grid.symbol, "the portfolio", grid.start_ms, rule)
     cut = {g.symbol: (part.start, g.n_bars - part.stop) for g, part in zip(chosen, cuts, strict=True)}
     base = prepare_entries(config, _common(legs))
-    return PortfolioWork(base, legs, cut)
+    return PortfolioPopulation(base, legs, cut)
 
 
 def _cut(grid: Grid, part: slice) -> Grid:

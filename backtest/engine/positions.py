@@ -14,7 +14,7 @@ import numpy as np
 from backtest.arrays import Bool, Float, Int
 from backtest.config.scenarios import Scenario
 from backtest.engine.adverse_series import ChunkSeries, held_cost
-from backtest.engine.cohorts import Work
+from backtest.engine.cohorts import Population
 from backtest.engine.crossings import Crossings
 from backtest.engine.thresholds import TIE
 from backtest.margin.liquidation import liquidation_prices
@@ -52,7 +52,7 @@ class Positions:
         return 1 / self.leverage + (extra / self.notional if extra else 0.0)
 
     def equity(self, price: Float, cost: Float) -> Float:
-        """Margin balance at a price; `cost` is the funding paid since entry, in the unit of worth."""
+        """Margin balance at a price; `cost` is the funding paid since entry per unit of quantity."""
         entry = self.scenario.unit_value(self.entry_price)
         gain = self.scenario.lean * (self.scenario.unit_value(price) - entry) - self.scenario.sign * cost
         return self.margin - self.fee + gain / entry
@@ -63,7 +63,7 @@ class Positions:
         Parameters
         ----------
         cost : (n,)
-            Funding since entry, in the unit of worth.
+            Funding since entry per unit of quantity.
         when_ms : (n,)
             Open time of the bar whose tier table is in force.
         scale : (n,)
@@ -96,7 +96,7 @@ class Positions:
             )
         level = np.isfinite(price) & (price > 0)
         with np.errstate(divide="ignore", invalid="ignore"):
-            # Rounding leaves a worth of 1e-17 of that at entry where there is none.
+            # Rounding leaves a value of 1e-17 of that at entry where there is none.
             level &= self.scenario.unit_value(price) > 1e-12 * entry
         return np.where(level, price, -1.0)
 
@@ -155,13 +155,13 @@ class Window:
     Attributes
     ----------
     horizon : int
-        Which one of the work.
+        Index into the configuration's horizons.
     bars : int
         Its length.
     entry_bar, last : int64
         Bars of the grid: of the entry, and the last at risk.
     kept, place : int64
-        Where the entries stand in the chunk, and among all of the symbol.
+        Indices of the entries in the chunk, and among all of the symbol.
     entry_price : float64
     """
 
@@ -183,13 +183,13 @@ class Window:
         return replace(self, **{name: getattr(self, name)[who] for name in names})
 
 
-def entry_windows(work: Work, chunk: slice, weight: Float) -> Iterator[Window]:
+def entry_windows(population: Population, chunk: slice, weight: Float) -> Iterator[Window]:
     """The cohorts of a chunk, in the order of the horizons; `weight` is NaN where a position is not entered."""
-    members = work.members(chunk, weight)
-    price, until = work.entry_price(chunk), work.until(chunk)
-    for h, horizon in enumerate(work.horizons):
+    members = population.members(chunk, weight)
+    price, until = population.entry_price(chunk), population.until(chunk)
+    for h, horizon in enumerate(population.horizons):
         kept = np.flatnonzero(members.inside[members.axis.index(h)])
-        bar = work.bars[chunk][kept]
+        bar = population.bars[chunk][kept]
         last = np.minimum(bar + horizon, until[kept])
         yield Window(h, horizon, bar, last, kept, kept + chunk.start, price[kept])
 
@@ -229,14 +229,16 @@ class Exits:
     fees: Float
 
 
-def close_positions(work: Work, scenario: Scenario, found: Crossings, window: Window, leverage: int) -> Exits:
+def close_positions(
+    population: Population, scenario: Scenario, found: Crossings, window: Window, leverage: int
+) -> Exits:
     """Follow the crossings of one leverage to their prices (docs/semantics.md §6)."""
-    grid, terms, bar, kept = work.grid, work.terms, window.entry_bar, window.kept
+    grid, terms, bar, kept = population.grid, population.terms, window.entry_bar, window.kept
     call, dead = (hits[kept, leverage].astype(np.int64) for hits in (found.margin_call, found.liquidation))
     call, dead = np.where(call > window.bars, 0, call), np.where(dead > window.bars, 0, dead)
     died = dead > 0
     fee = scenario.open_fee if terms.fees_from_margin else 0.0
-    own = float(work.leverages[leverage]) * found.series.weight[kept]
+    own = float(population.leverages[leverage]) * found.series.weight[kept]
     position = make_positions(scenario, own, fee, window.entry_price)
     end = np.where(died, bar + dead, window.last)
     scale = np.ones(end.size) if grid.scale is None else grid.scale[end]
@@ -249,7 +251,7 @@ def close_positions(work: Work, scenario: Scenario, found: Crossings, window: Wi
     residual, insurance = np.maximum(0.0, left), np.minimum(0.0, left)
     if terms.surplus == "fund":
         residual, insurance = np.where(np.isnan(left), np.nan, 0.0), left
-    known, held = _held(work, found.series, window, position)
+    known, held = _held(population, found.series, window, position)
     standing = np.where(known, held, position.equity(window.entry_price, window.cost(found.series, window.last)))
     return Exits(
         found.rejected[kept, leverage],
@@ -267,15 +269,17 @@ def close_positions(work: Work, scenario: Scenario, found: Crossings, window: Wi
     )
 
 
-def _held(work: Work, series: ChunkSeries, window: Window, position: Positions) -> tuple[Bool, Float]:
+def _held(population: Population, series: ChunkSeries, window: Window, position: Positions) -> tuple[Bool, Float]:
     """Whether there is a close after the entry, and the equity at the latest in the window, had it been held."""
-    bar, last = window.entry_bar, work.grid.latest_close[window.last]
-    return last > bar, position.equity(work.grid.close[last], window.cost(series, np.maximum(last, bar)))
+    bar, last = window.entry_bar, population.grid.latest_close[window.last]
+    return last > bar, position.equity(population.grid.close[last], window.cost(series, np.maximum(last, bar)))
 
 
-def recovered_mask(work: Work, scenario: Scenario, series: ChunkSeries, window: Window, leverage: float) -> Bool:
+def recovered_mask(
+    population: Population, scenario: Scenario, series: ChunkSeries, window: Window, leverage: float
+) -> Bool:
     """`Exits.recovered` of a window in which every position was liquidated."""
-    fee = scenario.open_fee if work.terms.fees_from_margin else 0.0
+    fee = scenario.open_fee if population.terms.fees_from_margin else 0.0
     position = make_positions(scenario, leverage * series.weight[window.kept], fee, window.entry_price)
-    known, held = _held(work, series, window, position)
+    known, held = _held(population, series, window, position)
     return known & (held > position.margin * (1 + TIE))

@@ -1,4 +1,4 @@
-"""From a configuration and a grid to the work of a symbol, and what a history must hold for it."""
+"""From a configuration and a grid to the entries of a symbol, and what a history must hold for it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from backtest.config.models import Config, Data, Funding
-from backtest.config.scenarios import Scenario, horizon_bars, whole_bars
+from backtest.config.scenarios import Maintenance, Scenario, horizon_bars, whole_bars
 from backtest.config.trades_file import read_trades
 from backtest.data.history import PriceHistory
 from backtest.engine.bars import Grid
-from backtest.engine.cohorts import Work
+from backtest.engine.cohorts import Population
 from backtest.engine.thresholds import MarginTerms
 from backtest.engine.trades import trades_on
 from backtest.engine.volatility import window_bars
@@ -24,8 +24,8 @@ def _moved(funding: Sequence[Funding]) -> list[Funding]:
     return [each for each in funding if each.shift or each.scale not in (0, 1)]
 
 
-def prepare_entries(config: Config, grid: Grid) -> Work:
-    """What the blocks of work of one symbol share."""
+def prepare_entries(config: Config, grid: Grid) -> Population:
+    """The entries of one symbol under a configuration."""
     interval, margin = grid.interval_ms, config.margin
     every, file, gap = config.entries.every, config.entries.file, config.data.max_gap
     whole_bars("statistics.block", duration_ms(config.statistics.block), interval)
@@ -33,14 +33,14 @@ def prepare_entries(config: Config, grid: Grid) -> Work:
         if weight.window is not None:
             window_bars("sweep.weight", weight.window, grid)
     expiry = None if margin.expiry is None else instant_ms(margin.expiry)
-    settled = expiry is not None and grid.start_ms + grid.n_bars * interval >= expiry
+    expires_at_end = expiry is not None and grid.start_ms + grid.n_bars * interval >= expiry
     trades = None if file is None else trades_on(grid, read_trades(file))
     bars = grid.entry_bars(duration_ms(every) if every else None) if trades is None else trades.bar
-    if settled:  # an entry at the close that settles it has no bar at risk
+    if expires_at_end:  # an entry at the close that settles it has no bar at risk
         if trades is not None and (bars == grid.n_bars - 1).any():
             raise DataError(f"{grid.symbol}: a trade of {file} enters in the bar that settles it")
         bars = bars[bars < grid.n_bars - 1]
-    return Work(
+    return Population(
         grid,
         bars,
         tuple(horizon_bars(config.sweep, interval)),
@@ -54,7 +54,7 @@ def prepare_entries(config: Config, grid: Grid) -> Work:
             margin.surplus,
         ),
         None if gap is None else duration_ms(gap) // interval,
-        settled,
+        expires_at_end,
         trades,
     )
 
@@ -75,12 +75,17 @@ def is_charged(config: Config) -> bool:
 def refuse_early(symbol: str, start_ms: int, scenarios: Sequence[Scenario]) -> None:
     """Tier tables must be in force from the first bar on."""
     for maintenance in {id(s.maintenance): s.maintenance for s in scenarios}.values():
-        since = maintenance.tables[0].effective_from_ms if maintenance.tables else None
-        if since is not None and start_ms < since:
-            raise RuleError(
-                f"{symbol}: the range starts at {instant_text(start_ms)}, before the first date of the tier "
-                f"table {maintenance.label!r}, {instant_text(since)}; cut it with data.start or add an earlier table"
-            )
+        refuse_before_tables(symbol, "the range", start_ms, maintenance)
+
+
+def refuse_before_tables(symbol: str, what: str, start_ms: int, maintenance: Maintenance) -> None:
+    """Refuse bars before the first tier table is in force; `what` names them in the message."""
+    since = maintenance.tables[0].effective_from_ms if maintenance.tables else None
+    if since is not None and start_ms < since:
+        raise RuleError(
+            f"{symbol}: {what} starts at {instant_text(start_ms)}, before the first date of the tier table "
+            f"{maintenance.label!r}, {instant_text(since)}; cut it with data.start or add an earlier table"
+        )
 
 
 def refuse_lacking(config: Config, history: PriceHistory) -> None:

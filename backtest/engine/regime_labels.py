@@ -1,4 +1,4 @@
-"""Where entries are counted under a regime: each in the cell of its calendar block and its label.
+"""Regimes: the label of each entry, and the stratum (calendar block and label) that it is counted in.
 
 Labels hold what was known when the position was entered, except for the edges of quantiles, which are those of all
 entries of the history: they describe the past, and would not have been known then.
@@ -32,16 +32,16 @@ WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 @dataclass(frozen=True)
 class RegimeLabels:
-    """The cells of one regime, in the order of their blocks, then of their labels.
+    """The strata of one regime, in the order of their blocks, then of their labels.
 
     Attributes
     ----------
     regime : str
     labels : tuple of str
     place : (n_entries,) int64
-        Cell of each entry.
-    block, label : (n_cells,) int64
-        Calendar block and number of the label of each cell.
+        Stratum of each entry.
+    block, label : (n_strata,) int64
+        Calendar block and number of the label of each stratum.
     trials : (n_labels, n_horizons) int64
         Independent trials that follow each other without overlap, each from an entry of the label on.
     """
@@ -69,14 +69,14 @@ def label_entries(regime: Regime, grid: Grid, bars: Int, block: Int, trial_bars:
     ConfigError
         If the column does not exist, or makes more than `MOST_LABELS` labels.
     """
-    names, of_entry = _labels(regime, grid, bars)
+    names, number = _labels(regime, grid, bars)
     if len(names) > MOST_LABELS:
         raise ConfigError(
             f"statistics.regimes: {regime.label!r} has {len(names):,} labels, more than {MOST_LABELS}; cut its numbers "
             "into quantiles or edges"
         )
-    key, place = np.unique(block * len(names) + of_entry, return_inverse=True)
-    own = [bars[of_entry == label] for label in range(len(names))]
+    key, place = np.unique(block * len(names) + number, return_inverse=True)
+    own = [bars[number == label] for label in range(len(names))]
     trials = np.array([[_apart(entered, length) for length in trial_bars] for entered in own], np.int64)
     return RegimeLabels(regime.label, names, place.astype(np.int64), key // len(names), key % len(names), trials)
 
@@ -91,7 +91,7 @@ def _apart(bars: Int, length: int) -> int:
 
 
 def _labels(regime: Regime, grid: Grid, bars: Int) -> tuple[tuple[str, ...], Int]:
-    """The labels in order, and the number of that of each entry."""
+    """The labels in order, and the number of the label of each entry."""
     match regime.by:
         case "volatility":
             window = window_bars("statistics.regimes", regime.window or VOLATILITY_WINDOW, grid)
@@ -115,8 +115,8 @@ def _of_time(regime: Regime, entered_ms: Int) -> tuple[tuple[str, ...], Int]:
 
 
 def _named(texts: NDArray[np.str_]) -> tuple[tuple[str, ...], Int]:
-    names, of_entry = np.unique(texts, return_inverse=True)
-    return tuple(str(name) for name in names), of_entry.astype(np.int64)
+    names, number = np.unique(texts, return_inverse=True)
+    return tuple(str(name) for name in names), number.astype(np.int64)
 
 
 def _drawdown(regime: Regime, grid: Grid) -> Float:
@@ -147,8 +147,8 @@ def _bands(regime: Regime, values: Float) -> tuple[tuple[str, ...], Int]:
         inner = [f"{a} … {b}" for a, b in pairwise(texts)]
         names = [f"≤ {texts[0]}", *inner, f"> {texts[-1]}"]
     names = [f"{k + 1}: {name}" for k, name in enumerate(names)]
-    of_entry = np.where(known, np.searchsorted(np.array(edges), values, side="left"), len(names)).astype(np.int64)
-    return (*names, *(() if known.all() else (UNKNOWN,))), of_entry
+    number = np.where(known, np.searchsorted(np.array(edges), values, side="left"), len(names)).astype(np.int64)
+    return (*names, *(() if known.all() else (UNKNOWN,))), number
 
 
 def _from_file(regime: Regime, entered_ms: Int) -> tuple[tuple[str, ...], Int]:

@@ -33,7 +33,7 @@ class TierLines:
     """Adverse series ``Z_k = rate_k·P + s·C`` and what makes a required margin rate of their maxima.
 
     ``x = max_k weight_k·((max Z_k − s·C_i)/p_i) + shift_k``. A line of a dated table is there only while the table is
-    in force: from bar ``first_k`` to before bar ``stop_k`` of the block of work.
+    in force: from bar ``first_k`` to before bar ``stop_k`` of the chunk.
     """
 
     rate: tuple[float, ...]
@@ -45,7 +45,7 @@ class TierLines:
 
 @dataclass(frozen=True)
 class Period:
-    """Bars ``first … stop − 1`` of a block of work, and the tier table in force (None: a flat rate)."""
+    """Bars ``first … stop − 1`` of a chunk, and the tier table in force (None: a flat rate)."""
 
     table: TierTable | None
     first: int
@@ -106,13 +106,6 @@ def tiers_in_force(
             continue
         kept = [j for j in kept if not (low[k] >= low[j] and high[k] >= high[j])] + [k]
     return mmr[kept], deduction[kept]
-
-
-def entry_notional(scenario: Scenario, leverage: float) -> float:
-    """Entry notional, quote or coin; 1 where no size is given (flat rates do not depend on it)."""
-    if scenario.size is None:
-        return 1.0
-    return scenario.size.notional if scenario.size.notional is not None else (scenario.size.margin or 0) * leverage
 
 
 def entry_rate(maintenance: Maintenance, table: TierTable | None, notional: Float) -> Float:
@@ -186,7 +179,8 @@ class Opened:
     """Positions of a scenario that could be opened, and the test they are put to."""
 
     scenario: Scenario
-    leverage: dict[int, float]  # index into the sweep's leverages → leverage
+    leverage: dict[int, float]  # by index into the sweep's leverages
+    notional: dict[int, float]  # at entry, likewise
     fee: float  # share of the notional taken from the margin at entry
     ratio: float  # maintenance is divided by it: 1, or the margin-call ratio
     price_ratio: tuple[float, float]  # bounds of P/p
@@ -197,14 +191,10 @@ class Opened:
         """What stands against maintenance."""
         return margin_balance(self.scenario, self.ratio)
 
-    def notional(self, j: int) -> float:
-        """Entry notional at one leverage."""
-        return entry_notional(self.scenario, self.leverage[j])
-
     def threshold(self, j: int) -> float:
         """What the required margin rate of one leverage must stay below, deductions aside."""
         terms = self.terms
-        held = terms.held / self.notional(j) if terms.held else 0.0
+        held = terms.held / self.notional[j] if terms.held else 0.0
         return terms.numerator / self.leverage[j] + held - self.fee - terms.reserve
 
 
@@ -226,12 +216,13 @@ def compile_scenario(
         The tables in force, in order; the first is that of every entry.
     """
     fee = scenario.open_fee if terms.fees_from_margin else 0.0
-    notional = np.array([entry_notional(scenario, float(x)) for x in leverages])
+    # Without a size it is 1, and flat rates do not depend on it.
+    notional = np.ones(leverages.size) if scenario.size is None else scenario.size.entry_notional(leverages)
     rejected = rejected_positions(scenario, periods[0].table, leverages, notional, fee)
-    leverage = {int(j): float(leverages[j]) for j in np.flatnonzero(~rejected)}
+    leverage, sizes = ({int(j): float(x[j]) for j in np.flatnonzero(~rejected)} for x in (leverages, notional))
 
     def barriers(ratio: float) -> tuple[Barrier, ...]:
-        opened = Opened(scenario, leverage, fee, ratio, price_ratio, periods)
+        opened = Opened(scenario, leverage, sizes, fee, ratio, price_ratio, periods)
         return _entry_barriers(opened) if scenario.maintenance.basis == "entry" else _mark_barriers(opened)
 
     return Compiled(rejected, barriers(1.0), barriers(terms.margin_call_ratio))
@@ -243,7 +234,7 @@ def _entry_barriers(opened: Opened) -> tuple[Barrier, ...]:
 
     def maintenance(j: int) -> tuple[float, ...]:
         tables = (period.table for period in opened.periods)
-        return tuple(entry_maintenance(scenario.maintenance, t, opened.notional(j)) / opened.ratio for t in tables)
+        return tuple(entry_maintenance(scenario.maintenance, t, opened.notional[j]) / opened.ratio for t in tables)
 
     if len(opened.periods) == 1 and opened.leverage:  # the maintenance of each leverage moves to its threshold
         lines = TierLines((-s,), (1.0,), (s,), *_spans(opened.periods, [1]))
@@ -281,7 +272,7 @@ def _mark_barriers(opened: Opened) -> tuple[Barrier, ...]:
 
     def kept_tiers(j: int) -> tuple[int, ...]:
         tables = (period.table for period in opened.periods)
-        return tuple(0 if t is None else int(t.tier_index(opened.notional(j))) for t in tables)
+        return tuple(0 if t is None else int(t.tier_index(opened.notional[j])) for t in tables)
 
     parts = groupby(sorted(opened.leverage, key=kept_tiers), key=kept_tiers)
     return tuple(_mark_barrier(opened, list(members)) for _, members in parts)
@@ -290,7 +281,7 @@ def _mark_barriers(opened: Opened) -> tuple[Barrier, ...]:
 def _mark_barrier(opened: Opened, members: list[int]) -> Barrier:
     """One barrier for leverages that share their tiers."""
     scenario, s = opened.scenario, opened.scenario.lean
-    notional = [opened.notional(j) for j in members]
+    notional = [opened.notional[j] for j in members]
     reach = (min(notional) * opened.price_ratio[0], max(notional) * opened.price_ratio[1])
     tiers = [tiers_in_force(scenario.maintenance, period.table, notional[0], reach) for period in opened.periods]
     mmr = np.concatenate([rates for rates, _ in tiers])

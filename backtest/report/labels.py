@@ -1,15 +1,15 @@
-"""A run's numbers and scenarios as people write them."""
+"""Scenarios in words: the columns of a run's tables as every output (terminal, plots, page, notebook) writes them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from backtest.config.labels import parse_label
 from backtest.errors import ConfigError
-from backtest.report.number_format import is_null, rate_text
+from backtest.report.number_format import is_null, rate_text, times_text
 from backtest.report.policy_labels import policy_words
 from backtest.units import number_text
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COIN, UNFUNDED = "coin", "unfunded"
-"""Keys of a table's ``attrs``, as `noted` sets them: maintenance rules in coin, and whether no funding is charged."""
-
+"""Keys of a table's ``attrs`` that `noted` sets: labels of maintenance rules in coin; whether no funding is charged."""
 
 OWN_LEVERAGE = "each its own"
+FUNDING = ("funding_scale", "funding_shift")
 
 
 def own_leverage(rows: pd.DataFrame) -> bool:
@@ -28,8 +28,13 @@ def own_leverage(rows: pd.DataFrame) -> bool:
     return bool(rows["leverage"].isna().all() and rows["survival"].notna().any())
 
 
+def leverage_words(leverage: float) -> str:
+    """``12×``; null: each trade has its own."""
+    return OWN_LEVERAGE if is_null(leverage) else times_text(leverage)
+
+
 def noted(table: pd.DataFrame, info: Mapping[str, Any]) -> pd.DataFrame:
-    """The table with what its columns cannot tell beside it, for the words: ``attrs`` from ``run.json``."""
+    """A copy of the table whose ``attrs`` hold what its words need and its columns lack, from ``run.json``."""
     config = info.get("config") or {}
     coin = [label for label, contract in contracts(config).items() if contract == "inverse"]
     unfunded = bool((config.get("margin") or {}).get("expiry"))
@@ -39,7 +44,7 @@ def noted(table: pd.DataFrame, info: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def contracts(config: Mapping[str, Any]) -> dict[str, str]:
-    """The contract of each maintenance rule of a configuration, by its label: a named rule brings its own."""
+    """Label of each maintenance rule of a configuration → its contract. A named rule has a contract of its own."""
     from backtest.margin.rules import rules
 
     own = str((config.get("margin") or {}).get("contract") or "linear")
@@ -61,7 +66,7 @@ def scenario_words(rows: pd.DataFrame, leave_out: Collection[str] = ()) -> str:
     Parameters
     ----------
     leave_out : collection of str
-        Axes that are not spoken of.
+        Axes that are left out.
     """
     row = rows.iloc[0]
     spot = str(row["maintenance"]).startswith("ltv=")
@@ -73,13 +78,38 @@ def scenario_words(rows: pd.DataFrame, leave_out: Collection[str] = ()) -> str:
         words.append(f"fee {value_words('open_fee', row['open_fee'])}")
     if not spot and not rows.attrs.get(UNFUNDED) and "funding_scale" not in leave_out:
         words.append(funding_words(float(row["funding_scale"]), float(row["funding_shift"])))
-    if "size" not in leave_out and not is_null(row["size"]):
-        words.append(value_words("size", row["size"], coin=coin))
-    known = {"symbol", "side", "maintenance", "open_fee", "funding_scale", "funding_shift", "size", *leave_out}
+    known = {"symbol", "side", "maintenance", "open_fee", *FUNDING, *leave_out}
     for axis in scenario_axes(rows):
         if axis not in known and not is_null(row[axis]):
-            words.append(("" if axis == "weight" else f"{axis} ") + value_words(axis, row[axis]))
+            name = "" if axis in ("size", "weight") else f"{axis} "
+            words.append(name + value_words(axis, row[axis], coin=coin))
     return " · ".join(words)
+
+
+def axis_columns(table: pd.DataFrame) -> dict[str, list[str]]:
+    """Name of each axis of a table → its columns; the two of funding are one axis."""
+    found: dict[str, list[str]] = {}
+    for column in scenario_axes(table):
+        found.setdefault("funding" if column in FUNDING else column, []).append(column)
+    return found
+
+
+def axis_words(row: Mapping[Hashable, Any], columns: Sequence[str], coin: Collection[str] = ()) -> str:
+    """The value of an axis in a row of a run's table, as a picker or a cell of a table shows it.
+
+    Parameters
+    ----------
+    row : mapping
+        A row of a run's table.
+    columns : sequence of str
+        Those of the axis, as `axis_columns` gives them.
+    coin : collection of str
+        Labels of the maintenance rules whose margins are in coin: ``attrs[COIN]`` of the table.
+    """
+    if columns[0] in FUNDING:
+        text = funding_words(float(row.get("funding_scale", 1)), float(row.get("funding_shift", 0)))
+        return text.removeprefix("funding ").replace("no funding", "none")
+    return value_words(columns[0], row[columns[0]], coin=row.get("maintenance") in coin)
 
 
 def value_words(axis: str, value: object, *, coin: bool = False) -> str:
@@ -92,10 +122,13 @@ def value_words(axis: str, value: object, *, coin: bool = False) -> str:
     """
     if is_null(value):
         return "–"
-    if axis == "size":
-        return _size_words(str(value), coin)
-    if axis in WORDS:
-        return WORDS[axis](str(value))
+    try:
+        if axis == "size":
+            return _size_words(str(value), coin)
+        if axis in WORDS:
+            return WORDS[axis](str(value))
+    except ValueError:
+        return str(value)
     return number_text(value) if isinstance(value, float) else str(value)
 
 
@@ -183,21 +216,19 @@ def scenario_axes(table: pd.DataFrame) -> list[str]:
     return columns[: columns.index("horizon")]
 
 
-def _rate_or_name(label: str) -> str:
-    try:
-        if label.startswith("ltv="):
-            return f"liquidated at loan-to-value {rate_text(float(label[4:]))}"
-        return rate_text(float(label))
-    except ValueError:
-        return label
+def _maintenance_words(label: str) -> str:
+    """A rate in percent, a loan-to-value in words; names of rules and tier tables raise ValueError."""
+    if label.startswith("ltv="):
+        return f"liquidated at loan-to-value {rate_text(float(label[4:]))}"
+    return rate_text(float(label))
 
 
 WORDS: dict[str, Callable[[str], str]] = {
     "symbol": lambda label: portfolio_words(label) or label,
-    "maintenance": _rate_or_name,
+    "maintenance": _maintenance_words,
     "open_fee": lambda text: rate_text(float(text)),
     "funding_shift": lambda text: rate_text(float(text)),
     "policy": policy_words,
     "weight": _weight_words,
 }
-"""How the values of an axis read."""
+"""Axis → the words of one of its values; ValueError where the label stays as it is."""

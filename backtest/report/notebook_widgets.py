@@ -1,7 +1,8 @@
-"""A run to be moved through in a notebook: pickers and sliders, and what they mean at once."""
+"""A run in a notebook: as the value of a cell, and as pickers and sliders to move through it."""
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
@@ -9,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from backtest.errors import BacktestError, ConfigError
 from backtest.report.html.summary import Answer, answers
-from backtest.report.labels import OWN_LEVERAGE, scenario_words
+from backtest.report.labels import OWN_LEVERAGE, own_leverage, scenario_words
 from backtest.report.number_format import percent_text, rate_text, times_text
 from backtest.report.plots import plot_curves, plot_heatmap, plot_leverage
 from backtest.report.plots.style import INK, OKABE_ITO, encode_png
-from backtest.report.scenario_selection import horizons, leverages, matching, select_part, varying
+from backtest.report.scenario_selection import horizons, leverages, matching, select, select_part, varying
+from backtest.report.tables import MOST_ROWS, Cell, Grid, choices_table, survival_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +26,50 @@ INSTALL = "pip install 'liquidation-backtest[notebook]'"
 
 Choose = Callable[["pd.DataFrame", float, str], "pd.DataFrame"]
 """Rows of one scenario, the survival target and a horizon → the choice, as of `stats.leverage_choice.choose`."""
+
+
+def result_html(title: str, table: pd.DataFrame, choices: pd.DataFrame) -> str:
+    """A run as a notebook shows it: the choices, and survival of the first scenario as a picture and as a table.
+
+    Parameters
+    ----------
+    title : str
+        The run in a line.
+    table : DataFrame
+        The columns of ``survival.parquet``.
+    choices : DataFrame
+        As `Result.choose` returns it.
+    """
+    target, confidence = float(choices.attrs["survival"]), rate_text(float(choices.attrs["confidence"]))
+    rows = select(table)
+    first, own = escape(scenario_words(rows)), own_leverage(rows)
+    ax = plot_curves(rows) if rows["leverage"].isna().all() else plot_heatmap(rows)
+    heading = f"Largest leverage whose survival is at least {rate_text(target)} with {confidence} confidence"
+    if own:
+        heading = f"Survival of the trades at the leverage each had; below it its {confidence} interval"
+    survival = survival_table(rows, target)
+    few = ". * Few blocks: it says little" if survival.few else ""
+    png = b64encode(encode_png(ax)).decode()
+    parts = [
+        f"<p><b>{escape(title)}</b></p>",
+        f"<p>{heading}</p>{_table(choices_table(choices).first(MOST_ROWS))}",
+        f'<img alt="Survival of {first}" style="width:100%;max-width:44rem" src="data:image/png;base64,{png}">',
+        f"<p>Survival of {first}, below it the {confidence} interval{few}</p>",
+        _table(survival),
+    ]
+    return "\n".join(parts)
+
+
+def _table(grid: Grid) -> str:
+    head = "".join(f"<th>{escape(name)}</th>" for name in grid.head)
+    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in grid.rows)
+    more = f"<p>{grid.left_out:,} more scenarios: result.choose() has them all.</p>" if grid.left_out else ""
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
+
+
+def _cell(cell: Cell) -> str:
+    small = f"<br><small>{escape(cell.small)}{cell.mark}</small>" if cell.small else cell.mark
+    return f"<td>{escape(cell.text)}{small}</td>"
 
 
 @dataclass(frozen=True)
@@ -133,7 +179,7 @@ def explore(
 
 
 def _picked(shown: Explorer, table: pd.DataFrame) -> pd.DataFrame:
-    """The scenario that the pickers stand at: every horizon and leverage of it."""
+    """Every horizon and leverage of the scenario picked."""
     rows = table
     for picker in shown.pickers.values():
         rows = select_part(rows, picker.value)
@@ -141,7 +187,7 @@ def _picked(shown: Explorer, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _show(shown: Explorer, table: pd.DataFrame, choose: Choose, confidence: float) -> None:
-    """Bring the words and the pictures to where the widgets stand; what cannot be shown is said."""
+    """Update words and pictures to the values of the widgets; an error is shown as text."""
     horizon, target = str(shown.horizon.value), float(shown.target.value)
     leverage = None if shown.leverage.disabled else float(shown.leverage.value)
     try:
@@ -210,7 +256,7 @@ def _curve(rows: pd.DataFrame, horizon: str, leverage: float, target: float, cho
 
 
 def _heatmap(rows: pd.DataFrame, horizon: str, leverage: float) -> bytes:
-    """Survival over leverage and horizon, a ring where the sliders stand."""
+    """Survival over leverage and horizon, a ring at the values of the sliders."""
     ax = plot_heatmap(rows)
     row = list(horizons(rows)).index(horizon)
     ax.plot(leverage, row, "o", ms=11, mfc="none", mec="white", mew=3.5, zorder=6)

@@ -7,7 +7,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 from backtest.errors import ConfigError
-from backtest.report.labels import COIN, OWN_LEVERAGE, funding_words, listed, scenario_axes, value_words
+from backtest.report.labels import COIN, OWN_LEVERAGE, axis_columns, axis_words, listed, scenario_axes
 from backtest.report.number_format import is_null, times_text
 from backtest.units import duration_ms, number_text
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 USUAL_LEVERAGES = (2.0, 3.0, 5.0, 10.0, 20.0, 50.0)
 
-FUNDING = ("funding_scale", "funding_shift")
 Funding = float | Mapping[str, float]
 """A scale of the funding charged, or ``{"scale": 2.0, "shift": 0.0001}`` as in the config."""
 
@@ -123,25 +122,18 @@ def varying(table: pd.DataFrame) -> dict[str, list[tuple[str, dict[str, object]]
     {'side': [('long', {'side': 'long'}), ('short', {'side': 'short'})]}
     """
     found: dict[str, list[tuple[str, dict[str, object]]]] = {}
-    axes = scenario_axes(table)
-    for axis in dict.fromkeys("funding" if axis in FUNDING else axis for axis in axes):
-        columns = list(FUNDING) if axis == "funding" else [axis]
-        unique = table[columns].drop_duplicates().itertuples(index=False, name=None)
-        parts = [
-            dict(zip(columns, (None if is_null(value) else value for value in row), strict=True)) for row in unique
-        ]
-        if len(parts) > 1:
-            found[axis] = [(_part_words(axis, part, table), part) for part in parts]
+    coin = table.attrs.get(COIN, ())
+    for axis, columns in axis_columns(table).items():
+        first = table[~table[columns].duplicated()].to_dict("records")
+        if len(first) > 1:
+            found[axis] = [
+                (
+                    axis_words(row, columns, coin),
+                    {name: None if is_null(row[name]) else row[name] for name in columns},
+                )
+                for row in first
+            ]
     return found
-
-
-def _part_words(axis: str, part: Mapping[str, object], table: pd.DataFrame) -> str:
-    if axis == "funding":
-        return funding_words(
-            *(float(str(part.get(name, default))) for name, default in zip(FUNDING, (1, 0), strict=True))
-        )
-    coin = set(table["maintenance"]) <= set(table.attrs.get(COIN, ())) if axis == "size" else False
-    return value_words(axis, part[axis], coin=coin)
 
 
 def select_part(rows: pd.DataFrame, part: Mapping[str, object]) -> pd.DataFrame:
@@ -204,6 +196,11 @@ def spread(values: Sequence[Value], most: int) -> list[Value]:
     count = min(most, len(values))
     step = (len(values) - 1) / max(1, count - 1)
     return [values[round(k * step)] for k in range(count)]
+
+
+def curves_by_horizon(rows: pd.DataFrame, asked: str | Sequence[str] | None = None) -> dict[str, pd.DataFrame]:
+    """Rows of each horizon asked for (all by default), smallest leverage first; horizon → rows."""
+    return {text: matching(rows, "horizon", text).sort_values("leverage") for text in horizons(rows, asked)}
 
 
 def curves_by_leverage(rows: pd.DataFrame, asked: float | Sequence[float] | None = None) -> dict[str, pd.DataFrame]:

@@ -1,7 +1,7 @@
 """Read a long history in parts that fit the memory: each has its own entries and the bars of their windows.
 
-Parts end where chunks of entries do (`backtest.engine.cohorts.Work.chunks`), so that no number depends on how many
-there are.
+Parts end where chunks of entries do (`backtest.engine.cohorts.Population.chunks`), so that no number depends on how
+many there are.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from backtest.data.files import SeriesName, existing, series_files, unchanged
 from backtest.data.history import PriceHistory
 from backtest.data.reader import SeriesFiles, open_series
 from backtest.engine.bars import Grid, build_grid
-from backtest.engine.cohorts import Work
+from backtest.engine.cohorts import Population
 from backtest.engine.prepare import _moved, is_charged, open_time_range, prepare_entries, refuse_early, refuse_lacking
 from backtest.engine.volatility import maintenance_scale
 from backtest.errors import ConfigError, DataError
@@ -71,7 +71,7 @@ def checked_sources(given: Histories, config: Config) -> list[HistorySource]:
     """
     sources, scenarios = list_sources(given, config), expand_scenarios(config)
 
-    def look(source: HistorySource) -> Work:
+    def look(source: HistorySource) -> Population:
         return prepare_entries(config, read_grid(config, source, scenarios_at(scenarios, source.symbol)))
 
     refuse_unfit(config, sources, [(source.symbol, partial(look, source)) for source in sources])

@@ -28,8 +28,8 @@ from backtest.stats.frames import (
     incidence_frame,
     time_frame,
 )
-from backtest.stats.leverage_choice import choose, of_horizon, with_economics
-from backtest.stats.schema import axes_fields
+from backtest.stats.leverage_choice import choose, filter_horizon, with_economics
+from backtest.stats.schema import axis_names
 from backtest.units import duration_ms
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Result:
 
     def survival(self) -> pd.DataFrame:
         """Survival rates: scenario axes and leverage as index, horizons as columns, in the order of the run."""
-        axes = [field.name for field in axes_fields(self.table.columns)]
+        axes = axis_names(self.table.columns)
         wide = self.table.set_index([*axes, "leverage", "horizon"])["survival"].unstack("horizon", sort=False)
         return wide[list(self.info["config"]["sweep"]["horizon"])]
 
@@ -238,7 +238,7 @@ class Result:
         """
         regime, level = self.counts.regime(by), self._level(confidence)
         batches = list(regime_rows(self.counts, regime, level))
-        frame: pd.DataFrame = of_horizon(pa.Table.from_batches(batches).to_pandas(), horizon)
+        frame: pd.DataFrame = filter_horizon(pa.Table.from_batches(batches).to_pandas(), horizon)
         frame.attrs = {"by": regime, "confidence": level}
         return frame
 
@@ -323,7 +323,7 @@ class Result:
         )
 
     def _repr_html_(self) -> str:
-        from backtest.report.notebook import result_html
+        from backtest.report.notebook_widgets import result_html
 
         return result_html(repr(self), self.table, noted(self.choose(), self.info))
 

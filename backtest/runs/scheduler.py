@@ -42,10 +42,10 @@ class DataSummary:
 
     def add(self, part: JobPart) -> None:
         """Add the next part."""
-        grid = part.work.grid
+        grid = part.population.grid
         if not self.bars:
             self.start_ms, self.interval_ms, self.trigger = grid.start_ms, grid.interval_ms, grid.trigger
-            self.cut, self.regimes = part.cut, part.work.regimes
+            self.cut, self.regimes = part.cut, part.population.regimes
         for one in part.grids:
             own = min(part.own_bars, one.n_bars)
             self._prints.setdefault(one.symbol, Fingerprint()).add(one, own)
@@ -57,7 +57,7 @@ class DataSummary:
             self._latest = int(present[-1])
         self.bars += part.own_bars
         self.present += present.size
-        self.entries += int(part.work.bars.size)
+        self.entries += int(part.population.bars.size)
 
     def prints(self) -> dict[str, str]:
         """Fingerprint of what was read of each symbol."""
@@ -225,7 +225,7 @@ class Scheduler:
                     sums.add(group, job.extents, tables)
                     clock.add(group)
                     self.progress.advance(job.cost(group, chunk))
-                    whole = [group] if load.last and chunk.stop == load.part.work.bars.size else []
+                    whole = [group] if load.last and chunk.stop == load.part.population.bars.size else []
                 for one in whole:
                     yield CountedGroup(load.running, one, *sums.taken(one), *clock.taken(one))
                 if group is None and load.final:
@@ -246,7 +246,7 @@ class Scheduler:
                     return
                 if load is None:
                     return
-                job, chunks = load.running.job, load.part.work.chunks()
+                job, chunks = load.running.job, load.part.population.chunks()
                 self.count.parts[job.symbol, load.number] = load.part
                 read = describe_data(load.part) if self.remote else {}
                 for group in load.batch:

@@ -15,7 +15,7 @@ from backtest.config.portfolio_scenarios import PortfolioScenario, expand_portfo
 from backtest.config.resolve import Histories
 from backtest.config.scenarios import Scenario, expand_scenarios, group_scenarios, horizon_bars, scenarios_at
 from backtest.engine.bars import Grid
-from backtest.engine.cohorts import Work
+from backtest.engine.cohorts import Population
 from backtest.engine.count import count_entries
 from backtest.engine.portfolio import prepare_portfolio
 from backtest.engine.prepare import prepare_entries
@@ -65,7 +65,7 @@ class JobPart:
 
     Attributes
     ----------
-    work : Work
+    population : Population
     count : callable
         Of a group and a chunk of entries: their tables, by calendar block and by each regime. Those of disjoint
         chunks add up.
@@ -77,7 +77,7 @@ class JobPart:
         Bars of each symbol of a portfolio before and after the span that all of them have.
     """
 
-    work: Work
+    population: Population
     count: Callable[[Sequence[int], slice], Tables]
     grids: tuple[Grid, ...]
     own_bars: int
@@ -217,37 +217,39 @@ def _of_symbol(config: Config, source: HistorySource, scenarios: list[Scenario],
 
 def _part(config: Config, own: Sequence[Scenario], grid: Grid, own_bars: int | None = None) -> JobPart:
     """The entries of the first `own_bars` bars of a grid (None: of all), and the function that counts a chunk."""
-    work = prepare_entries(config, grid)
+    population = prepare_entries(config, grid)
     bankroll = config.statistics.bankroll_fraction if wants_outcomes(config) else None
     own_bars = grid.n_bars if own_bars is None else own_bars
-    work = _with_regimes(config, replace(work, bars=work.bars[: np.searchsorted(work.bars, own_bars)]))
+    population = _with_regimes(
+        config, replace(population, bars=population.bars[: np.searchsorted(population.bars, own_bars)])
+    )
 
     def count(members: Sequence[int], chunk: slice) -> Tables:
-        return count_entries(work, [own[i] for i in members], chunk, bankroll)
+        return count_entries(population, [own[i] for i in members], chunk, bankroll)
 
-    return JobPart(work, count, (grid,), own_bars)
+    return JobPart(population, count, (grid,), own_bars)
 
 
 def _of_portfolio(config: Config, sources: Sequence[HistorySource], own: list[PortfolioScenario]) -> Job:
     crossed = prepare_portfolio(config, read_portfolio_grids(config, sources, own), own)
     crossed = replace(crossed, base=_with_regimes(config, crossed.base))
-    work, name = crossed.base, own[0].portfolio.label
+    population, name = crossed.base, own[0].portfolio.label
 
     def count(members: Sequence[int], chunk: slice) -> Tables:
         return count_entries(crossed, [own[i] for i in members], chunk)
 
-    part = JobPart(work, count, crossed.legs, work.grid.n_bars, crossed.cut)
+    part = JobPart(population, count, crossed.legs, population.grid.n_bars, crossed.cut)
     return _job(config, name, own, list(group_portfolios(own)), _whole(config, name, part))
 
 
 def _whole(config: Config, name: str, part: JobPart) -> Parts:
     """The only part of a job."""
-    work = part.work
-    if not work.bars.size:
+    population = part.population
+    if not population.bars.size:
         raise no_entries(config, name)
-    first, last = work.blocks(np.array([0, work.grid.n_bars - 1])).tolist()
-    extents = [(first, last + 1 - first), *((0, cells.block.size) for cells in work.regimes)]
-    return Parts(1, lambda number: part, extents, work.bars.size)
+    first, last = population.blocks(np.array([0, population.grid.n_bars - 1])).tolist()
+    extents = [(first, last + 1 - first), *((0, cells.block.size) for cells in population.regimes)]
+    return Parts(1, lambda number: part, extents, population.bars.size)
 
 
 def _job(
@@ -287,12 +289,14 @@ def no_entries(config: Config, name: str) -> DataError:
     return DataError(f"{name}: no bar is an entry; {which}")
 
 
-def _with_regimes(config: Config, work: Work) -> Work:
+def _with_regimes(config: Config, population: Population) -> Population:
     """The same with regime labels on its entries."""
     regimes = config.statistics.regimes
-    if not regimes or not work.bars.size:
-        return work
-    grid = work.grid
-    trials = [trial_bars(horizon, MS_PER_UNIT["d"] / grid.interval_ms) for horizon in work.horizons]
-    block = work.blocks(work.bars)
-    return replace(work, regimes=tuple(label_entries(regime, grid, work.bars, block, trials) for regime in regimes))
+    if not regimes or not population.bars.size:
+        return population
+    grid = population.grid
+    trials = [trial_bars(horizon, MS_PER_UNIT["d"] / grid.interval_ms) for horizon in population.horizons]
+    block = population.blocks(population.bars)
+    return replace(
+        population, regimes=tuple(label_entries(regime, grid, population.bars, block, trials) for regime in regimes)
+    )

@@ -1,9 +1,9 @@
-"""The interval of record: Clopper–Pearson on an effective number of trials (docs/intervals.md).
+"""The interval of record of a survival rate: Clopper–Pearson on an effective number of trials (docs/intervals.md).
 
-Overlapping windows are dependent, and so are volatile weeks. Counts per calendar block carry the dependence; their
-slowest cosines say how many independent trials the entries are worth. What counts alone cannot say is assumed and
-stated: liquidations come in clusters of at least two days, in longer ones the more frequent they are, and regimes of
-volatility are seen several times only in a year and a half or more.
+Overlapping windows are dependent, and so are volatile weeks. Counts per calendar block carry this dependence: the
+variance of their slowest cosines gives the effective number of independent trials. What counts alone cannot tell is
+assumed: liquidations come in clusters of at least two days, and in longer ones the more frequent they are; a history
+of less than a year and a half is too short to see regimes of volatility several times.
 
 References
 ----------
@@ -30,12 +30,12 @@ FEWEST_BLOCKS = 10
 FEWEST_WEEKS = 78
 """Below this extent of the blocks intervals are flagged."""
 FEWEST_TRIALS = 2.0
-"""What several blocks with losses among them are worth at the least."""
+"""Smallest effective number of trials of several blocks with losses among them."""
 FEWEST_COSINES = 3
 CLUSTER_DAYS = 2
-"""An independent trial lasts as long as the horizon, and this at the least."""
+"""An independent trial lasts as long as the horizon, but at least so many days."""
 EPISODES = 40
-"""Independent episodes at which that assumption has lost half of its weight, the most that it loses."""
+"""Independent episodes at which the assumption of `CLUSTER_DAYS` has lost half of its weight; it never loses more."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Interval:
 
 
 def check_confidence(confidence: float) -> None:
-    """Refuse a level for which coverage was never looked at."""
+    """Refuse a level whose coverage was not measured (docs/coverage.md)."""
     if confidence not in LEVELS:
         known = ", ".join(f"{x:g}" for x in LEVELS)
         raise ConfigError(f"statistics.confidence must be one of the tabulated levels {known}; got {confidence:g}")
@@ -88,7 +88,7 @@ def survival_interval(
 
     Examples
     --------
-    Ten thousand hourly entries over 60 weeks, all alive after a day, are worth 210 trials of two days:
+    Ten thousand hourly entries over 60 weeks, all alive after a day, amount to 210 trials of two days:
 
     >>> blocks = np.full((1, 60), 168)
     >>> found = survival_interval(blocks, blocks, 24, 168, 60 * 168, 24, 0.95)
@@ -167,13 +167,13 @@ def trial_bars(horizon_bars: int, day_bars: float) -> int:
 
 
 def _most_trials(total: Int, horizons: Int, span_bars: int | Int, day_bars: float) -> Float:
-    """Trials that entries without a loss are worth."""
+    """Effective number of trials of entries without a loss."""
     most: Float = np.minimum(total, span_bars / np.maximum(horizons, CLUSTER_DAYS * day_bars))
     return most
 
 
 def _effective_trials(rate: Float, error: Float, total: Int, ceiling: Float, windows: Float) -> Float:
-    """Trials that explain the standard error, within the ceiling, which yields to the episodes seen."""
+    """Trials that explain the standard error, up to a ceiling, which rises with the number of episodes seen."""
     rarer = np.minimum(rate, 1 - rate)
     with np.errstate(divide="ignore", invalid="ignore"):
         trials = np.maximum(FEWEST_TRIALS, rate * (1 - rate) / error**2)
@@ -185,7 +185,7 @@ def _effective_trials(rate: Float, error: Float, total: Int, ceiling: Float, win
 
 
 def _clopper_pearson(rate: Float, trials: Float, tail: float) -> Float:
-    """Lower bound with real numbers of successes and trials, by the beta distribution."""
+    """Lower bound for numbers of successes and trials that need not be whole, by the beta distribution."""
     from scipy.special import betaincinv
 
     alive = rate * trials
@@ -194,10 +194,10 @@ def _clopper_pearson(rate: Float, trials: Float, tail: float) -> Float:
 
 
 def _lower_bound(rate: Float, trials: Float, tail: float) -> Float:
-    """Clopper–Pearson with the trials that the losses would be worth if the bound were true.
+    """Clopper–Pearson with the effective number of trials that there would be if the bound were the true rate.
 
-    The more frequent losses are, the longer their clusters: as if the variance grew with the square of their rate,
-    less where few were seen and nothing where none was.
+    More frequent losses come in longer clusters: the variance is taken to grow with the square of their rate, less
+    where few were seen and not at all where none was.
     """
     bound = _clopper_pearson(rate, trials, tail)
     losses = (1 - rate) * trials
@@ -212,7 +212,7 @@ def attainable_low(
 
     Examples
     --------
-    Five years at 7 days prove 0.986, not 0.99:
+    Five years at 7 days can show 0.986, not 0.99:
 
     >>> round(attainable_low(40_000, 7 * 24, 7 * 24, 5 * 365 * 24, 24, 0.95), 3)
     0.986

@@ -1,8 +1,8 @@
 """Stationary block bootstrap over calendar blocks: draws of block indices, and sums over them.
 
-A resampled history is a few stretches of the one that was. How often its blocks stand in it changes only where a
-stretch begins or ends, and what the counts sum to is had from their running sums there: summation by parts, some forty
-terms for however many blocks.
+A resampled history consists of a few segments of the observed one. The weight of a block differs from that of its
+neighbour only where a segment begins or ends. Sums of counts therefore follow from their running sums at these places
+(summation by parts): about forty terms for any number of blocks.
 
 References
 ----------
@@ -26,30 +26,30 @@ if TYPE_CHECKING:
 
 
 FEWEST_BLOCKS = 10
-"""Below this number of blocks what is resampled says little."""
+"""Below this number of blocks resampling says little."""
 FEWEST_IN_A_ROW = 4
-STRETCHES = 20
-"""A resampled history is made of so many stretches in the mean, at the most: regimes are kept whole where they can."""
-CELLS = 2_000_000
-"""Numbers that are drawn or summed at once."""
+SEGMENTS = 20
+"""A resampled history has at most so many segments on average: long ones keep regimes whole."""
+CHUNK_SIZE = 2_000_000
+"""Numbers drawn or summed at once."""
 
 
 def mean_length(n_blocks: int, horizon_blocks: float) -> int:
-    """Mean number of blocks in a row: the horizon, four blocks and a twentieth of the history at the least.
+    """Mean number of blocks in a row: at least the horizon, four blocks, and a twentieth of the history.
 
     Examples
     --------
     >>> mean_length(52, 1), mean_length(313, 1), mean_length(52, 8.5)
     (4, 16, 9)
     """
-    return max(FEWEST_IN_A_ROW, math.ceil(horizon_blocks), math.ceil(n_blocks / STRETCHES))
+    return max(FEWEST_IN_A_ROW, math.ceil(horizon_blocks), math.ceil(n_blocks / SEGMENTS))
 
 
 def draws(n_blocks: int, length: int, mean: float, replications: int, seed: int) -> Iterator[Int]:
     """Resampled histories, as indices of blocks, in chunks of replications.
 
-    The same arguments give the same indices, however they are chunked; every block is drawn as often as any other,
-    as the last is followed by the first.
+    The same arguments give the same indices for any chunk size. Every block is equally likely: the first block follows
+    the last.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def draws(n_blocks: int, length: int, mean: float, replications: int, seed: int)
     [[4, 0, 4, 4, 0, 1, 2, 3], [3, 4, 0, 0, 1, 3, 4, 0]]
     """
     breaks, starts = (np.random.default_rng([seed, stream]) for stream in (0, 1))
-    at_once = max(1, CELLS // length)
+    at_once = max(1, CHUNK_SIZE // length)
     place = np.arange(length)
     for done in range(0, replications, at_once):
         size = (min(at_once, replications - done), length)
@@ -115,8 +115,8 @@ def sums(counts: Int, jump: csr_array) -> Float:
     Parameters
     ----------
     counts : (n_rows, n_blocks) int64
-        Of which the sum of any resampled history and the terms of it stay below 2⁵³: whole numbers that float64 holds,
-        whatever the order they are added in.
+        Sums over any resampled history must stay below 2⁵³: float64 holds these whole numbers exactly, in any order of
+        addition.
     jump : (replications, n_blocks)
         As of `jumps`.
 
@@ -136,7 +136,7 @@ def sums(counts: Int, jump: csr_array) -> Float:
 
 
 def check_level(confidence: float, replications: int) -> None:
-    """Refuse a level whose tails the replications do not reach."""
+    """Refuse a level whose tails hold less than one of the replications."""
     if not 0 < confidence < 1:
         raise ConfigError(f"confidence must lie between 0 and 1, such as 0.95; got {confidence:g}")
     if round((1 - confidence) / 2 * replications, 9) < 1:

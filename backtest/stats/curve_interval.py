@@ -1,10 +1,10 @@
 """Intervals of Kaplan–Meier curves in closed form, for thousands of scenarios at once.
 
-Greenwood's variance says how many positions, all seen to the end, would tell as much about a horizon as those that were
-seen: its effective number. Where positions overlap it is scaled by what the entries of the cohort are worth, as the
-interval of record says it (`backtest.stats.binomial_interval`), and the bounds are taken as there, but by Wilson's
-score interval, corrected for continuity, in place of Clopper–Pearson's, which has no closed form. It covers as often,
-within a point: it stands among the forms of docs/coverage.md.
+Greenwood's variance gives an effective number of positions: so many, all seen to the end, would tell as much about a
+horizon as those that were seen. Where positions overlap, this number is scaled by the trials per entry of the interval
+of record (`backtest.stats.binomial_interval`). The bounds follow as there, but by Wilson's score interval with a
+correction for continuity: Clopper–Pearson's has no closed form. Its coverage is the same within one percentage point
+(docs/coverage.md).
 
 References
 ----------
@@ -38,7 +38,7 @@ class CurveInterval(NamedTuple):
     low: Float
     high: Float
     error: Float  # Greenwood's standard error, as if positions were independent
-    trials: Float  # independent trials that the curve is worth
+    trials: Float  # effective number of independent trials
 
 
 def curve_interval(
@@ -59,8 +59,8 @@ def curve_interval(
     entries, ended, prior_ended : (..., n_horizons, n_leverages) int
         As of `backtest.stats.survival_curve.survival_curve`.
     trials : (..., n_horizons, n_leverages) float, optional
-        Independent trials that the entries of each cohort are worth: ``n_eff`` of `backtest.stats.binomial_interval`.
-        Without them every position is taken as one, which overlapping ones are not.
+        Effective number of trials of each cohort's entries: ``n_eff`` of `backtest.stats.binomial_interval`. Without
+        it every position counts as one trial, which overlapping positions are not.
     confidence : float
         Within (0, 1).
 
@@ -94,16 +94,17 @@ def curve_interval(
     with np.errstate(invalid="ignore", divide="ignore"):
         spread = np.cumsum(np.where(died > 0, died / (alive * (alive + died)), 0.0), axis=-2)
         inner = (survival > 0) & (survival < 1)
-        worth = np.where(inner, (1 - survival) / (survival * spread), opened)
+        effective = np.where(inner, (1 - survival) / (survival * spread), opened)
         error = np.where(survival > 0, survival * np.sqrt(spread), 0 * survival)
         if trials is not None:
-            worth *= _share(trials, opened)
-        low, high = (_bound(rate, worth, confidence, clustered=trials is not None) for rate in (survival, 1 - survival))
-    return CurveInterval(survival, low, 1 - high, error, np.where(np.isnan(survival), np.nan, worth))
+            effective *= _trials_per_entry(trials, opened)
+        low, high = (
+            _bound(rate, effective, confidence, clustered=trials is not None) for rate in (survival, 1 - survival)
+        )
+    return CurveInterval(survival, low, 1 - high, error, np.where(np.isnan(survival), np.nan, effective))
 
 
-def _share(trials: ArrayLike, entries: Int) -> Float:
-    """What an entry is worth."""
+def _trials_per_entry(trials: ArrayLike, entries: Int) -> Float:
     given = np.asarray(trials, np.float64)
     if given.shape != entries.shape:
         raise DataError(f"trials must be given for each of the entries {entries.shape}; got {given.shape}")
@@ -114,7 +115,7 @@ def _share(trials: ArrayLike, entries: Int) -> Float:
 
 
 def _bound(rate: Float, trials: Float, confidence: float, *, clustered: bool) -> Float:
-    """Lower bound of a rate; that of all is the largest there is."""
+    """Lower bound of a rate; none exceeds that of the rate 1."""
     from scipy.special import ndtri
 
     tail = (1 - confidence) / 2

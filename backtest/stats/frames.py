@@ -1,7 +1,7 @@
-"""Survival analysis of the tables of a run: `backtest.stats.survival_curve` on DataFrames, rows in, rows out.
+"""Hazards, survival times and incidences of a run's table: `backtest.stats.survival_curve` on DataFrames.
 
-A scenario is what the scenario columns and the leverage say together; each must stand in the table at every horizon
-once. Filter scenarios as you like; horizons only where no prior counts are read.
+Scenario columns and leverage together name a curve; each must be in the table at every horizon exactly once. A table
+may hold some of the scenarios. It may hold some of the horizons only where no prior counts are read.
 
 Curves of liquidation are those of `backtest.stats.survival_curve.survival_curve` where ``prior_liquidations`` are
 given. Without them ``survival_km`` is taken, which is 0 also where nobody was at risk any more.
@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from backtest.arrays import Float
 from backtest.errors import ConfigError, DataError
 from backtest.stats.curve_interval import curve_interval
-from backtest.stats.schema import axes_fields
+from backtest.stats.schema import axis_names
 from backtest.stats.survival_curve import (
     BEYOND,
     FOUND,
@@ -84,7 +84,7 @@ def curve_frame(table: pd.DataFrame, counts: Counts, trials: ArrayLike, confiden
     table, counts
         As of `hazard_frame`, with ``entries, liquidations, prior_liquidations``.
     trials : (n_rows,) float
-        Independent trials that the entries of each row are worth, as of `backtest.runs.tables.effective_trials`.
+        Effective number of independent trials of each row's entries, as of `backtest.runs.tables.effective_trials`.
     confidence : float
         Of the bounds.
 
@@ -92,13 +92,13 @@ def curve_frame(table: pd.DataFrame, counts: Counts, trials: ArrayLike, confiden
     -------
     DataFrame
         Index and order of `table`: scenario columns, ``horizon, leverage, entries``, ``effective`` (independent trials
-        that the curve is worth), ``survival`` (the curve) and its bounds ``survival_low, survival_high``, as of
+        to which the curve amounts), ``survival`` (the curve) and its bounds ``survival_low, survival_high``, as of
         `backtest.stats.curve_interval.curve_interval`.
     """
     grid, full = _grid_of(table), _with(table, counts).assign(_trials=np.asarray(trials))
     needed = ("entries", "liquidations", "prior_liquidations")
-    worth = grid.cube(full["_trials"])
-    found = curve_interval(grid.hours, *(grid.cube(full[n]) for n in needed), trials=worth, confidence=confidence)
+    counted = (grid.cube(full[name]) for name in needed)
+    found = curve_interval(grid.hours, *counted, trials=grid.cube(full["_trials"]), confidence=confidence)
     out = full[[*grid.axes, "horizon", "leverage", "entries"]].copy()
     out["effective"], out["survival"] = grid.rows(found.trials), grid.rows(found.survival)
     out["survival_low"], out["survival_high"] = grid.rows(found.low), grid.rows(found.high)
@@ -296,7 +296,7 @@ def _curve_of(full: pd.DataFrame, grid: _Grid) -> Float:
 def _grid_of(table: pd.DataFrame) -> _Grid:
     if table.empty:
         raise DataError("the table has no rows: there is nothing to analyse")
-    axes = [field.name for field in axes_fields(table.columns)]
+    axes = axis_names(table.columns)
     names = sorted(dict.fromkeys(table["horizon"]), key=duration_ms)
     place = {name: k for k, name in enumerate(names)}
     column = np.asarray(table["horizon"].map(place), np.intp)

@@ -9,7 +9,7 @@ import numpy as np
 
 from backtest.errors import ConfigError
 from backtest.stats.binomial_interval import attainable_low
-from backtest.stats.schema import axes_fields
+from backtest.stats.schema import axis_names
 from backtest.units import MS_PER_UNIT, duration_ms
 
 if TYPE_CHECKING:
@@ -68,10 +68,10 @@ def choose(
 
     if not 0 < survival < 1:
         raise ConfigError(f"survival must lie between 0 and 1, such as 0.95; got {survival:g}")
-    table = of_horizon(table, horizon)
+    table = filter_horizon(table, horizon)
     if worst_over:
         table = worst_case(table, worst_over)
-    axes = [*(field.name for field in axes_fields(table.columns)), "horizon"]
+    axes = [*axis_names(table.columns), "horizon"]
     rows = []
     for key, part in table.groupby(axes, sort=False, dropna=False):
         ordered = part.sort_values("leverage")
@@ -101,7 +101,7 @@ def choose(
 
 
 def with_economics(choices: pd.DataFrame, outcomes: pd.DataFrame) -> pd.DataFrame:
-    """Choices with what the chosen leverage earned beside how it survived, and the leverage at which most was earned.
+    """Choices with the return of the chosen leverage, and the leverage at which the bankroll grew most.
 
     Parameters
     ----------
@@ -113,14 +113,14 @@ def with_economics(choices: pd.DataFrame, outcomes: pd.DataFrame) -> pd.DataFram
     Returns
     -------
     DataFrame
-        With ``return_mean`` (net of fees, funding and liquidation), ``growth_mean`` (log growth of a bankroll of which
-        ``statistics.bankroll_fraction`` is posted) and ``insurance_loss`` (what the fund pays), per entry, in initial
-        margins; ``growth_leverage``, where the growth is greatest among the leverages that meet the target, NaN where
-        it is above 0 at none of them, and its ``growth_best``.
+        With, per entry and in initial margins, ``return_mean`` (net of fees, funding and liquidation), ``growth_mean``
+        (log growth of a bankroll that puts up ``statistics.bankroll_fraction`` of itself as margin) and
+        ``insurance_loss`` (paid by the fund); ``growth_leverage``, the leverage with the greatest growth among those
+        that meet the target, NaN where growth is above 0 at none of them, and its ``growth_best``.
     """
     import pandas as pd
 
-    axes = [*(field.name for field in axes_fields(outcomes.columns)), "horizon"]
+    axes = [*axis_names(outcomes.columns), "horizon"]
     earned = outcomes[[*axes, "leverage", "return_mean", "growth_mean"]].assign(
         insurance_loss=outcomes["insurance_loss"] / outcomes["entries"].where(outcomes["entries"] > 0)
     )
@@ -147,8 +147,8 @@ def with_economics(choices: pd.DataFrame, outcomes: pd.DataFrame) -> pd.DataFram
     return out
 
 
-def of_horizon(table: pd.DataFrame, horizon: str | None) -> pd.DataFrame:
-    """The rows of one duration; all where none is asked for."""
+def filter_horizon(table: pd.DataFrame, horizon: str | None) -> pd.DataFrame:
+    """The rows of one horizon, matched by duration; all of them for None."""
     if horizon is None:
         return table
     wanted, known = duration_ms(horizon), list(dict.fromkeys(table["horizon"]))
@@ -175,7 +175,7 @@ def worst_case(table: pd.DataFrame, over: Sequence[str]) -> pd.DataFrame:
     over : sequence of str
         Scenario columns but the symbol; ``"funding"`` is both of its columns.
     """
-    known = [field.name for field in axes_fields(table.columns)][1:]
+    known = axis_names(table.columns)[1:]
     names = [name for axis in over for name in (("funding_scale", "funding_shift") if axis == "funding" else (axis,))]
     for name in names:
         if name not in known:

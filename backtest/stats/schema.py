@@ -1,4 +1,4 @@
-"""The columns of results: the scenario axes, and what stands beside them."""
+"""The columns of the tables of a run: scenario axes, counts, rates, outcomes, events."""
 
 from __future__ import annotations
 
@@ -23,6 +23,11 @@ def axes_fields(present: Iterable[str]) -> list[pa.Field]:
     """Symbol and scenario columns, with those of `FURTHER` that are present."""
     names = set(present)
     return [*SCENARIO, *(pa.field(name, pa.string()) for name in FURTHER if name in names)]
+
+
+def axis_names(present: Iterable[str]) -> list[str]:
+    """Names of `axes_fields`."""
+    return [field.name for field in axes_fields(present)]
 
 
 def survival_schema(present: Iterable[str] = ()) -> pa.Schema:

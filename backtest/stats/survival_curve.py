@@ -1,15 +1,15 @@
-"""Survival analysis of count tables: curves from counts, and what follows from curves, thousands of scenarios at once.
+"""Kaplan–Meier curves from counts, and what follows from them: hazard, median, mean, incidence of competing ends.
 
 Counts are those of cohorts (docs/semantics.md §9): ``entries`` of a horizon are the positions whose whole window lies
-inside the grid, ``prior_…`` those of them that had ended by the next shorter horizon. Cohorts are nested, so that
-leaving one is being right-censored at the horizon before. Everything is known on the grid of horizons only; between two
-of them a number is either a bound or says that it was interpolated.
+inside the grid, ``prior_…`` those of them that had ended by the next shorter horizon. Cohorts are nested: a position
+that leaves one is right-censored at the horizon before. Survival is known at the horizons only; a number between two
+of them is a bound, or its name says that it is interpolated.
 
-Horizons are ascending and in any unit of time: times are in that unit, rates per that unit. Arrays of counts and of
-curves have the shape (..., n_horizons, n_leverages); survival at 0 is 1 and not stored.
+Horizons are ascending and in any unit of time. Times are in that unit, rates per that unit. Arrays of counts and of
+curves have the shape (..., n_horizons, n_leverages). Survival at 0 is 1 and not stored.
 
-NaN means that there is nothing to count: an empty cohort, or nobody at risk. It never stands for 0 or for "long".
-`survival_curve` gives the curves that the rest takes.
+NaN means that there is nothing to count: an empty cohort, or nobody at risk. It never stands for 0 or for a long time.
+`survival_curve` makes the curves that the other functions take.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ TIE = 1e-12
 
 
 class Hazard(NamedTuple):
-    """Of each interval from the next shorter horizon (0 for the first) to a horizon; (..., n_horizons, n_leverages)."""
+    """Hazard in each interval between neighbouring horizons, from 0 to the first; (..., n_horizons, n_leverages)."""
 
-    conditional: Float  # probability to end in the interval, of those alive at its start
+    conditional: Float  # probability to end in the interval for those alive at its start
     rate: Float  # per unit of time, constant in the interval; +inf where all that were alive ended
     cumulative: Float  # Nelson–Aalen to the end of the interval
 
@@ -68,19 +68,10 @@ class Incidence(NamedTuple):
     at_risk: Int  # (..., n_horizons, n_leverages) open at the next shorter horizon, of the horizon's cohort
 
 
-class Analysis(NamedTuple):
-    """What `analyse` gives."""
-
-    survival: Float
-    hazard: Hazard
-    median: QuantileTime
-    mean: RestrictedMean
-
-
-def analyse(
+def survival_curve(
     horizons: ArrayLike, entries: ArrayLike, liquidations: ArrayLike, prior_liquidations: ArrayLike
-) -> Analysis:
-    """Kaplan–Meier, hazards, median and restricted means of every scenario and leverage.
+) -> Float:
+    """Kaplan–Meier that ends where nobody is at risk any more.
 
     Parameters
     ----------
@@ -91,44 +82,15 @@ def analyse(
 
     Returns
     -------
-    Analysis
-        Times in the unit of `horizons`, rates per it; means up to each horizon.
+    (..., n_horizons, n_leverages) float64
+        `backtest.stats.survival_table.kaplan_meier`, except where a whole cohort was liquidated by the next shorter
+        horizon although survival to that one is not 0. The survivors are right-censored there: the curve is NaN from
+        there on (`survival_km` of a run is 0).
 
     Raises
     ------
     ConfigError, DataError
-        If the horizons are not ascending; if the counts cannot be those of nested cohorts.
-
-    Examples
-    --------
-    Of 8 positions 4 die on day 1. Of the 4 others 2 are seen for a second day, and 1 dies.
-
-    >>> found = analyse([1, 2], [[8], [4]], [[4], [3]], [[0], [2]])
-    >>> found.survival.ravel().tolist(), found.hazard.conditional.ravel().tolist()
-    ([0.5, 0.25], [0.5, 0.5])
-    >>> float(found.median.by[0]), found.mean.upper.ravel().tolist()
-    (1.0, [1.0, 1.5])
-    """
-    curve = survival_curve(horizons, entries, liquidations, prior_liquidations)
-    return Analysis(curve, hazard(horizons, curve), quantile_time(horizons, curve), restricted_mean(horizons, curve))
-
-
-def survival_curve(
-    horizons: ArrayLike, entries: ArrayLike, liquidations: ArrayLike, prior_liquidations: ArrayLike
-) -> Float:
-    """Kaplan–Meier that ends where nobody is at risk any more.
-
-    Parameters
-    ----------
-    horizons, entries, liquidations, prior_liquidations
-        As of `analyse`.
-
-    Returns
-    -------
-    (..., n_horizons, n_leverages) float64
-        `backtest.stats.survival_table.kaplan_meier`, but where all of a cohort were dead by the next shorter horizon,
-        while survival to that one is not 0: those that lived are right-censored there, and NaN from there on says so
-        (their survival of record is 0).
+        If the horizons are not ascending, or the counts cannot be those of nested cohorts.
 
     Notes
     -----

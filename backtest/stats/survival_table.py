@@ -1,4 +1,4 @@
-"""SurvivalTable: integer counts that add up, and what follows from them without further assumptions."""
+"""Counts per scenario, horizon, leverage and calendar block, and the rates that follow from them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,7 @@ from backtest.stats.binomial_interval import survival_interval
 Count = Literal[
     "entries", "rejected", "excluded", "margin_calls", "liquidations", "prior_liquidations", "prior_margin_calls"
 ]
-COUNTS: tuple[Count, ...] = (
-    "entries",
-    "rejected",
-    "excluded",
-    "margin_calls",
-    "liquidations",
-    "prior_liquidations",
-    "prior_margin_calls",
-)
+COUNTS: tuple[Count, ...] = get_args(Count)
 PRIOR: dict[Count, Count] = {"liquidations": "prior_liquidations", "margin_calls": "prior_margin_calls"}
 """What had happened by the next shorter horizon, over the same cohort."""
 
@@ -86,16 +78,13 @@ class SurvivalTable:
         last = max(self.last_block, other.last_block)
         counts = np.zeros((*self.counts.shape[:-1], last - first), np.int64)
         both = self.outcomes is not None and other.outcomes is not None
-        outcomes = np.zeros((len(OUTCOMES), *counts.shape[1:])) if both else None
-        for table in (self, other):
-            span = slice(table.first_block - first, table.last_block - first)
-            counts[..., span] += table.counts
-            if outcomes is not None:
-                outcomes[..., span] += table.outcomes
-        return SurvivalTable(counts, first, outcomes)
+        total = SurvivalTable(counts, first, np.zeros((len(OUTCOMES), *counts.shape[1:])) if both else None)
+        total.take(self)
+        total.take(other)
+        return total
 
     def take(self, other: SurvivalTable) -> None:
-        """Add a table of other entries in place, whose blocks are some of this one's."""
+        """Add a table of other entries in place; its blocks must lie within those of this one."""
         span = slice(other.first_block - self.first_block, other.last_block - self.first_block)
         self.counts[..., span] += other.counts
         if self.outcomes is not None and other.outcomes is not None:
@@ -169,7 +158,7 @@ class Span:
     block : int
         Length of a calendar block.
     present : int, or (n_horizons,) int64
-        Bars of the grid that have trigger prices; for a regime those that its entries are worth, per horizon.
+        Bars of the grid that have trigger prices; for a regime its share of them, per horizon.
     day : float
         Bars in a day.
     """

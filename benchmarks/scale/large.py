@@ -43,11 +43,13 @@ def kernel_speed(config: Path, workers: int, times: int = 3) -> float:
     read = resolve_config(str(config))
     source = list_sources(str(read.data.path), read)[0]
     scenarios = scenarios_at(expand_scenarios(read), source.symbol)
-    work = prepare_entries(read, read_grid(read, source, scenarios))
-    tasks = [([scenarios[i] for i in group], chunk) for group in group_scenarios(scenarios) for chunk in work.chunks()]
+    population = prepare_entries(read, read_grid(read, source, scenarios))
+    tasks = [
+        ([scenarios[i] for i in group], chunk) for group in group_scenarios(scenarios) for chunk in population.chunks()
+    ]
 
     def count(task: tuple[list[Scenario], slice]) -> Tables:
-        return count_entries(work, *task)
+        return count_entries(population, *task)
 
     counted = (found[0] for found in map_ordered(count, tasks, workers))
     verdicts = sum(int(one["entries"].sum() + one["rejected"].sum()) for one in counted)  # and compiles

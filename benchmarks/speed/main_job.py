@@ -22,7 +22,7 @@ from backtest.data.history import PriceHistory
 from backtest.data.synthetic import demo_history
 from backtest.engine.adverse_series import chunk_series
 from backtest.engine.bars import build_grid
-from backtest.engine.cohorts import Work
+from backtest.engine.cohorts import Population
 from backtest.engine.count import count_entries
 from backtest.engine.crossings import first_crossings
 from backtest.engine.kernels.window_max import adverse_series
@@ -42,9 +42,9 @@ def config() -> Config:
     return Config(sweep=sweep, margin=bt.Margin(margin_call_ratio=1.0))
 
 
-def sweep_all(work: Work, scenarios: list[Scenario], workers: int = 1, times: int = 1) -> np.ndarray:
+def sweep_all(population: Population, scenarios: list[Scenario], workers: int = 1, times: int = 1) -> np.ndarray:
     """Liquidations per horizon and leverage of every entry, so many times over."""
-    parts = map_ordered(lambda chunk: count_entries(work, scenarios, chunk), work.chunks() * times, workers)
+    parts = map_ordered(lambda chunk: count_entries(population, scenarios, chunk), population.chunks() * times, workers)
     return sum(part[0]["liquidations"].sum(axis=-1) for part in parts)[0]
 
 
@@ -85,19 +85,21 @@ def skipping_walk(adverse, whole, bars, price, offset, threshold, horizons, out)
             k += 1
 
 
-def walks(work: Work, scenario: Scenario, sample: int) -> dict[str, tuple[float, np.ndarray, np.ndarray]]:
+def walks(population: Population, scenario: Scenario, sample: int) -> dict[str, tuple[float, np.ndarray, np.ndarray]]:
     """Seconds per verdict of each walk on every n-th entry, with its counts and those of the engine."""
-    bars = work.bars[:: max(1, work.bars.size // sample)]
-    thin = Work(work.grid, bars, work.horizons, work.leverages, work.block_ms, work.terms)
+    bars = population.bars[:: max(1, population.bars.size // sample)]
+    thin = Population(
+        population.grid, bars, population.horizons, population.leverages, population.block_ms, population.terms
+    )
     series = chunk_series(thin, slice(0, bars.size), scenario)
     adverse = np.empty(series.adverse_price.size)
     adverse_series(series.adverse_price, series.paid, MAINTENANCE - 1.0, 1.0, adverse)
     padded = np.full(-(-adverse.size // SKIP) * SKIP, -np.inf)
     padded[: adverse.size] = adverse
     whole = padded.reshape(-1, SKIP).max(axis=1)
-    price = work.grid.entry_price[bars]
-    threshold = ((1 - TIE) / work.leverages - 1.0)[::-1].copy()
-    horizons = np.array(work.horizons)
+    price = population.grid.entry_price[bars]
+    threshold = ((1 - TIE) / population.leverages - 1.0)[::-1].copy()
+    horizons = np.array(population.horizons)
     want = sweep_all(thin, [scenario])[:, ::-1]
     verdicts = bars.size * threshold.size * horizons.size
     found = {}
@@ -114,9 +116,11 @@ def walks(work: Work, scenario: Scenario, sample: int) -> dict[str, tuple[float,
     return found
 
 
-def events_all(work: Work, scenario: Scenario) -> int:
+def events_all(population: Population, scenario: Scenario) -> int:
     """Time to liquidation of every entry × leverage, block by block."""
-    return sum(int(np.count_nonzero(first_crossings(work, scenario, c).liquidation)) for c in work.chunks(1 << 16))
+    return sum(
+        int(np.count_nonzero(first_crossings(population, scenario, c).liquidation)) for c in population.chunks(1 << 16)
+    )
 
 
 def run_five_years(history: PriceHistory) -> float:
@@ -149,27 +153,28 @@ def main() -> None:
     write = parser.parse_args().write
     history = demo_history()
     peak = run_five_years(history)
-    work = prepare_entries(config(), build_grid(history))
+    population = prepare_entries(config(), build_grid(history))
     scenario = expand_scenarios(config())[0]
-    cells = work.bars.size * len(HORIZONS)
-    one = best(lambda: sweep_all(work, [scenario]), 20)
-    source, target = np.random.default_rng(0).random(work.grid.n_bars), np.empty(work.grid.n_bars)
+    entries = population.bars.size
+    cells = entries * len(HORIZONS)
+    one = best(lambda: sweep_all(population, [scenario]), 20)
+    source, target = np.random.default_rng(0).random(population.grid.n_bars), np.empty(population.grid.n_bars)
     copy = best(lambda: np.copyto(target, source), 20)
     both = Config(sweep=config().sweep)
-    calls = best(lambda: sweep_all(prepare_entries(both, work.grid), expand_scenarios(both)))
-    threads = {n: best(lambda n=n: sweep_all(work, [scenario], n, times=10)) for n in (1, 2)}
-    per_verdict = one / cells / work.leverages.size
-    compared = walks(work, scenario, 1_000) | {"skipping": walks(work, scenario, 20_000)["skipping"]}
+    calls = best(lambda: sweep_all(prepare_entries(both, population.grid), expand_scenarios(both)))
+    threads = {n: best(lambda n=n: sweep_all(population, [scenario], n, times=10)) for n in (1, 2)}
+    per_verdict = one / cells / population.leverages.size
+    compared = walks(population, scenario, 1_000) | {"skipping": walks(population, scenario, 20_000)["skipping"]}
     for name, (_, counted, want) in compared.items():
         assert (counted == want).all(), f"the {name} walk and the sweep disagree"
-    pairs = work.bars.size * work.leverages.size
-    events = best(lambda: events_all(work, scenario), 1) / pairs
+    pairs = entries * population.leverages.size
+    events = best(lambda: events_all(population, scenario), 1) / pairs
     rows = [
         (
             "survival sweep, per entry × horizon, over copying one float64",
-            f"{one / cells * work.grid.n_bars / copy:.1f} ×",
+            f"{one / cells * population.grid.n_bars / copy:.1f} ×",
         ),
-        ("the same with margin calls apart (two questions)", f"{calls / cells * work.grid.n_bars / copy:.1f} ×"),
+        ("the same with margin calls apart (two questions)", f"{calls / cells * population.grid.n_bars / copy:.1f} ×"),
         ("best plain walk in Numba over the sweep, per verdict", f"{compared['plain'][0] / per_verdict:,.0f} ×"),
         (
             "walk with ordered leverages and block skipping over the sweep",
@@ -182,10 +187,10 @@ def main() -> None:
         ("peak memory of the five-year run", f"{peak:,.0f} MiB"),
     ]
     lines = [
-        f"Five years of 1-minute bars ({work.bars.size:,} entries), leverages 1 … 125, 13 horizons from 1h to 30d, one",
+        f"Five years of 1-minute bars ({entries:,} entries), leverages 1 … 125, 13 horizons from 1h to 30d, one",
         f"thread where not said otherwise; {machine('numpy', 'numba')}. The sweep takes {one:.2f} s",
         f"({one / cells * 1e9:.2f} ns per entry × horizon, {per_verdict * 1e12:.0f} ps per verdict); copying one",
-        f"float64 array takes {copy / work.grid.n_bars * 1e9:.2f} ns per value.",
+        f"float64 array takes {copy / population.grid.n_bars * 1e9:.2f} ns per value.",
         "",
         "| what | figure |",
         "|---|---|",

@@ -103,13 +103,13 @@ def ask(name: str, arrays: Mapping[str, Any], folder: Path) -> dict[str, NDArray
     """The arrays that a program of `peers_there` answers with."""
     python = install(ENVIRONMENTS[name], folder)
     print(f"asking {name}", file=sys.stderr, flush=True)
-    with tempfile.TemporaryDirectory() as work:  # jesse leaves files where it runs
-        given, out = Path(work, "given.npz"), Path(work, "out.npz")
+    with tempfile.TemporaryDirectory() as population:  # jesse leaves files where it runs
+        given, out = Path(population, "given.npz"), Path(population, "out.npz")
         np.savez(given, **arrays)
         packages = [pin.partition("==")[0] for pin in ENVIRONMENTS[name]]
         script = Path(__file__).with_name("peers_there.py")
         try:
-            call([python, "-I", str(script), name, str(given), str(out), *packages], cwd=Path(work))
+            call([python, "-I", str(script), name, str(given), str(out), *packages], cwd=Path(population))
         except FailedError as error:
             raise FailedError(f"could not be run: {error}") from error
         with np.load(out) as found:

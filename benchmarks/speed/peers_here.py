@@ -55,10 +55,10 @@ class Question:
         sweep = bt.Sweep(side=["long"], leverage=LEVERAGES, horizon=[horizon], maintenance=[MAINTENANCE])
         self.history, self.low, self.close = history, history.columns["low"], history.columns["close"]
         self.config = Config(sweep=sweep, margin=bt.Margin(basis="entry", margin_call_ratio=1.0))
-        self.work = prepare_entries(self.config, build_grid(history))
+        self.population = prepare_entries(self.config, build_grid(history))
         self.scenario = expand_scenarios(self.config)[0]
-        self.horizon = self.work.horizons[0]
-        self.entries = self.work.bars.size - self.horizon  # that have a whole window
+        self.horizon = self.population.horizons[0]
+        self.entries = self.population.bars.size - self.horizon  # that have a whole window
 
     def arrays(self) -> dict[str, object]:
         """The question for other programs."""
@@ -73,23 +73,26 @@ class Question:
 
     def counts(self) -> Int:
         """(n_leverages,) liquidations."""
-        tables = [count_entries(self.work, [self.scenario], chunk)[0]["liquidations"] for chunk in self.work.chunks()]
+        tables = [
+            count_entries(self.population, [self.scenario], chunk)[0]["liquidations"]
+            for chunk in self.population.chunks()
+        ]
         return np.array(sum(table.sum(axis=(0, 1, 3)) for table in tables))
 
     def verdicts(self) -> NDArray[np.bool_]:
         """(n_entries, n_leverages) whether each is liquidated."""
-        work, leverage = self.work, self.work.leverages
-        dead = np.empty((leverage.size, work.bars.size), bool)
-        for chunk in work.chunks():
-            critical = critical_leverages(work, self.scenario, chunk)[0]
+        population, leverage = self.population, self.population.leverages
+        dead = np.empty((leverage.size, population.bars.size), bool)
+        for chunk in population.chunks():
+            critical = critical_leverages(population, self.scenario, chunk)[0]
             for k, one in enumerate(leverage):
                 np.less_equal(critical, one, out=dead[k, chunk])
         return dead.T[: self.entries]
 
     def bars(self) -> NDArray[np.int32]:
         """(n_entries, n_leverages) bars to the liquidation, 0 where there is none."""
-        chunks = self.work.chunks(1 << 16)
-        found = [first_crossings(self.work, self.scenario, chunk, calls=False).liquidation for chunk in chunks]
+        chunks = self.population.chunks(1 << 16)
+        found = [first_crossings(self.population, self.scenario, chunk, calls=False).liquidation for chunk in chunks]
         return np.concatenate(found)[: self.entries]
 
 
@@ -123,8 +126,11 @@ def count_curves(history: PriceHistory) -> Counts:
     """Counts at a hundred horizons and eight rates."""
     sweep = bt.Sweep(side=["long"], leverage=LEVERAGES, horizon=[f"{h}h" for h in HOURS], maintenance=RATES)
     config = Config(sweep=sweep, margin=bt.Margin(basis="entry"), entries=bt.Entries(every="1h"))
-    work = prepare_entries(config, build_grid(history))
-    tables = [sum(count_entries(work, [one], chunk)[0] for chunk in work.chunks()) for one in expand_scenarios(config)]
+    population = prepare_entries(config, build_grid(history))
+    tables = [
+        sum(count_entries(population, [one], chunk)[0] for chunk in population.chunks())
+        for one in expand_scenarios(config)
+    ]
     names = ("entries", "liquidations", "prior_liquidations")
     curves = [np.concatenate([table[name][0].sum(axis=-1).T for table in tables]) for name in names]
     parts = [[t[name][0].reshape(-1, t.counts.shape[-1]) for name in names[:2]] for t in (tables[0], tables[-1])]

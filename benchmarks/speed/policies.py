@@ -15,7 +15,7 @@ from backtest.config.policies import Deleverage, Exit, Ladder, Policy, ScaleIn, 
 from backtest.config.scenarios import Scenario, expand_scenarios
 from backtest.data.synthetic import demo_history
 from backtest.engine.bars import build_grid
-from backtest.engine.cohorts import Work
+from backtest.engine.cohorts import Population
 from backtest.engine.count import count_entries
 from backtest.engine.prepare import prepare_entries
 from backtest.margin.packaged_tiers import packaged_tables
@@ -39,28 +39,28 @@ POLICIES = (
 BANKROLL = 0.1
 
 
-def count_all(work: Work, scenario: Scenario) -> None:
+def count_all(population: Population, scenario: Scenario) -> None:
     """Follow every position."""
-    for chunk in work.chunks():
-        count_entries(work, [scenario], chunk, BANKROLL)
+    for chunk in population.chunks():
+        count_entries(population, [scenario], chunk, BANKROLL)
 
 
 def main() -> None:
     """Print microseconds and ratios: a flat rate where no tiers are needed, and the tiers of BTCUSDT."""
     sweep = bt.Sweep(side=["long"], leverage=[2, 3, 5, 10, 15, 25], horizon=["30d"], maintenance=[0.004])
     config = Config(sweep=sweep, entries=bt.Entries(every="1h"))
-    work = prepare_entries(config, build_grid(demo_history(years=0.5)))
+    population = prepare_entries(config, build_grid(demo_history(years=0.5)))
     flat = expand_scenarios(config)[0]
     tables = (replace(packaged_tables("binance-usdm", "BTCUSDT")[-1], effective_from_ms=None),)
     maintenance = replace(flat.maintenance, label="tiers", flat=0.0, tables=tables)
     tiered = replace(flat, maintenance=maintenance, size=Size(notional=2_000_000.0))
-    positions = work.bars.size * work.leverages.size
+    positions = population.bars.size * population.leverages.size
     print(f"{positions:,} positions\n{'policy':100} {'µs':>7} {'ratio':>6}")
     for name, plain in (("flat", flat), ("tiers", tiered)):
         for policy in POLICIES:
             if policy.ladder is not None and name == "flat":
                 continue
-            calls = [lambda s=s: count_all(work, s) for s in (plain, replace(plain, policy=policy))]
+            calls = [lambda s=s: count_all(population, s) for s in (plain, replace(plain, policy=policy))]
             without, seconds = in_turn(*calls, repeat=3, clock=time.process_time)
             label = f"{name}, {policy.label}"
             print(f"{label[:100]:100} {seconds / positions * 1e6:7.2f} {seconds / without:6.2f}")

@@ -3,7 +3,7 @@
 Run: ``python -m benchmarks.speed.portfolio [--every 1h]``, single thread. Five symbols of generated 1-minute bars that
 share most of their moves, of mixed signs; horizons up to 30 days. A plain scan looks at every bar of every entry's
 window, all horizons nested, and is timed on a sample of the entries: written plainly, and with the sums of many bars
-taken together, which the compiler turns into vector instructions. Both are compared with the whole block of work:
+taken together, which the compiler turns into vector instructions. Both are compared with the whole block of entries:
 series, trees, searches and counts of 125 leverages.
 """
 
@@ -21,7 +21,7 @@ from backtest.config.portfolio_scenarios import expand_portfolios
 from backtest.data.history import PRICES, PriceHistory
 from backtest.data.synthetic import LEVEL, demo_history
 from backtest.engine.count_portfolio import Local, count_portfolio, slice_legs
-from backtest.engine.portfolio import PortfolioWork, prepare_portfolio
+from backtest.engine.portfolio import PortfolioPopulation, prepare_portfolio
 from backtest.engine.thresholds import TIE
 from backtest.runs.inputs import checked_sources, read_portfolio_grids
 from benchmarks.common import best
@@ -96,11 +96,11 @@ def adverse_series(local: Local) -> np.ndarray:
     return np.nan_to_num(np.array(rows), nan=-1e300)
 
 
-def counted(rates: np.ndarray, work: PortfolioWork, local: Local, weight: np.ndarray) -> np.ndarray:
+def counted(rates: np.ndarray, population: PortfolioPopulation, local: Local, weight: np.ndarray) -> np.ndarray:
     """Liquidations per horizon and leverage of the entries whose windows lie inside the grid."""
     offset = sum(leg.sign * (leg.weight - a * leg.paid[local.bar]) for leg, a in zip(local.legs, weight.T, strict=True))
-    dead = (1 - TIE) / work.base.leverages <= (rates + offset[:, None])[..., None]
-    inside = local.start + local.bar[:, None] + np.array(work.base.horizons) < work.base.grid.n_bars
+    dead = (1 - TIE) / population.base.leverages <= (rates + offset[:, None])[..., None]
+    inside = local.start + local.bar[:, None] + np.array(population.base.horizons) < population.base.grid.n_bars
     return (dead & inside[..., None]).sum(axis=0)
 
 
@@ -119,15 +119,15 @@ def main() -> None:
     )
     scenario = expand_portfolios(config)[0]
     sources = checked_sources(histories(given.years), config)
-    work = prepare_portfolio(config, read_portfolio_grids(config, sources, [scenario]), [scenario])
-    n_entries, chunks = work.base.bars.size, work.chunks()
-    seconds = best(lambda: [count_portfolio(work, [scenario], chunk) for chunk in chunks]) / n_entries
-    print(f"{len(WEIGHTS)} symbols, {work.base.grid.n_bars:,} common bars, {n_entries:,} entries every {given.every}")
-    print(f"block of work    {seconds * 1e6:9.2f} µs per entry")
+    population = prepare_portfolio(config, read_portfolio_grids(config, sources, [scenario]), [scenario])
+    n_entries, chunks = population.base.bars.size, population.chunks()
+    seconds = best(lambda: [count_portfolio(population, [scenario], chunk) for chunk in chunks]) / n_entries
+    print(f"{len(WEIGHTS)} symbols, {population.base.grid.n_bars:,} bars in common, {n_entries:,} entries")
+    print(f"block of entries    {seconds * 1e6:9.2f} µs per entry")
     every_nth = max(1, n_entries // given.sample)
-    thin = replace(work, base=replace(work.base, bars=work.base.bars[::every_nth]))
+    thin = replace(population, base=replace(population.base, bars=population.base.bars[::every_nth]))
     local = slice_legs(thin, scenario, slice(0, thin.base.bars.size))
-    value, horizon = adverse_series(local), np.array(work.base.horizons)
+    value, horizon = adverse_series(local), np.array(population.base.horizons)
     weight = np.column_stack([leg.weight / leg.entry for leg in local.legs])
     rates = np.empty((local.bar.size, horizon.size))
     want = count_portfolio(thin, [scenario], slice(0, local.bar.size))[0]["liquidations"][0].sum(axis=-1)

@@ -20,7 +20,7 @@ from backtest.data.history import PriceHistory
 from backtest.data.synthetic import demo_history
 from backtest.engine.adverse_series import chunk_series
 from backtest.engine.bars import build_grid
-from backtest.engine.cohorts import Work
+from backtest.engine.cohorts import Population
 from backtest.engine.count_by_threshold import compile_chunk, price_ratio_bounds
 from backtest.engine.prepare import prepare_entries
 from backtest.margin.packaged_tiers import packaged_tables
@@ -40,7 +40,7 @@ def ten_tiers() -> TierTable:
     return replace(table, max_leverage=np.full(table.floor.size, np.inf))
 
 
-def work_and_scenario(history: PriceHistory, ratio: float) -> tuple[Work, Scenario]:
+def work_and_scenario(history: PriceHistory, ratio: float) -> tuple[Population, Scenario]:
     """A flat rate over every entry."""
     sweep = bt.Sweep(side=["long"], leverage=range(1, 126), horizon=HORIZONS, maintenance=[0.004])
     config = Config(sweep=sweep, margin=bt.Margin(margin_call_ratio=ratio))
@@ -53,15 +53,15 @@ def under_tiers(flat: Scenario, table: TierTable, notional: float) -> Scenario:
     return replace(flat, maintenance=maintenance, size=Size(notional=notional))
 
 
-def reachable(work: Work, scenario: Scenario, table: TierTable, notional: float) -> tuple[float, float]:
+def reachable(population: Population, scenario: Scenario, table: TierTable, notional: float) -> tuple[float, float]:
     """Tiers that hold some notional of a block of work, and lines that the block is swept with; entries' means."""
     tiers, lines, entries = 0, 0, 0
-    for chunk in work.chunks():
-        series = chunk_series(work, chunk, scenario)
+    for chunk in population.chunks():
+        series = chunk_series(population, chunk, scenario)
         low, high = (notional * ratio for ratio in price_ratio_bounds(series, scenario))
         n = chunk.stop - chunk.start
         tiers += n * int(((table.floor < high) & (table.cap >= low)).sum())
-        lines += n * len(compile_chunk(work, series, scenario).liquidation[0].lines.rate)
+        lines += n * len(compile_chunk(population, series, scenario).liquidation[0].lines.rate)
         entries += n
     return tiers / entries, lines / entries
 
@@ -72,11 +72,11 @@ def costs(history: PriceHistory) -> None:
     print(f"{table.floor.size} tiers with deductions, fixed notional; wanted: cost ≤ {WANTED} × reachable tiers")
     print(f"{'call ratio':>10} {'notional':>14} {'reachable':>10} {'lines':>6} {'cost':>7} {'per tier':>9}  wanted")
     for ratio in (1.0, 0.8):
-        work, flat = work_and_scenario(history, ratio)
+        population, flat = work_and_scenario(history, ratio)
         for notional in NOTIONALS:
             scenario = under_tiers(flat, table, notional)
-            tiers, lines = reachable(work, scenario, table, notional)
-            calls = [lambda w=work, s=s: sweep_all(w, [s]) for s in (scenario, flat)]
+            tiers, lines = reachable(population, scenario, table, notional)
+            calls = [lambda w=population, s=s: sweep_all(w, [s]) for s in (scenario, flat)]
             tiered, plain = in_turn(*calls, repeat=REPEAT, clock=time.process_time)
             cost = tiered / plain
             verdict = "yes" if cost <= WANTED * tiers else "NO"

@@ -13,11 +13,13 @@ from backtest.config.models import Funding, Size
 from backtest.config.policies import Deleverage, Exit, Ladder, Policy, ScaleIn, TopUp
 from backtest.config.scenarios import Maintenance, Scenario
 from backtest.engine.bars import build_grid
-from backtest.engine.cohorts import Work
-from backtest.engine.policy_simulation import Lives, lives_of
+from backtest.engine.cohorts import Population
+from backtest.engine.policy_simulation import SimulatedPositions, simulate_policy
 from backtest.engine.thresholds import MarginTerms
 from backtest.margin.tiers import DatedTable, TierTable
+from tests._support import tiers
 from tests._support.histories import HOUR, history_of
+from tests._support.tiers import LATER, LATEST, TIMES_MS
 from tests.oracles import policies as oracle
 from tests.oracles.history import Grid, Rows
 from tests.oracles.history import grid_of as oracle_grid
@@ -26,12 +28,9 @@ from tests.oracles.position import Scenario as Terms
 
 FUNDING, NO_FUNDING = Funding(), Funding(scale=0.0)
 OUTCOMES = ("survived", "liquidated", "stopped", "took_profit")
-LADDER = [(0.0, 2_000.0, 0.01, 0.0, 50.0), (2_000.0, 10_000.0, 0.05, 80.0, 20.0), (10_000.0, 60_000.0, 0.1, 580.0, 9.0)]
-LATER = [(0.0, 3_000.0, 0.02, 0.0, 40.0), (3_000.0, 60_000.0, 0.06, 120.0, 10.0)]
-LATEST = [(0.0, 60_000.0, 0.03, 0.0, 20.0)]
+LADDER = [*tiers.LADDER[:2], (10_000.0, 60_000.0, 0.1, 580.0, 9.0)]
 BANDS = [(0.01, 50.0), (0.016, 40.0), (0.025, 30.0), (0.04, 20.0), (0.06, 12.0), (0.09, 8.0)]
 """Rates and largest leverages of narrow tiers: from 150 on each reaches twice as far as the one before."""
-DATES = [None, 200 * HOUR, 206 * HOUR]
 
 POLICIES = {
     "none": Policy(),
@@ -148,20 +147,20 @@ def tables_of(rule: str) -> list[tuple[int | None, list[tuple[float, ...]]]]:
     if rule == "flat":
         return []
     if rule.startswith("dated"):
-        return list(zip(DATES, (LADDER, LATER, LATEST), strict=True))
+        return list(zip(TIMES_MS, (LADDER, LATER, LATEST), strict=True))
     return [(None, narrow() if rule.startswith("narrow") else LADDER)]
 
 
 def narrow() -> list[tuple[float, ...]]:
     """`BANDS`, with the deductions that join them."""
-    tiers: list[tuple[float, ...]] = []
+    out: list[tuple[float, ...]] = []
     floor = deduction = before = 0.0
     for k, (rate, most) in enumerate(BANDS):
         deduction += floor * (rate - before)
         cap = 150.0 * 2**k if k < len(BANDS) - 1 else 60_000.0
-        tiers.append((floor, cap, rate, deduction, most))
+        out.append((floor, cap, rate, deduction, most))
         floor, before = cap, rate
-    return tiers
+    return out
 
 
 def table_of(ladder: list[tuple[float, ...]], rule: str) -> TierTable:
@@ -191,13 +190,13 @@ def oracle_policy(policy: Policy) -> oracle.Policy:
     return oracle.Policy(confirm_bars=policy.confirm_bars, **made)
 
 
-def work_of(made: Rows, case: Case, horizons: list[int], leverages: list[float], every: int = 1) -> Work:
+def work_of(made: Rows, case: Case, horizons: list[int], leverages: list[float], every: int = 1) -> Population:
     grid = build_grid(history_of(made))
     bars = grid.entry_bars()[::every]
-    return Work(grid, bars, tuple(horizons), np.array(leverages), 24 * HOUR, case.terms())
+    return Population(grid, bars, tuple(horizons), np.array(leverages), 24 * HOUR, case.terms())
 
 
-def last_of(work: Work) -> oracle.Last:
+def last_of(work: Population) -> oracle.Last:
     """Last prices of the grid, for an exit on `last`."""
     columns = (work.grid.last_open, work.grid.last_high, work.grid.last_low)
     return oracle.Last(*([None if math.isnan(v) else float(v) for v in column] for column in columns))
@@ -209,12 +208,12 @@ def close_to(got: float, want: float | None) -> bool:
 
 
 def assert_same(
-    work: Work,
+    work: Population,
     grid: Grid,
     case: Case,
     policy: Policy,
     leverage: float,
-    lives: Lives,
+    lives: SimulatedPositions,
     every: int,
     weight: float | None = None,
 ) -> int:
@@ -289,7 +288,7 @@ def check(made: Rows, case: Case, policy: Policy, leverage: float, horizons: lis
     """Lives of a history against the walk; how many positions had an event."""
     work = work_of(made, case, horizons, [leverage])
     scenario = case.scenario(policy)
-    lives = lives_of(work, scenario, slice(0, work.bars.size), leverage)
+    lives = simulate_policy(work, scenario, slice(0, work.bars.size), leverage)
     return assert_same(work, oracle_grid(made), case, policy, leverage, lives, every)
 
 
@@ -326,6 +325,6 @@ def random_case(seed: int) -> Case:
     )
 
 
-def assert_equal(one: Lives, other: Lives) -> None:
+def assert_equal(one: SimulatedPositions, other: SimulatedPositions) -> None:
     for name, values in vars(one).items():
         assert np.array_equal(values, getattr(other, name), equal_nan=values.dtype.kind == "f"), name

@@ -5,60 +5,28 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import reduce
 from operator import add
-from pathlib import Path
 
 import backtest as bt
 from backtest.config.models import Config
 from backtest.config.portfolio_scenarios import PortfolioScenario, expand_portfolios, group_portfolios
 from backtest.engine.count import count_entries
-from backtest.engine.portfolio import PortfolioWork, prepare_portfolio
+from backtest.engine.portfolio import PortfolioPopulation, prepare_portfolio
 from backtest.runs.inputs import checked_sources, read_portfolio_grids
 from backtest.stats.survival_table import COUNTS, SurvivalTable
 from backtest.units import duration_ms
 from tests._support.histories import HOUR, history_of
+from tests._support.tiers import oracle_tiers
 from tests.oracles import cross as oracle
 from tests.oracles.history import Grid, Rows, grid_of
-from tests.oracles.position import Dated, Tier
 
-LADDER = [(0.0, 2_000.0, 0.01, 0.0, 50.0), (2_000.0, 10_000.0, 0.05, 80.0, 20.0), (10_000.0, 60_000.0, 0.1, 580.0, 5.0)]
-LATER = [(0.0, 3_000.0, 0.02, 0.0, 40.0), (3_000.0, 60_000.0, 0.06, 120.0, 10.0)]
-LATEST = [(0.0, 60_000.0, 0.03, 0.0, 20.0)]
-DATES, HOURS = ["", "1970-01-09T08:00Z", "1970-01-09T14:00Z"], [None, 200, 206]
 COUNTED = ["entries", "rejected", "excluded", "margin_calls", "liquidations"]
-
-
-def write_tables(folder: Path) -> dict[str, str]:
-    """Tier-table files, with and without deductions, dated or not."""
-    out = {}
-    for name in ("with", "without", "dated-with", "dated-without"):
-        lines = ["effective_from,floor,cap,mmr,deduction,max_leverage"]
-        for date, table in zip(DATES, (LADDER, LATER, LATEST), strict=True):
-            for floor, cap, mmr, deduction, leverage in table if "dated" in name or not date else ():
-                lines.append(f"{date},{floor},{cap},{mmr},{deduction if name.endswith('with') else ''},{leverage}")
-        (folder / f"{name}.csv").write_text("\n".join(lines))
-        out[name] = str(folder / f"{name}.csv")
-    return out
-
-
-def tiers(label: str) -> float | tuple[Tier, ...] | Dated:
-    """The maintenance of a label, for the oracle."""
-    if not label.endswith(("with", "without")):
-        return float(label)
-
-    def table(made: list[tuple[float, ...]]) -> tuple[Tier, ...]:
-        return tuple(Tier(f, c, m, d if label.endswith("with") else None, x) for f, c, m, d, x in made)
-
-    if label.startswith("dated"):
-        times = (None if hour is None else hour * HOUR for hour in HOURS)
-        return Dated(tuple((t, table(x)) for t, x in zip(times, (LADDER, LATER, LATEST), strict=True)))
-    return table(LADDER)
 
 
 def oracle_scenario(scenario: PortfolioScenario, leverage: float, margin: bt.Margin) -> oracle.CrossScenario:
     return oracle.CrossScenario(
         weights=scenario.portfolio.weights,
         leverage=leverage,
-        maintenance=tuple(tiers(rule.label) for rule in scenario.maintenance),
+        maintenance=tuple(oracle_tiers(rule.label) for rule in scenario.maintenance),
         basis=margin.basis,
         close_reserve=margin.close_reserve,
         open_fee=scenario.open_fee,
@@ -108,7 +76,9 @@ def walked(
     return out
 
 
-def works(histories: list[bt.PriceHistory], config: Config) -> list[tuple[PortfolioWork, list[PortfolioScenario]]]:
+def works(
+    histories: list[bt.PriceHistory], config: Config
+) -> list[tuple[PortfolioPopulation, list[PortfolioScenario]]]:
     """The work of each portfolio, with its scenarios."""
     scenarios = expand_portfolios(config)
     grids = read_portfolio_grids(config, checked_sources(histories, config), scenarios)
@@ -118,7 +88,7 @@ def works(histories: list[bt.PriceHistory], config: Config) -> list[tuple[Portfo
 
 
 def count_all(
-    work: PortfolioWork, scenarios: list[PortfolioScenario], size: int | None = None
+    work: PortfolioPopulation, scenarios: list[PortfolioScenario], size: int | None = None
 ) -> list[tuple[PortfolioScenario, SurvivalTable, int]]:
     """Each scenario with the table of its group and its place in it, counted in chunks of `size` bars."""
     out = []

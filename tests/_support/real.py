@@ -17,8 +17,7 @@ import backtest as bt
 from backtest.ingest.tiers.importer import import_tiers
 from backtest.units import duration_ms, instant_ms
 from tests._support.histories import HOUR, history_of
-from tests.engine.test_count_by_entry import assert_same_events
-from tests.engine.test_truth import scenario_of
+from tests._support.judge import assert_same_events, scenario_of
 from tests.oracles import statistics as truth
 from tests.oracles import walk as oracle
 from tests.oracles.trades import Trade, walk_trades

@@ -57,7 +57,7 @@ def test_chunks_change_nothing(tmp_path, monkeypatch) -> None:
     one, other = (block_run(tmp_path / n, np.full((5, 30), FULL), rng.integers(0, 90, (5, 30))) for n in "ab")
     whole = bt.compare(one, other)
     monkeypatch.setattr("backtest.analysis.compare.CELLS", 1)
-    monkeypatch.setattr("backtest.stats.bootstrap.CELLS", 100)
+    monkeypatch.setattr("backtest.stats.bootstrap.CHUNK_SIZE", 100)
     pd.testing.assert_frame_equal(bt.compare(one, other), whole, check_exact=True)
 
 
@@ -128,7 +128,7 @@ def test_histories_apart_share_nothing_and_say_so(tmp_path) -> None:
     (row,) = bt.compare(one, other).to_dict("records")
     assert row["blocks"] == row["entries_one"] == 0 and row["few_blocks"]
     assert np.isnan([row[name] for name in (*INTERVAL, "survival_one", "survival_other")]).all()
-    assert "—" in compare_text(bt.compare(one, other))
+    assert "–" in compare_text(bt.compare(one, other))
 
 
 def test_from_the_command_line(tmp_path) -> None:
@@ -138,7 +138,7 @@ def test_from_the_command_line(tmp_path) -> None:
         (run.path / "survival.parquet").touch()
     done = typed("compare", tmp_path / "a", tmp_path / "b")
     assert (done.code, done.err) == (0, "")
-    assert "+3.57 (+3.57 … +3.57)" in done.out and "open_fee: 0.003, against 0.009" in done.out
+    assert "+3.57 (+3.57 … +3.57)" in done.out and "open_fee: 0.3 %, against 0.9 %" in done.out
     document = json.loads(typed("compare", tmp_path / "a", tmp_path / "b", "--horizon", "24h", "--json").out)
     assert document["differs"] == {"open_fee": [0.009, 0.003]}
     assert document["rows"][0]["difference"] == pytest.approx(6 / FULL)

@@ -8,8 +8,11 @@ import pytest
 
 import backtest as bt
 from backtest.config.models import Config
+from backtest.units import duration_ms
 from tests._support.histories import HOUR, history_of, random_rows
-from tests.engine.test_truth import COIN_SIZES, SIZES, bt_duration, ladder_csv, scenario_of
+from tests._support.judge import scenario_of
+from tests._support.tiers import write_tiers
+from tests.engine.test_truth import COIN_SIZES, SIZES
 from tests.oracles import walk as oracle
 
 
@@ -23,7 +26,7 @@ def test_events_equal_the_literal_walk(tmp_path, rule, basis, contract, every) -
         sweep=bt.Sweep(
             leverage=[1, 4, 30],
             horizon=["90h", "5h"],
-            maintenance=[0.006 if rule == "flat" else ladder_csv(tmp_path / f"{rule}.csv", rule.endswith("with"))],
+            maintenance=[0.006 if rule == "flat" else write_tiers(tmp_path / f"{rule}.csv")],
             open_fee=[0.001],
             size=SIZES[1:3] if contract == "linear" else COIN_SIZES[:2],
         ),
@@ -38,8 +41,8 @@ def test_events_equal_the_literal_walk(tmp_path, rule, basis, contract, every) -
     axes = ["side", "maintenance", "open_fee", "funding_scale", "funding_shift", "size", "horizon", "leverage"]
     for _, part in got.groupby(axes, sort=False, dropna=False):
         scenario = scenario_of(part.iloc[0], config.margin)
-        horizon = bt_duration(part["horizon"].iloc[0]) // HOUR
-        every_ms = bt_duration(every) if every else None
+        horizon = duration_ms(part["horizon"].iloc[0]) // HOUR
+        every_ms = duration_ms(every) if every else None
         verdicts, _ = oracle.walk(grid, scenario, horizon, every_ms=every_ms, max_gap_bars=5)
         assert len(part) == len(verdicts)
         for row, want in zip(part.itertuples(), verdicts, strict=True):

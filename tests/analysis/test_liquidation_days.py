@@ -9,11 +9,13 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.report.plots.liquidation_days import plot_days, save_plot
+from backtest.report.plots.liquidation_days import plot_days
+from backtest.report.plots.style import save_plot
 from backtest.report.terminal import episodes_text
 from tests._support.histories import HOUR, history_of, random_rows
 from tests._support.real import REAL
-from tests.engine.test_truth import COIN_SIZES, ladder_csv
+from tests._support.tiers import write_tiers
+from tests.engine.test_truth import COIN_SIZES
 
 AXES = ["side", "maintenance", "open_fee", "horizon", "leverage"]
 DAY = 24
@@ -109,7 +111,7 @@ def test_days_add_up_to_the_run_and_to_its_events(tmp_path: Path, kind: str, mon
         margin = bt.Margin(contract="spot", liquidation_ltv=0.9, margin_call_ltv=0.8, borrow_rate=1e-5)
         axes["leverage"] = [1.5, 3, 5]
     elif kind == "inverse tiers":
-        table = ladder_csv(tmp_path / "dated-with.csv", True)
+        table = write_tiers(tmp_path / "dated-with.csv")
         axes |= {"maintenance": [table], "size": COIN_SIZES[:2]}
         margin = bt.Margin(contract="inverse")
     else:

@@ -18,9 +18,11 @@ from backtest.analysis.study_inputs import StudyInputs
 from backtest.config.policies import Policy, VolatilityTarget
 from backtest.report.plots import plot_required
 from backtest.report.terminal import required_text
+from backtest.units import duration_ms
 from tests._support.histories import HOUR, history_of, random_rows, rows
+from tests._support.judge import grid_or_none
+from tests._support.tiers import write_tiers
 from tests.cli.conftest import typed
-from tests.engine.test_truth import bt_duration, grid_or_none, ladder_csv
 
 LEVERAGES = [0.5, 1.0, 2.0, 3.0, 10.0, 25.0, 33.0, 50.0, 100.0]
 NOTIONALS = [bt.Size(notional=1_500.0), bt.Size(notional=9_000.0, extra=150.0), bt.Size(notional=200_000.0)]
@@ -41,7 +43,7 @@ many = settings(
 def tables(tmp_path_factory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("tiers")
     names = ("with", "without", "dated-with", "dated-without")
-    return {name: ladder_csv(folder / f"{name}.csv", name.endswith("with")) for name in names}
+    return {name: write_tiers(folder / f"{name}.csv") for name in names}
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +81,7 @@ def drawn_run(data: st.DataObject, **axes: object) -> tuple[bt.PriceHistory, bt.
         open_fee=data.draw(st.sampled_from([[0.0], [0.002, 0.0]])),
         **axes,
     )
-    longest = max((bt_duration(each.window) // HOUR for each in sweep.weight if each.window), default=0)
+    longest = max((duration_ms(each.window) // HOUR for each in sweep.weight if each.window), default=0)
     assume(len(grid.open_time_ms) > longest)
     return history_of(made), sweep
 

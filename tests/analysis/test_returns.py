@@ -12,8 +12,9 @@ import backtest as bt
 from backtest.cli import cli
 from backtest.data.history import PriceHistory
 from backtest.errors import ConfigError
+from backtest.units import duration_ms
 from tests._support.histories import HOUR, history_of, random_rows
-from tests.engine.test_truth import bt_duration, scenario_of
+from tests._support.judge import scenario_of
 from tests.oracles import policies as lived
 from tests.oracles import walk as oracle
 
@@ -34,7 +35,7 @@ def test_returns_are_those_of_the_walk() -> None:
     grid = oracle.grid_of(made)
     found = bt.returns(history_of(made), SWEEP, margin=MARGIN, quantiles=[0.01, 0.5, 1.0], bankroll_fraction=0.3)
     for _, row in found.iterrows():
-        scenario, horizon = scenario_of(row.replace({np.nan: None}), MARGIN), bt_duration(row["horizon"]) // HOUR
+        scenario, horizon = scenario_of(row.replace({np.nan: None}), MARGIN), duration_ms(row["horizon"]) // HOUR
         lives = [
             lived.live(grid, scenario, RULES[row["policy"].split("(")[0]], i, horizon, taker_fee=0.0007)
             for i in range(len(grid.open_time_ms))
@@ -145,4 +146,4 @@ def test_the_command_prints_a_line_per_leverage(tmp_path) -> None:
         '[data]\npath = "data"\n[sweep]\nside = ["long"]\nleverage = [2, 10]\nhorizon = ["6h"]\nmaintenance = [0.01]\n'
     )
     answer = CliRunner().invoke(cli, ["returns", str(tmp_path / "c.toml"), "--fraction", "0.2"], catch_exceptions=False)
-    assert "\n 2×" in answer.output and "\n 10×" in answer.output and "20.0 % is posted" in answer.output
+    assert "\n 2×" in answer.output and "\n 10×" in answer.output and "puts up 20.0 % of itself" in answer.output

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +15,7 @@ from backtest.report.plots.calibration import plot_calibration
 from backtest.stats.bootstrap import draws, mean_length, weights
 from tests._support.block_runs import block_run
 from tests._support.histories import history_of, random_rows
+from tests.cli.conftest import typed
 
 FULL = 168
 PAST = ("leverage", "past_survival", "promised", "past_few_blocks")
@@ -164,7 +167,7 @@ def test_resampling_is_reproducible_and_the_same_in_chunks(tmp_path, monkeypatch
     once = resampled_choices(run, horizon="1d", survival=0.8, past="20w")
     assert once["leverage"].nunique() > 1 and once["leverage"].dropna().is_monotonic_increasing
     pd.testing.assert_frame_equal(resampled_choices(run, horizon="1d", survival=0.8, past="20w"), once)
-    monkeypatch.setattr("backtest.stats.bootstrap.CELLS", 100)
+    monkeypatch.setattr("backtest.stats.bootstrap.CHUNK_SIZE", 100)
     pd.testing.assert_frame_equal(resampled_choices(run, horizon="1d", survival=0.8, past="20w"), once)
     again = resampled_choices(random_run(tmp_path / "again"), horizon="1d", survival=0.8, past="20w")
     pd.testing.assert_frame_equal(again, once)
@@ -214,3 +217,28 @@ def test_draws_are_those_of_the_stationary_bootstrap() -> None:
     counted = np.stack([np.bincount(row, minlength=50) for row in same])
     assert (weights(50, 8, 40, seed=3) == counted).all()
     assert mean_length(10, 30) == 30  # never shorter than the horizon
+
+
+def test_the_command_resamples_the_choice(tmp_path) -> None:
+    sweep = bt.Sweep(side=["long"], leverage=[1, 2, 3], horizon=["1d"], maintenance=[0.01])
+    run = bt.run(history_of(random_rows(3, 4_000)), sweep, out=tmp_path / "run")
+    asked = (
+        "resample-choice",
+        run.path,
+        "--horizon",
+        "1d",
+        "--ahead",
+        "2w",
+        "--survival",
+        "0.2",
+        "--replications",
+        "20",
+    )
+    answer = json.loads(typed(*asked, "--json").out)
+    want = resampled_choices(run, horizon="1d", survival=0.2, replications=20, ahead="2w")
+    assert answer["replications"] == 20 and len(answer["rows"]) == len(want) > 0
+    assert [row["chosen"] for row in answer["rows"]] == want["chosen"].tolist()
+    said = typed(*asked)
+    assert said.code == 0 and "on 20 resampled histories" in said.out
+    refused = typed(*asked[:-1], "0")
+    assert refused.code == 2 and "replications must be ≥ 1; got 0" in refused.err

@@ -47,43 +47,59 @@ def hour_of(text: str) -> int:
     return int(np.datetime64(text.removesuffix("Z"), "h").astype(int))
 
 
-# --- wicks ------------------------------------------------------------------------------------------------------------
+def shifted(columns: Columns, bar: int, factor: float) -> Columns:
+    later = np.arange(columns["close"].size) >= bar
+    return {name: np.where(later, factor * column, column) for name, column in columns.items()}
+
+
+def gap(columns: Columns) -> Columns:
+    return put(columns, slice(31, 34), high=NAN, low=NAN, close=NAN)
+
+
+# --- wicks, jumps, and mark away from last ----------------------------------------------------------------------------
+
+WICK = put(marked(calm()), 30, high=151.0)
+WIDE = calm() | {"low": np.full(60, 99.0)}
+"""ln(101/99) = 0.0200."""
 
 
 @pytest.mark.parametrize(
-    ("name", "near", "far"),
+    ("within", "beyond", "rule", "warning"),
     [
-        ("high", 150.0, 151.0),  # 101·e^(40·0.00995033) = 150.37
-        ("low", 67.5, 67.0),  # 100·e^(−40·0.00995033) = 67.17
-        ("mark_high", 117.0, 118.0),  # 101·e^(15·0.00995033) = 117.26
-        ("mark_low", 86.5, 86.0),  # 100·e^(−15·0.00995033) = 86.14
+        # A wick is measured in the ranges around: 101·e^(40·0.00995033) = 150.37 and 100·e^(−40·0.00995033) = 67.17,
+        (put(marked(calm()), 30, high=150.0), put(marked(calm()), 30, high=151.0), "", ("high", 30, 1)),
+        (put(marked(calm()), 30, low=67.5), put(marked(calm()), 30, low=67.0), "", ("low", 30, 1)),
+        # and of a mark price 101·e^(15·0.00995033) = 117.26 and 100·e^(−15·0.00995033) = 86.14.
+        (put(marked(calm()), 30, mark_high=117.0), put(marked(calm()), 30, mark_high=118.0), "", ("mark_high", 30, 1)),
+        (put(marked(calm()), 30, mark_low=86.5), put(marked(calm()), 30, mark_low=86.0), "", ("mark_low", 30, 1)),
+        # Mark confirms half of ln(151/101) = 0.4022, from 101·e^0.2011 = 123.5 on; 124 is beyond 117.26 as well, but
+        # last confirms it.
+        (put(WICK, 30, mark_high=124.0), put(WICK, 30, mark_high=123.0), "", ("high", 30, 1)),
+        # The bar after reaches 140: beyond it are ln(160/140) = 0.13.
+        (put(put(calm(), 30, high=160.0), 31, high=140.0), put(calm(), 30, high=160.0), "", ("high", 30, 1)),
+        # Beside three missing bars a wick may be longer: 101·e^(2·40·0.00995033) = 223.9.
+        (put(gap(calm()), 30, high=223.0), put(gap(calm()), 30, high=225.0), "lies", ("high", 30, 1)),
+        # Bar 30 closes at 100.25, and 100.25·e^(15·0.00995033) = 116.38 is what the low of bar 31 must reach.
+        (shifted(calm(), 31, 1.163), shifted(calm(), 31, 1.165), "", ("close", 31, 1)),
+        # Downwards it is the high: 100.25·e^−0.149255 = 86.35 = 101 · 0.85496.
+        (shifted(calm(), 31, 0.856), shifted(calm(), 31, 0.854), "", ("close", 31, 1)),
+        # Over three missing bars a price may move by the root of their number: 100.25·e^(2·15·0.00995033) = 135.12.
+        (gap(shifted(calm(), 34, 1.351)), gap(shifted(calm(), 34, 1.352)), "jump", ("close", 34, 1)),
+        # A jump of both prices was there.
+        (shifted(marked(calm()), 31, 1.5), shifted(calm(), 31, 1.5), "", ("close", 31, 1)),
+        # A close of −22.7 % that the next bar does not know is a jump: the bars around do not come below 100.
+        (calm(), put(calm(), 30, low=80.0, close=80.0), "", ("close", 31, 1)),
+        # Mark is far from last: ln 1.051 = 0.0497 and ln 1.0525 = 0.0512; 5 ranges are 0.0498.
+        (marked(calm(), 1.051), marked(calm(), 1.0525), "", ("close", 0, 60)),
+        # 5 ranges are 0.1000 and ln 1.104 = 0.0989.
+        (marked(WIDE, 1.104), marked(WIDE, 1.107), "", ("close", 0, 60)),
     ],
 )
-def test_a_wick_is_measured_in_the_ranges_around(name: str, near: float, far: float) -> None:
-    bars = marked(calm())
-    assert found(put(bars, 30, **{name: near})) == []
-    assert found(put(bars, 30, **{name: far})) == [(name, 30, 1)]
-
-
-def test_a_wick_that_the_other_price_shows_was_there() -> None:
-    # Half of ln(151/101) = 0.4022 is reached at 101·e^0.2011 = 123.5; a mark of 124 is beyond 117.26 as well, but last
-    # confirms it.
-    bars = put(marked(calm()), 30, high=151.0)
-    assert found(put(bars, 30, mark_high=124.0)) == []
-    assert found(put(bars, 30, mark_high=123.0)) == [("high", 30, 1)]
-
-
-def test_neighbours_that_moved_alike_confirm_a_wick() -> None:
-    # The bar after reaches 140: beyond it are ln(160/140) = 0.13.
-    assert found(put(calm(), 30, high=160.0)) == [("high", 30, 1)]
-    assert found(put(put(calm(), 30, high=160.0), 31, high=140.0)) == []
-
-
-def test_beside_missing_bars_a_wick_may_be_longer() -> None:
-    # Bars 31 … 33 are missing: 101·e^(2·40·0.00995033) = 223.9.
-    bars = put(calm(), slice(31, 34), high=NAN, low=NAN, close=NAN)
-    assert found(put(bars, 30, high=223.0), "lies") == []
-    assert found(put(bars, 30, high=225.0), "lies") == [("high", 30, 1)]
+def test_what_lies_beyond_its_limit_is_found(
+    within: Columns, beyond: Columns, rule: str, warning: tuple[str, int, int]
+) -> None:
+    assert found(within, rule) == []
+    assert found(beyond, rule) == [warning]
 
 
 def test_a_crash_that_stays_is_none() -> None:
@@ -94,42 +110,8 @@ def test_a_crash_that_stays_is_none() -> None:
     assert found(put(marked(after), 30, low=40.0, close=45.2, mark_low=50.0, mark_close=45.2)) == []
 
 
-# --- jumps ------------------------------------------------------------------------------------------------------------
-
-
-def shifted(columns: Columns, bar: int, factor: float) -> Columns:
-    later = np.arange(columns["close"].size) >= bar
-    return {name: np.where(later, factor * column, column) for name, column in columns.items()}
-
-
-def test_a_jump_between_bars_is_measured_in_the_ranges_around() -> None:
-    # Bar 30 closes at 100.25, and 100.25·e^(15·0.00995033) = 116.38 is what the low of bar 31 must reach.
-    assert found(shifted(calm(), 31, 1.163)) == []
-    assert found(shifted(calm(), 31, 1.165)) == [("close", 31, 1)]
-    # Downwards it is the high: 100.25·e^−0.149255 = 86.35 = 101 · 0.85496.
-    assert found(shifted(calm(), 31, 0.856)) == []
-    assert found(shifted(calm(), 31, 0.854)) == [("close", 31, 1)]
-
-
-def test_over_missing_bars_a_price_may_move_by_the_root_of_their_number() -> None:
-    # Bar 30 closes at 100.25, bars 31 … 33 are missing: 2·15·0.00995033 = 0.29851, 100.25·e^0.29851 = 135.12.
-    def jump(factor: float) -> Found:
-        bars = shifted(calm(), 34, factor)
-        return found(put(bars, slice(31, 34), high=NAN, low=NAN, close=NAN), "jump")
-
-    assert jump(1.351) == []
-    assert jump(1.352) == [("close", 34, 1)]
-
-
-def test_a_jump_of_both_prices_was_there_unless_it_is_one_of_units() -> None:
-    assert found(shifted(marked(calm()), 31, 1.5)) == []
-    assert found(shifted(calm(), 31, 1.5)) == [("close", 31, 1)]
+def test_a_jump_of_both_prices_may_be_one_of_units() -> None:
     assert found(shifted(marked(calm()), 31, 1000.0)) == [("close", 31, 1), ("mark_close", 31, 1)]
-
-
-def test_a_close_that_the_next_bar_does_not_know_is_a_jump() -> None:
-    # 80 is −22.7 % of 100.25, the bars on either side do not come below 100.
-    assert found(put(calm(), 30, low=80.0, close=80.0)) == [("close", 31, 1)]
 
 
 def test_bars_without_a_range_are_measured_by_their_moves() -> None:
@@ -139,23 +121,10 @@ def test_bars_without_a_range_are_measured_by_their_moves() -> None:
     assert found(put(bars, 30, high=160.0, low=160.0, close=160.0)) == [("close", 30, 2), ("high", 30, 1)]
 
 
-# --- last and mark ----------------------------------------------------------------------------------------------------
-
-
-def test_mark_far_from_last_is_found() -> None:
-    # ln 1.051 = 0.0497 and ln 1.0525 = 0.0512; 5 ranges are 0.0498.
-    assert found(marked(calm(), 1.051)) == []
-    assert found(marked(calm(), 1.0525)) == [("close", 0, 60)]
-    wide = calm() | {"low": np.full(60, 99.0)}  # ln(101/99) = 0.0200, 5 of them are 0.1000 and ln 1.104 = 0.0989
-    assert found(marked(wide, 1.104)) == []
-    assert found(marked(wide, 1.107)) == [("close", 0, 60)]
-
-
 def test_a_quiet_bar_among_wide_ones_is_measured_by_them() -> None:
     # ln 1.08 = 0.0770 lies below 5·0.0200.
-    wide = marked(calm() | {"low": np.full(60, 99.0)})
     quiet = dict.fromkeys(calm(), 100.25) | {f"mark_{name}": 108.27 for name in calm()}
-    assert found(put(wide, 30, **quiet), "away from mark_close") == []
+    assert found(put(marked(WIDE), 30, **quiet), "away from mark_close") == []
 
 
 def test_mark_that_moves_otherwise_is_found() -> None:

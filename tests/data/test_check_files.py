@@ -12,25 +12,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from backtest.cli import main
 from backtest.data.dataset import write_history
 from backtest.data.history import PriceHistory
 from backtest.data.quality.check import CAP, Report, check, check_history
 from backtest.report.plots.coverage import plot_coverage
+from tests.cli.conftest import typed
 from tests.data.test_anomalies import HOUR, NAN, calm, flat, put
 
-DAY = 24
+YEAR = Path("interval=1h", "symbol=X", "year=1970")
 
 
 def write(path: Path, hours: Sequence[int], row_group: int = 1000, **others: float) -> Path:
     """Bars of these hours, which are the same in every file but for `others`."""
     every = calm(5000)
     rows = np.array(hours)
-    columns = (
-        {name: every[name][rows] for name in every}
-        | {"volume": rows + 1.0}
-        | {name: np.full(rows.size, value) for name, value in others.items()}
-    )
+    columns = {name: values[rows] for name, values in every.items()} | {"volume": rows + 1.0}
+    columns |= {name: np.full(rows.size, value) for name, value in others.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     times = pa.array(HOUR * rows, pa.timestamp("ms", "UTC"))
     pq.write_table(pa.table({"open_time": times} | columns), path, row_group_size=row_group)
@@ -46,9 +43,8 @@ def problems(report: Report) -> list[tuple[str, int | None, str | None, str]]:
 
 @pytest.mark.parametrize("row_group", [3, 7, 1000])
 def test_bars_with_other_values_in_two_files_are_named(tmp_path: Path, row_group: int) -> None:
-    folder = tmp_path / "interval=1h" / "symbol=X" / "year=1970"
-    first = write(folder / "a.parquet", range(20), row_group)
-    write(folder / "b.parquet", range(14, 30), row_group, low=99.5)
+    first = write(tmp_path / YEAR / "a.parquet", range(20), row_group)
+    write(tmp_path / YEAR / "b.parquet", range(14, 30), row_group, low=99.5)
     report = check(tmp_path)
     assert problems(report) == [
         ("b.parquet", 0, "open_time", "1970-01-01T14:00Z"),
@@ -59,10 +55,9 @@ def test_bars_with_other_values_in_two_files_are_named(tmp_path: Path, row_group
 
 
 def test_all_files_that_hold_a_bar_are_compared(tmp_path: Path) -> None:
-    folder = tmp_path / "interval=1h" / "symbol=X" / "year=1970"
-    long = write(folder / "a.parquet", range(50))
-    short = write(folder / "b.parquet", range(10, 12), high=102.0)
-    write(folder / "c.parquet", [11, 60], high=103.0)
+    long = write(tmp_path / YEAR / "a.parquet", range(50))
+    short = write(tmp_path / YEAR / "b.parquet", range(10, 12), high=102.0)
+    write(tmp_path / YEAR / "c.parquet", [11, 60], high=103.0)
     rules = [one.rule for one in check(tmp_path).problems if one.column == "high"]
     assert rules == [
         f"differs from {long} in 2 of 2 bars that both hold",
@@ -72,22 +67,19 @@ def test_all_files_that_hold_a_bar_are_compared(tmp_path: Path) -> None:
 
 
 def test_null_and_null_agree_and_null_and_a_value_do_not(tmp_path: Path) -> None:
-    folder = tmp_path / "interval=1h" / "symbol=X" / "year=1970"
-    write(folder / "a.parquet", range(20), volume=NAN)
-    write(folder / "b.parquet", range(18, 30), volume=NAN)
-    null = pq.read_table(folder / "b.parquet").to_pandas()
-    null.to_parquet(folder / "b.parquet")  # NaN becomes null
+    write(tmp_path / YEAR / "a.parquet", range(20), volume=NAN)
+    second = write(tmp_path / YEAR / "b.parquet", range(18, 30), volume=NAN)
+    pq.read_table(second).to_pandas().to_parquet(second)  # NaN becomes null
     assert [row for row in problems(check(tmp_path)) if row[0] == "b.parquet"] == [
         ("b.parquet", 0, "open_time", "1970-01-01T18:00Z")
     ]
-    write(folder / "b.parquet", range(18, 30), volume=1.0)
+    write(second, range(18, 30), volume=1.0)
     assert ("b.parquet", 0, "volume", "1 and nan there, 1970-01-01T18:00Z") in problems(check(tmp_path))
 
 
 def test_files_are_taken_in_the_order_of_time(tmp_path: Path) -> None:
-    folder = tmp_path / "interval=1h" / "symbol=X" / "year=1970"
-    write(folder / "a.parquet", range(20, 40))
-    early = write(folder / "b.parquet", range(20), volume=0.0)
+    write(tmp_path / YEAR / "a.parquet", range(20, 40))
+    early = write(tmp_path / YEAR / "b.parquet", range(20), volume=0.0)
     report = check(tmp_path)
     assert (report.problems, report.coverage[0].bars) == ((), 40)
     assert [(one.file, one.column, one.bars) for one in report.warnings] == [(str(early), "volume", 20)]
@@ -184,6 +176,7 @@ SCHEMA = {
 }  # fmt: skip
 
 
+@pytest.fixture
 def doubtful(tmp_path: Path) -> Path:
     """Bars with a warning of every kind: gap, repeats, wick, jump, mark and funding."""
     bars = flat(calm(1200), 200, 5) | {"volume": np.ones(1200)}
@@ -197,61 +190,40 @@ def doubtful(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
-    monkeypatch.setattr("sys.argv", ["backtest", *map(str, words)])
-    try:
-        main()
-    except SystemExit as ended:
-        return int(ended.code or 0)
-    return 0
-
-
-def test_the_json_is_of_one_shape(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert run(monkeypatch, "check", doubtful(tmp_path), "--json") == 0
-    document = json.loads(capsys.readouterr().out)
+def test_the_json_is_of_one_shape(doubtful: Path, tmp_path: Path) -> None:
+    done = typed("check", doubtful, "--json")
+    document = json.loads(done.out)
     jsonschema.validate(document, SCHEMA)
-    assert document["ok"]
+    assert done.code == 0 and document["ok"]
     doubted = {one["column"] for one in document["warnings"]}
     assert {None, "close", "high", "volume", "mark_close", "funding_rate"} <= doubted
-    spoilt = write(tmp_path / "X.parquet", range(20), close=0.0)
-    assert run(monkeypatch, "check", spoilt, "--json") == 1
-    jsonschema.validate(json.loads(capsys.readouterr().out), SCHEMA)
+    spoilt = typed("check", write(tmp_path / "X.parquet", range(20), close=0.0), "--json")
+    assert spoilt.code == 1
+    jsonschema.validate(json.loads(spoilt.out), SCHEMA)
 
 
-def test_warnings_end_with_1_where_that_is_asked_for(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data = doubtful(tmp_path)
+def test_warnings_end_with_1_where_that_is_asked_for(doubtful: Path, tmp_path: Path) -> None:
     write_history(PriceHistory("Y", HOUR, 0, calm()), tmp_path / "sound")
-    assert (run(monkeypatch, "check", data), run(monkeypatch, "check", data, "--strict")) == (0, 1)
-    assert (
-        run(monkeypatch, "check", tmp_path / "sound"),
-        run(monkeypatch, "check", tmp_path / "sound", "--strict"),
-    ) == (0, 0)
-    assert capsys.readouterr().out.splitlines()[-1] == "no problems"
+    assert [typed("check", doubtful, *words).code for words in ((), ("--strict",))] == [0, 1]
+    for words in ((), ("--strict",)):
+        done = typed("check", tmp_path / "sound", *words)
+        assert (done.code, done.out.splitlines()[-1]) == (0, "no problems")
 
 
 # --- the picture ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
-def test_coverage_is_drawn(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = doubtful(tmp_path)
-    assert run(monkeypatch, "check", data, "--plot", tmp_path / f"coverage.{kind}") == 0
-    assert (tmp_path / f"coverage.{kind}").stat().st_size > 5_000
+@pytest.mark.parametrize("kind", ["png", "svg", "pdf", "gif"])
+def test_coverage_is_drawn(doubtful: Path, tmp_path: Path, kind: str) -> None:
+    done = typed("check", doubtful, "--plot", tmp_path / f"coverage.{kind}")
+    if kind == "gif":
+        assert done.code == 2 and "--plot must end in .png, .svg or .pdf" in done.err
+    else:
+        assert done.code == 0 and (tmp_path / f"coverage.{kind}").stat().st_size > 5_000
 
 
-def test_another_kind_of_picture_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert run(monkeypatch, "check", doubtful(tmp_path), "--plot", tmp_path / "x.gif") == 2
-    assert "--plot must end in .png, .svg or .pdf" in capsys.readouterr().err
-
-
-def test_the_picture_says_what_the_report_says(tmp_path: Path) -> None:
-    report = check(doubtful(tmp_path))
+def test_the_picture_says_what_the_report_says(doubtful: Path) -> None:
+    report = check(doubtful)
     ax = plot_coverage(report)
     assert [text.get_text() for text in ax.get_yticklabels()] == ["X 1h"]
     legend = ax.get_legend()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
 
@@ -36,12 +36,17 @@ def bars(n_bars: int = 6, start_ms: int = NEW_YEAR - 2 * HOUR, symbol: str = "BT
     return PriceHistory(symbol, HOUR, start_ms, columns)
 
 
-def plain(path: Path, times: object = None, **columns: object) -> Path:
+def stamps(*hours: float) -> pa.Array:
+    return pa.array([int(hour * HOUR) for hour in hours], pa.timestamp("ms", "UTC"))
+
+
+def plain(path: Path, times: object = None, options: Mapping[str, object] | None = None, **columns: object) -> Path:
     """A file as a user may have it; high, low, close are filled in."""
-    stamps = pa.array([0, HOUR, 2 * HOUR], pa.timestamp("ms", "UTC")) if times is None else times
-    count = len(stamps)
+    times = stamps(0, 1, 2) if times is None else times
+    count = len(times)
     given = {"high": [3.0] * count, "low": [1.0] * count, "close": [2.0] * count} | columns
-    pq.write_table(pa.table({"open_time": stamps} | {k: v for k, v in given.items() if v is not None}), path)
+    table = pa.table({"open_time": times} | {k: v for k, v in given.items() if v is not None})
+    pq.write_table(table, path, **options or {})
     return path
 
 
@@ -192,21 +197,19 @@ def test_series_are_those_of_the_whole_history(tmp_path: Path) -> None:
 
 
 def test_a_file_without_statistics_is_read_all_the_same(tmp_path: Path) -> None:
-    stamps = pa.array([0, HOUR, 2 * HOUR], pa.timestamp("ms", "UTC"))
-    table = pa.table({"open_time": stamps, "high": [3.0] * 3, "low": [1.0] * 3, "close": [2.0, 2.0, None]})
-    pq.write_table(table, tmp_path / "x.parquet", write_statistics=False)
-    part = read_history(tmp_path / "x.parquet", start="1970-01-01T02:00")
+    file = plain(tmp_path / "x.parquet", None, {"write_statistics": False}, close=[2.0, 2.0, None])
+    part = read_history(file, start="1970-01-01T02:00")
     assert (part.n_bars, part.series) == (1, {"last"})
 
 
-def test_reading_and_writing_leave_pandas_alone(tmp_path: Path) -> None:
+def test_local_paths_need_neither_pandas_nor_object_stores(tmp_path: Path) -> None:
     write_history(bars(), tmp_path)
     file = next(tmp_path.rglob("*.parquet"))
     code = (
-        "import sys; from backtest.data.dataset import *; from backtest.data.quality.check import check;"
-        f"h = read_history({str(tmp_path)!r}, start='2020-12-31'); read_history({str(file)!r});"
-        f"write_history(h, {str(tmp_path / 'again')!r}); assert check({str(tmp_path)!r}).ok;"
-        "print([m for m in ('pandas', 'pyarrow.dataset') if m in sys.modules])"
+        "import sys, backtest as bt;"
+        f"h = bt.read_history({str(tmp_path)!r}, start='2020-12-31'); bt.read_history({str(file)!r});"
+        f"bt.write_history(h, {str(tmp_path / 'again')!r}); assert bt.check({str(tmp_path)!r}).ok;"
+        "print([m for m in ('pandas', 'pyarrow.dataset', 'concurrent.futures.thread') if m in sys.modules])"
     )
     root = Path(__file__).parents[2]
     assert subprocess.check_output([sys.executable, "-c", code], cwd=root, text=True).strip() == "[]"
@@ -218,19 +221,16 @@ def test_reading_and_writing_leave_pandas_alone(tmp_path: Path) -> None:
 def test_an_ambiguous_dataset_lists_the_choices(tmp_path: Path) -> None:
     for symbol, step in (("BTCUSDT", HOUR), ("ETHUSDT", HOUR), ("BTCUSDT", 60_000)):
         write_history(PriceHistory(symbol, step, NEW_YEAR, dict(bars(symbol=symbol).columns)), tmp_path)
-    assert list_series(tmp_path) == [
-        SeriesName("1h", "BTCUSDT"),
-        SeriesName("1h", "ETHUSDT"),
-        SeriesName("1m", "BTCUSDT"),
-    ]
-    with pytest.raises(ConfigError, match="holds more than one symbol: BTCUSDT, ETHUSDT; name one"):
-        read_history(tmp_path)
-    with pytest.raises(ConfigError, match="holds more than one interval of BTCUSDT: 1m, 1h; name one"):
-        read_history(tmp_path, "BTCUSDT")
-    with pytest.raises(ConfigError, match="has no symbol 'XRPUSDT'; it holds BTCUSDT, ETHUSDT"):
-        read_history(tmp_path, "XRPUSDT")
-    with pytest.raises(ConfigError, match="has no interval of ETHUSDT '1m'; it holds 1h"):
-        read_history(tmp_path, "ETHUSDT", "1m")
+    held = [("1h", "BTCUSDT"), ("1h", "ETHUSDT"), ("1m", "BTCUSDT")]
+    assert list_series(tmp_path) == [SeriesName(*names) for names in held]
+    for words, message in (
+        ((), "holds more than one symbol: BTCUSDT, ETHUSDT; name one"),
+        (("BTCUSDT",), "holds more than one interval of BTCUSDT: 1m, 1h; name one"),
+        (("XRPUSDT",), "has no symbol 'XRPUSDT'; it holds BTCUSDT, ETHUSDT"),
+        (("ETHUSDT", "1m"), "has no interval of ETHUSDT '1m'; it holds 1h"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            read_history(tmp_path, *words)
     assert read_history(tmp_path, "ETHUSDT").interval_ms == HOUR  # it has one only
     assert read_history(tmp_path, "BTCUSDT", "60m").interval_ms == HOUR
     assert read_history(tmp_path / "interval=1m").interval_ms == 60_000
@@ -251,29 +251,26 @@ def test_a_plain_file_is_a_dataset_of_one_symbol(tmp_path: Path) -> None:
         read_history(file)
     assert read_history(file, interval="1h").n_bars == 6
     assert read_history(file, "SOL", "1h").symbol == "SOL"
-
-
-def test_the_interval_of_one_bar_must_be_named(tmp_path: Path) -> None:
-    file = plain(tmp_path / "x.parquet", pa.array([0], pa.timestamp("ms")))
+    one_bar = plain(tmp_path / "x.parquet", pa.array([0], pa.timestamp("ms")))
     with pytest.raises(ConfigError, match=r"the interval cannot be told from 1 bar\(s\); name it"):
-        read_history(file)
-    assert read_history(file, interval="1h").n_bars == 1
+        read_history(one_bar)
+    assert read_history(one_bar, interval="1h").n_bars == 1
 
 
 @pytest.mark.parametrize(
-    ("start", "end", "message"),
-    [("2021-01-02", "2021-01-02", "start must lie before end"), ("yesterday", None, "a time is ISO 8601")],
+    ("start", "end", "error", "message"),
+    [
+        ("2021-01-02", "2021-01-02", ConfigError, "start must lie before end"),
+        ("yesterday", None, ConfigError, "a time is ISO 8601"),
+        (None, "2020-01-01", DataError, "BTCUSDT 1h spans 2020-12-31T22:00Z … 2021-01-01T04:00Z"),
+    ],
 )
-def test_an_impossible_range_is_refused(tmp_path: Path, start: str, end: str | None, message: str) -> None:
+def test_a_range_without_bars_is_refused(
+    tmp_path: Path, start: str | None, end: str | None, error: type[BacktestError], message: str
+) -> None:
     write_history(bars(), tmp_path)
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(error, match=message):
         read_history(tmp_path, start=start, end=end)
-
-
-def test_an_empty_range_is_refused_with_the_span(tmp_path: Path) -> None:
-    write_history(bars(), tmp_path)
-    with pytest.raises(DataError, match="BTCUSDT 1h spans 2020-12-31T22:00Z … 2021-01-01T04:00Z"):
-        read_history(tmp_path, end="2020-01-01")
 
 
 def test_a_path_that_holds_nothing_is_refused(tmp_path: Path) -> None:
@@ -328,10 +325,6 @@ def test_a_year_may_lack_a_column(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_history(tmp_path).columns["open"], [NAN, NAN, 11.5, 12.5, 13.5, 14.5])
 
 
-def stamps(*hours: float, unit: str = "ms") -> object:
-    return pa.array([int(hour * HOUR) for hour in hours], pa.timestamp(unit, "UTC"))
-
-
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
@@ -349,27 +342,17 @@ def stamps(*hours: float, unit: str = "ms") -> object:
         ({"times": pa.array([0, None, 2], pa.timestamp("s"))}, "column open_time must not be null; got null in row 1"),
         ({"times": pa.array([0, 1, 2], pa.timestamp("us"))}, "must be whole milliseconds; got .*000001 in row 1"),
         ({"times": pa.array([0, 10**15], pa.timestamp("ms"))}, r"must lie in the years 1970 … 2199 \(is the unit"),
+        ({"times": stamps(0, 2, 2, 3), "start": "1970-01-01T03:00"}, "in row 2, 1970-01-01T02:00Z"),  # before the range
     ],
 )
+@pytest.mark.parametrize("row_group", [2, 1000])
 def test_bad_values_are_refused_with_file_column_and_row(
-    tmp_path: Path, columns: dict[str, object], message: str
+    tmp_path: Path, columns: dict[str, object], message: str, row_group: int
 ) -> None:
-    file = plain(tmp_path / "x.parquet", columns.pop("times", None), **columns)
+    given = {name: values for name, values in columns.items() if name not in {"times", "start"}}
+    file = plain(tmp_path / "x.parquet", columns.get("times"), {"row_group_size": row_group}, **given)
     with pytest.raises(DataError, match=message):
-        read_history(file, interval="1h")
-
-
-def test_rows_are_counted_over_row_groups(tmp_path: Path) -> None:
-    table = pa.table({"open_time": stamps(0, 1, 2, 3), "high": [3.0] * 4, "low": [1.0] * 4, "close": [2, 2, 2, NAN]})
-    pq.write_table(table, tmp_path / "x.parquet", row_group_size=2)
-    with pytest.raises(DataError, match="column close must be finite or null; got nan in row 3"):
-        read_history(tmp_path / "x.parquet")
-    pq.write_table(table.take([0, 1, 3, 2]), tmp_path / "y.parquet", row_group_size=2)
-    with pytest.raises(DataError, match="goes back in time in row 3"):
-        read_history(tmp_path / "y.parquet")
-    pq.write_table(table.take([0, 2, 2, 3]), tmp_path / "z.parquet", row_group_size=2)
-    with pytest.raises(DataError, match="repeats the time before it in row 2, 1970-01-01T02:00Z"):
-        read_history(tmp_path / "z.parquet", interval="1h", start="1970-01-01T03:00")  # even outside of the range
+        read_history(file, interval="1h", start=columns.get("start"))
 
 
 def test_files_that_overlap_are_refused_with_file_and_row(tmp_path: Path) -> None:
@@ -387,20 +370,20 @@ def test_files_are_ordered_by_their_times_not_their_names(tmp_path: Path) -> Non
     same(read_history(tmp_path), bars())
 
 
-@pytest.mark.parametrize("damage", [lambda raw: raw[:-20], lambda raw: raw[:40], lambda raw: b"", lambda raw: b"text"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda raw: raw[:-20],
+        lambda raw: raw[:40],
+        lambda raw: b"",
+        lambda raw: b"text",
+        lambda raw: raw[:4] + bytes(len(raw) // 2 - 4) + raw[len(raw) // 2 :],  # pages; the footer stays whole
+    ],
+)
 def test_a_damaged_file_is_one_error_that_names_it(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
-    file = write_history(bars(), tmp_path) / "year=2021" / "part-0.parquet"
+    file = write_history(bars(5000), tmp_path) / "year=2021" / "part-0.parquet"
     file.write_bytes(damage(file.read_bytes()))
-    with pytest.raises(DataError, match=r"year=2021/part-0.parquet: not a readable Parquet file"):
-        read_history(tmp_path)
-
-
-def test_damaged_pages_are_one_error_too(tmp_path: Path) -> None:
-    file = write_history(bars(5000, NEW_YEAR), tmp_path) / "year=2021" / "part-0.parquet"
-    raw = bytearray(file.read_bytes())
-    raw[4 : len(raw) // 2] = bytes(len(raw) // 2 - 4)  # the footer stays whole
-    file.write_bytes(raw)
-    with pytest.raises(DataError, match=r"part-0\.parquet: not a readable Parquet file"):
+    with pytest.raises(DataError, match=r"year=2021/part-0\.parquet: not a readable Parquet file"):
         read_history(tmp_path)
 
 
@@ -479,12 +462,13 @@ def test_what_was_there_stays_when_the_last_step_fails(tmp_path: Path, monkeypat
 
 
 def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="X: no bar has any value"):
-        write_history(PriceHistory("X", HOUR, 0, {"close": np.array([NAN])}), tmp_path / "data")
-    with pytest.raises(ConfigError, match="symbol must not be empty"):
-        write_history(bars(symbol=""), tmp_path / "data")
-    with pytest.raises(ConfigError, match="whole seconds"):
-        write_history(PriceHistory("X", 1500, 0, {"close": np.ones(1)}), tmp_path / "data")
+    for history, error, message in (
+        (PriceHistory("X", HOUR, 0, {"close": np.array([NAN])}), DataError, "X: no bar has any value"),
+        (bars(symbol=""), ConfigError, "symbol must not be empty"),
+        (PriceHistory("X", 1500, 0, {"close": np.ones(1)}), ConfigError, "whole seconds"),
+    ):
+        with pytest.raises(error, match=message):
+            write_history(history, tmp_path / "data")
     assert everything(tmp_path) == []
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="out must be a directory"):

@@ -45,6 +45,8 @@ def mark(*closes: float) -> dict[str, list[float]]:
         ({"maintenance_scale": [-0.5]}, "column maintenance_scale must be ≥ 0; got -0.5"),
         ({"high": [1.0, 2.0], "low": [1.0, 3.0]}, "column high lies below low; got 2 in the bar of 1970-01-01T01:00Z"),
         ({"mark_high": [2.0], "mark_low": [3.0]}, "column mark_high lies below mark_low; got 2"),
+        ({"close": [-1.0, 1.0, -1.0]}, r"\(2 such bars\)"),
+        ({"start_ms": 60_000, "close": [1.0]}, "open_time 1970-01-01T00:01Z is not a multiple of the interval 1h"),
     ],
 )
 def test_a_bad_history_is_refused_with_column_rule_and_value(columns: dict[str, list[float]], message: str) -> None:
@@ -52,20 +54,10 @@ def test_a_bad_history_is_refused_with_column_rule_and_value(columns: dict[str, 
         history(**columns)
 
 
-def test_the_number_of_bad_bars_is_said() -> None:
-    with pytest.raises(DataError, match=r"\(2 such bars\)"):
-        history(close=[-1.0, 1.0, -1.0])
-
-
 @pytest.mark.parametrize("interval", [0, -HOUR])
 def test_the_interval_must_be_positive(interval: int) -> None:
     with pytest.raises(DataError):
         PriceHistory("X", interval, 0, {"close": np.ones(1)})
-
-
-def test_a_history_starts_on_the_grid() -> None:
-    with pytest.raises(DataError, match="open_time 1970-01-01T00:01Z is not a multiple of the interval 1h"):
-        history(start_ms=60_000, close=[1.0])
 
 
 def test_columns_are_frozen() -> None:
@@ -132,13 +124,7 @@ def test_the_trigger_is_mark_where_there_is_any_and_entry_is_the_last_close() ->
     assert grid.low.tolist() == [19, 20]
     assert grid.entry_price.tolist() == [10, 11]
     assert build_grid(both, "last").low.tolist() == [9, 10]
-
-
-def test_a_history_of_mark_prices_only_is_entered_at_the_mark_close() -> None:
-    assert build_grid(history(**mark(20, 21))).entry_price.tolist() == [20, 21]
-
-
-def test_a_trigger_that_is_not_there_is_refused() -> None:
+    assert build_grid(history(**mark(20, 21))).entry_price.tolist() == [20, 21]  # no last close: the mark close
     with pytest.raises(DataError, match="X: trigger 'mark' is asked for, but the history has no mark price"):
         build_grid(history(**last(10)), "mark")
 
@@ -206,6 +192,7 @@ def test_a_charge_falls_on_mark_open_else_open_else_the_latest_earlier_trigger_c
     assert grid.charge_rate.tolist() == [0.2, 0.3, 0.5, 0.0]  # 0 is charged, null is not
     assert grid.charge_price.tolist() == [12, 3, 22, 16]  # bar 3 has no mark close: the one of bar 2
     assert build_grid(bars, "last").charge_price.tolist() == [12, 3, 10, 16]
+    assert build_grid(bars, end_ms=3 * HOUR).charge_bar.tolist() == [1, 2]  # not after the last bar of the grid
 
 
 def test_the_price_of_a_charge_may_lie_before_the_cut() -> None:
@@ -217,11 +204,6 @@ def test_the_price_of_a_charge_may_lie_before_the_cut() -> None:
     assert build_grid(history(HOUR, {"mark_close": 20.0, "close": 10.0}, **cut)).charge_price.tolist() == [20]
     with pytest.raises(DataError, match="X: the funding charged in the bar of 1970-01-01T02:00Z has no price"):
         build_grid(history(HOUR, **cut))
-
-
-def test_a_charge_after_the_last_bar_of_the_grid_is_not_read() -> None:
-    bars = history(**last(10, 11, 12), funding_rate=[NAN, 0.1, 0.2])
-    assert build_grid(bars, end_ms=2 * HOUR).charge_bar.tolist() == [1]
 
 
 def test_a_null_maintenance_scale_is_one() -> None:

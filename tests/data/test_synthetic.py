@@ -100,31 +100,28 @@ def test_every_interval_and_seed_is_sound(interval: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("years", "interval", "message"),
+    ("arguments", "message"),
     [
-        (0.0, "1m", "years must be within 0.03 … 50; got 0"),
-        (-1.0, "1m", "years must be within 0.03 … 50; got -1"),
-        (51.0, "1d", "years must be within 0.03 … 50; got 51"),
-        (1.0, "30s", "interval must be 1m to 1d; got '30s'"),
-        (1.0, "1w", "interval must be 1m to 1d; got '1w'"),
-        (1.0, "often", "a duration is a whole number"),
+        ({"years": 0.0}, "years must be within 0.03 … 50; got 0"),
+        ({"years": -1.0}, "years must be within 0.03 … 50; got -1"),
+        ({"years": 51.0, "interval": "1d"}, "years must be within 0.03 … 50; got 51"),
+        ({"years": 1.0, "interval": "30s"}, "interval must be 1m to 1d; got '30s'"),
+        ({"years": 1.0, "interval": "1w"}, "interval must be 1m to 1d; got '1w'"),
+        ({"years": 1.0, "interval": "often"}, "a duration is a whole number"),
+        ({"years": 1.0, "interval": "1h", "own": 1.5}, r"own must be a share within 0 … 1; got 1\.5"),
     ],
 )
-def test_impossible_arguments_are_refused(years: float, interval: str, message: str) -> None:
+def test_impossible_arguments_are_refused(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        demo_history(years=years, interval=interval)
+        demo_history(**arguments)
 
 
 def test_symbols_of_one_seed_are_of_one_market() -> None:
     """Without a share of its own only the name differs; with one, √(1 − own) · √(1 − own) = 0.6 of the moves agree."""
-    one, same, other = (
-        demo_history(5, 1, "1h", symbol=name, own=own) for name, own in (("A", 0.0), ("B", 0.0), ("B", 0.4))
-    )
+    made = [("A", 0.0), ("B", 0.0), ("B", 0.4), ("C", 0.4)]
+    one, same, other, apart = (demo_history(5, 1, "1h", symbol=name, own=own) for name, own in made)
     assert (one.symbol, same.symbol) == ("A", "B")
     np.testing.assert_array_equal(one.columns["low"], same.columns["low"])
-    apart = demo_history(5, 1, "1h", symbol="C", own=0.4)
     moves = [np.diff(np.log(history.columns["close"])) for history in (other, apart)]
     known = ~np.isnan(moves[0]) & ~np.isnan(moves[1])
     assert 0.5 < np.corrcoef(moves[0][known], moves[1][known])[0, 1] < 0.75  # crashes are shared whole
-    with pytest.raises(ConfigError, match=r"own must be a share within 0 … 1; got 1\.5"):
-        demo_history(5, 1, "1h", own=1.5)

@@ -33,7 +33,7 @@ needs_posix = pytest.mark.skipif(sys.platform == "win32", reason="signals of POS
 
 
 def bars(close: list[float], start_ms: int = START, **columns: list[float]) -> PriceHistory:
-    prices = {"high": np.array(close) + 1, "low": np.array(close) - 1, "close": np.array(close)}
+    prices = {"high": np.array(close) + 0.5, "low": np.array(close) - 0.5, "close": np.array(close)}
     return PriceHistory("X", DAY, start_ms, prices | {name: np.array(values) for name, values in columns.items()})
 
 
@@ -155,7 +155,7 @@ def test_what_cannot_be_added_is_refused_and_nothing_changes(tmp_path: Path) -> 
     before = everything(tmp_path)
     hourly = PriceHistory("X", DAY // 24, 0, {"close": np.ones(1)})
     other = PriceHistory("Y", DAY, 0, {"close": np.ones(1)})
-    lower = PriceHistory("X", DAY, START, {"low": np.array([11.5])})  # the high there is 11
+    lower = PriceHistory("X", DAY, START, {"low": np.array([11.5])})  # the high there is 10.5
     for existing, stretches, error, text in (
         ("refuse", [bars([10.0])], ConfigError, "exists; choose another .* overwrite.* add"),
         ("add", [bars([12.0], START + 2 * DAY), bars([12.0], START + 2 * DAY)], DataError, "must follow each other"),
@@ -181,6 +181,9 @@ def test_an_exception_in_the_block_leaves_what_was_there(tmp_path: Path) -> None
             addition.add(bars([20.0] * 400))
             raise error
         assert not (tmp_path / "new").exists()
+    with pytest.raises(DataError, match="nothing to write"), adding(tmp_path / "new", "X", DAY):
+        pass
+    assert not (tmp_path / "new").exists()
 
 
 def test_files_that_would_lose_something_are_refused(tmp_path: Path) -> None:
@@ -221,34 +224,40 @@ def write():
 """
 
 
+FOR_EVER = "write()\nprint('ready', flush=True)\nwhile True: write()"
+
+
 def writing(data: Path, how: str, version: int, script: str) -> subprocess.Popen[str]:
     words = [sys.executable, "-c", WRITER + script, str(data), how, str(version)]
-    return subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    writer = subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    if script == FOR_EVER:
+        assert line(writer) == "ready\n"
+    return writer
+
+
+def line(writer: subprocess.Popen[str]) -> str:
+    assert writer.stdout is not None
+    return writer.stdout.readline()
 
 
 def version_of(data: Path) -> int:
     """Which state a dataset is in; it must be one of those that were written."""
-    found = np.unique(read_history(data).columns["close"])
+    history = read_history(data)
+    found = np.unique(history.columns["close"])
     assert found.size == 1, found
-    assert read_history(data).n_bars in (730, 365)
+    assert history.n_bars == (730 if found[0] % 2 else 365)
     return int(found[0])
 
 
 @needs_posix
 @pytest.mark.parametrize("how", ["exchange", "renames"])
 def test_a_reader_sees_the_old_or_the_new_state(tmp_path: Path, how: str) -> None:
-    writer = writing(tmp_path, how, 0, "write()\nprint('ready', flush=True)\nwhile True: write()")
+    writer = writing(tmp_path, how, 0, FOR_EVER)
     try:
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == "ready\n"
         seen: list[int] = []
         until = time.monotonic() + 1.5
         while time.monotonic() < until or len(set(seen)) < 5:
-            history = read_history(tmp_path)
-            states = np.unique(history.columns["close"])
-            assert states.size == 1, states
-            assert history.n_bars == (730 if states[0] % 2 else 365)
-            seen.append(int(states[0]))
+            seen.append(version_of(tmp_path))
         assert seen == sorted(seen)
         assert all(check(tmp_path).ok for _ in range(20))
     finally:
@@ -297,12 +306,10 @@ for point in range(1000):
 @needs_posix
 @pytest.mark.parametrize("how", ["exchange", "renames"])
 def test_killed_at_any_step_the_old_or_the_new_state_is_there(tmp_path: Path, how: str) -> None:
-    words = [sys.executable, "-c", WRITER + KILLED_AT, str(tmp_path), how, "0"]
-    writer = subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    writer = writing(tmp_path, how, 0, KILLED_AT)
     assert writer.stdin is not None
-    assert writer.stdout is not None
     states = []
-    while writer.stdout.readline() == "killed\n":
+    while line(writer) == "killed\n":
         states.append(version_of(tmp_path))
         if states[-1] == 2:  # the next child must begin from the state before
             put_state(tmp_path, 1)
@@ -318,9 +325,7 @@ def test_killed_at_any_step_the_old_or_the_new_state_is_there(tmp_path: Path, ho
 
 
 def put_state(data: Path, version: int) -> None:
-    close = np.full(730 if version % 2 else 365, float(version))
-    with adding(data, "X", DAY, "anew") as addition:
-        addition.add(PriceHistory("X", DAY, 0, {"high": close, "low": close, "close": close}))
+    put(data, "anew", bars([float(version)] * (730 if version % 2 else 365), 0))
 
 
 @needs_posix
@@ -328,9 +333,7 @@ def test_killed_at_any_moment_the_next_writer_goes_on(tmp_path: Path) -> None:
     rng = np.random.default_rng(7)
     version = 0
     for _ in range(4):
-        writer = writing(tmp_path, "exchange", version, "write()\nprint('ready', flush=True)\nwhile True: write()")
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == "ready\n"
+        writer = writing(tmp_path, "exchange", version, FOR_EVER)
         time.sleep(rng.uniform(0, 0.1))
         writer.send_signal(signal.SIGKILL)
         writer.communicate()
@@ -348,6 +351,8 @@ def test_a_second_writer_is_refused_and_told_who_writes(tmp_path: Path, monkeypa
         first.add(bars([11.0], START + DAY))
         with pytest.raises(DataError, match=rf"symbol=X: is being written by process {os.getpid()} on \S+ since 20"):
             put(tmp_path, "add", bars([12.0], START + 2 * DAY))
+        holder = json.loads((tmp_path / "interval=1d/.symbol=X.lock").read_text())
+        assert (holder["pid"], set(holder)) == (os.getpid(), {"pid", "host", "since"})
         with adding(tmp_path, "Y", DAY) as other:  # another symbol is free
             other.add(PriceHistory("Y", DAY, 0, {"close": np.ones(1), "high": np.ones(1), "low": np.ones(1)}))
     assert read_history(tmp_path, "X").columns["close"].tolist() == [10.0, 11.0]
@@ -392,11 +397,3 @@ def test_moved_aside_the_symbol_is_still_read(tmp_path: Path) -> None:
     put(tmp_path, "add", bars([11.0], START + 400 * DAY))
     assert closes(tmp_path) == [10.0] * 400 + [11.0]
     assert os.listdir(tmp_path / "interval=1d") == ["symbol=X"]
-
-
-def test_the_lock_says_who_holds_it(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="nothing to write"), adding(tmp_path, "X", DAY):
-        holder = json.loads((tmp_path / "interval=1d/.symbol=X.lock").read_text())
-        assert holder["pid"] == os.getpid()
-        assert set(holder) == {"pid", "host", "since"}
-    assert os.listdir(tmp_path) == []

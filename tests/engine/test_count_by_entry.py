@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,13 +13,12 @@ from hypothesis import strategies as st
 import backtest as bt
 from backtest.config.policies import VolatilityScale, VolatilityTarget
 from tests._support.histories import HOUR, history_of, random_rows, rows
-from tests.engine.test_truth import bt_duration, grid_or_none, ladder_csv, same, scenario_of, tiers
-from tests.oracles import statistics as truth
+from tests._support.judge import JudgedRun, assert_equals_walk, bars_in, grid_or_none
+from tests._support.tiers import oracle_tiers, write_all_tiers
 from tests.oracles import volatility
 from tests.oracles import walk as oracle
-from tests.oracles.trades import Trade, walk_trades
+from tests.oracles.trades import Trade
 
-TABLES = ("with", "without", "dated-with", "dated-without")
 SIZES = [
     bt.Size(notional=1_500.0),
     bt.Size(notional=9_000.0, extra=150.0),
@@ -36,88 +34,9 @@ WEIGHTS = [
 ]
 
 
-@dataclass(frozen=True)
-class Case:
-    """A run, and how the walk sees one of its scenarios."""
-
-    sweep: bt.Sweep
-    margin: bt.Margin = field(default_factory=bt.Margin)
-    data: bt.Data = field(default_factory=bt.Data)
-    entries: bt.Entries = field(default_factory=bt.Entries)
-    terms: dict[str, object] = field(default_factory=dict)  # of the oracle's scenario, where no row says them
-    trades: Sequence[Trade] | None = None
-
-
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory) -> dict[str, str]:
-    folder = tmp_path_factory.mktemp("tiers")
-    return {name: ladder_csv(folder / f"{name}.csv", name.endswith("with")) for name in TABLES}
-
-
-def weights_of(grid: oracle.Grid, label: str | None) -> list[float | None] | None:
-    target = next((w for w in WEIGHTS if w.label == label), None)
-    if target is None:
-        return None
-    if target.target is None:
-        return [1.0] * len(grid.open_time_ms)
-    return volatility.target_weights(grid, bt_duration(target.window or "") // HOUR, target.target, target.cap)
-
-
-def walked(case: Case, grid: oracle.Grid, row: pd.Series, horizon: int) -> tuple[list[oracle.Verdict], int]:
-    if str(row["maintenance"]) in TABLES or "maintenance" not in case.terms:
-        scenario = replace(scenario_of(row, case.margin), **case.terms)
-    else:
-        scenario = replace(scenario_of(row.replace({row["maintenance"]: "0"}), case.margin), **case.terms)
-    gap = None if case.data.max_gap is None else bt_duration(case.data.max_gap) // HOUR
-    if case.trades is not None:
-        scenario = replace(scenario, leverage=1.0) if np.isnan(scenario.leverage) else scenario
-        return walk_trades(grid, scenario, case.trades, horizon, max_gap_bars=gap)
-    weights = weights_of(grid, row.get("weight"))
-    return oracle.walk(grid, scenario, horizon, weights=weights, max_gap_bars=gap)
-
-
-def assert_equals_walk(case: Case, made: oracle.Rows, grid: oracle.Grid) -> None:
-    """Counts and Kaplan–Meier of every row; every event."""
-    history, parts = history_of(made), {"data": case.data, "entries": case.entries, "margin": case.margin}
-    table = bt.run(history, case.sweep, **parts).table.replace({"size": {np.nan: None}})
-    events = bt.events_of(history, case.sweep, **parts)
-    axes = [name for name in table.columns[: list(table.columns).index("entries")] if name != "horizon"]
-    for key, part in table.groupby(axes, sort=False, dropna=False):
-        walks = {}
-        for _, row in part.iterrows():
-            horizon = bt_duration(row["horizon"]) // HOUR
-            verdicts, excluded = walked(case, grid, row, horizon)
-            walks[horizon] = verdicts
-            want = truth.count(verdicts, excluded)
-            assert {name: int(row[name]) for name in want} == want, row.to_dict()
-            mine = events[events["horizon"] == row["horizon"]]
-            for name, value in zip(axes, key, strict=True):
-                null = pd.isna(value)
-                mine = mine[mine[name].isna() if null else mine[name] == value]
-            assert_same_events(mine, verdicts, grid)
-        km = truth.survival_km(walks)
-        for _, row in part.iterrows():
-            # A product of at most five rates: 1e-12 is its rounding.
-            assert same(row["survival_km"], km[bt_duration(row["horizon"]) // HOUR], 1e-12), row.to_dict()
-
-
-def assert_same_events(mine: pd.DataFrame, verdicts: list[oracle.Verdict], grid: oracle.Grid) -> None:
-    assert len(mine) == len(verdicts)
-    order = mine.sort_values("trade", kind="stable") if "trade" in mine else mine
-    for row, want in zip(order.itertuples(), verdicts, strict=True):
-        assert (row.rejected, row.recovered) == (want.rejected, want.recovered), (row, want)
-        assert row.entry_time.value // 10**6 == want.entry_time_ms
-        for name, bar in (("margin_call_time", want.margin_call_bar), ("liquidation_time", want.liquidation_bar)):
-            stamp = getattr(row, name)
-            assert pd.isna(stamp) if bar is None else stamp.value // 10**6 == grid.open_time_ms[bar], (row, want)
-        for name in ("entry_price", "liquidation_price", "bankruptcy_price", "fill_price", "residual", "insurance"):
-            value, expected = getattr(row, name), getattr(want, name)
-            if name == "liquidation_price" and expected is not None and expected < 1e-12 * row.entry_price:
-                expected = None  # what rounding leaves of a level of 0
-            # The walk solves for prices in another order of operations; 1e-9 is what the rules ask for.
-            assert pd.isna(value) if expected is None else value == pytest.approx(expected, rel=1e-9, abs=1e-9), (
-                name, row, want,
-            )  # fmt: skip
+    return write_all_tiers(tmp_path_factory.mktemp("tiers"))
 
 
 def sweep_of(data: st.DataObject, **axes: object) -> bt.Sweep:
@@ -147,12 +66,12 @@ many = settings(
 )
 
 
-def entered(made: oracle.Rows, case: Case) -> oracle.Grid | None:
+def entered(made: oracle.Rows, case: JudgedRun) -> oracle.Grid | None:
     """The grid, where the run has an entry at all, and each window of volatility a beginning."""
     grid = grid_or_none(made, case.data.trigger)
     if grid is None or not any(map(grid.is_entry, range(len(grid.open_time_ms)))):
         return None
-    longest = max((bt_duration(each.window) // HOUR for each in case.sweep.weight if each.window), default=0)
+    longest = max((bars_in(each.window) for each in case.sweep.weight if each.window), default=0)
     return grid if len(grid.open_time_ms) > longest else None
 
 
@@ -167,7 +86,7 @@ def test_maintenance_scale_and_weights_on_every_axis(tables, data) -> None:
     contract = data.draw(st.sampled_from(["linear", "inverse"]))
     maintenance = data.draw(st.sampled_from([0.0, 0.004, 0.03, *tables.values()]))
     weights = data.draw(st.sampled_from([[], WEIGHTS[:1], WEIGHTS[1:], WEIGHTS]))
-    case = Case(
+    case = JudgedRun(
         sweep_of(
             data,
             maintenance=[maintenance],
@@ -205,8 +124,8 @@ def test_named_rules_with_posted_fees_and_slopes(tables, data) -> None:
     if name.startswith("bybit"):
         table = data.draw(st.sampled_from(["with", "dated-with"]))
         item = {"rule": name, "tiers": tables[table]}
-        terms = terms | {"maintenance": tiers(table)}
-    case = Case(
+        terms = terms | {"maintenance": oracle_tiers(table)}
+    case = JudgedRun(
         sweep_of(
             data,
             maintenance=[item],
@@ -229,7 +148,7 @@ def test_spot_margin(data) -> None:
     margin = margin_of(data, contract="spot", liquidation_ltv=ltv, margin_call_ltv=call, borrow_rate=rate)
     terms = {"liquidation_ltv": ltv, "margin_call_ltv": call, "borrow_rate": rate, "maintenance": 0.0}
     weights = data.draw(st.sampled_from([[], WEIGHTS[1:]]))
-    case = Case(sweep_of(data, weight=weights), margin, terms=terms)
+    case = JudgedRun(sweep_of(data, weight=weights), margin, terms=terms)
     grid = entered(made, case)
     assume(grid is not None)
     assert_equals_walk(case, made, grid)
@@ -241,7 +160,7 @@ def test_dated_futures_are_cut_at_their_settlement(tables, data) -> None:
     made = data.draw(rows())
     after = data.draw(st.integers(1, 30))
     expiry = made.open_time_ms[0] + after * HOUR - data.draw(st.sampled_from([0, 1]))
-    case = Case(
+    case = JudgedRun(
         sweep_of(
             data, maintenance=[data.draw(st.sampled_from([0.004, tables["with"]]))], size=[bt.Size(notional=1_500.0)]
         ),
@@ -305,7 +224,7 @@ def test_trades_of_the_user(tables, tmp_path, data) -> None:
         open_fee=[0.001],
         **axes,
     )
-    case = Case(
+    case = JudgedRun(
         sweep, margin_of(data), bt.Data(max_gap=data.draw(st.sampled_from([None, "1h"]))),
         bt.Entries(file=str(path)), trades=trades,
     )  # fmt: skip
@@ -358,4 +277,4 @@ def test_beyond_one_tile(tables, seed, kind) -> None:
     grid = oracle.grid_of(made)
     if kind == "scale":
         grid = volatility.scaled(grid, 20, 0.3, 4.0)
-    assert_equals_walk(Case(bt.Sweep(**axes), margin, terms=terms), made, grid)
+    assert_equals_walk(JudgedRun(bt.Sweep(**axes), margin, terms=terms), made, grid)

@@ -10,8 +10,10 @@ import pytest
 
 import backtest as bt
 from backtest.config.policies import Policy, VolatilityTarget
+from backtest.units import duration_ms
 from tests._support.histories import HOUR, history_of, random_rows
-from tests.engine.test_truth import bt_duration, ladder_csv, scenario_of
+from tests._support.judge import scenario_of
+from tests._support.tiers import write_tiers
 from tests.oracles import policies as lived
 from tests.oracles import volatility
 from tests.oracles import walk as oracle
@@ -46,7 +48,7 @@ def test_a_static_rule_and_the_policy_of_doing_nothing_come_out_alike(tmp_path, 
     axes = {
         "leverage": [2, 8, 40],
         "horizon": ["5h", "200h"],
-        "maintenance": [0.006, ladder_csv(tmp_path / "with.csv", True)],
+        "maintenance": [0.006, write_tiers(tmp_path / "with.csv")],
         "open_fee": [0.001],
         "size": [bt.Size(margin=700.0)],
     }
@@ -96,7 +98,7 @@ def test_a_run_and_its_events_equal_the_lives_walked_one_by_one(tmp_path, name, 
         side=["short" if seed else "long"],
         leverage=[3, 15],
         horizon=["100h", "9h"],
-        maintenance=[ladder_csv(tmp_path / "with.csv", True)],
+        maintenance=[write_tiers(tmp_path / "with.csv")],
         size=[bt.Size(notional=9_000.0)],
         open_fee=[0.0005],
         policy=[{}, given],
@@ -112,7 +114,7 @@ def test_a_run_and_its_events_equal_the_lives_walked_one_by_one(tmp_path, name, 
         rule = lived.Policy() if label == "none" else policy
         for _, row in result.table[result.table["policy"] == label].iterrows():
             scenario = scenario_of(row.replace({np.nan: None}), margin)
-            horizon = bt_duration(row["horizon"]) // HOUR
+            horizon = duration_ms(row["horizon"]) // HOUR
             want = [
                 lived.live(grid, scenario, rule, i, horizon, taker_fee=0.0007, weight=w)
                 for i, w in enumerate(weights)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from backtest.config.models import Config, RuleTiers, Size, Sweep
 from backtest.config.policies import Deleverage, Ladder, Policy, ScaleIn
 from backtest.config.scenarios import expand_scenarios
-from backtest.engine.policy_simulation import Lives, lives_of, openings_of
+from backtest.engine.policy_simulation import SimulatedPositions, grid_openings, simulate_policy
 from tests._support.histories import HOUR, random_rows, rows
 from tests._support.policies import (
     POLICIES,
@@ -26,7 +26,7 @@ from tests._support.policies import (
     random_case,
     work_of,
 )
-from tests.engine.test_truth import ladder_csv
+from tests._support.tiers import write_tiers
 from tests.oracles.history import Rows
 from tests.oracles.history import grid_of as oracle_grid
 from tests.oracles.walk import walk_one
@@ -76,7 +76,7 @@ def test_ladders_go_down_tier_by_tier(contract, side, step, rule) -> None:
             Policy(ladder=Ladder(step=step), deleverage=Deleverage(fraction=0.2, max_times=2)),
         ):
             work = work_of(made, case, [12, 90], [7.0])
-            lives = lives_of(work, case.scenario(policy), slice(0, work.bars.size), 7.0)
+            lives = simulate_policy(work, case.scenario(policy), slice(0, work.bars.size), 7.0)
             happened += assert_same(work, oracle_grid(made), case, policy, 7.0, lives, 5)
             cut = max(cut, int(lives.partial_liquidations.max()))
             if not policy.scale_in:
@@ -90,13 +90,13 @@ def test_ladders_go_down_tier_by_tier(contract, side, step, rule) -> None:
 def test_named_rules_that_post_a_fee_to_close(tmp_path, named, extra, side) -> None:
     """As a configuration gives them; cuts, additions and answers, and a leverage at which the fee is negative."""
     contract, c = named.removeprefix("bybit-"), 0.00055
-    ladder_csv(tmp_path / "tiers.csv", True)
+    write_tiers(tmp_path / "with.csv")
     chosen = ("step 1", "top-up", "late top-up", "deleverage", "scale-in", "martingale", "everything")
     size = Size(margin=700.0, extra=extra)
     config = Config(
         sweep=Sweep(
             side=[side], leverage=[2], horizon=["1h"], size=[size], open_fee=[c],
-            maintenance=[RuleTiers(rule=named, tiers=str(tmp_path / "tiers.csv"))],
+            maintenance=[RuleTiers(rule=named, tiers=str(tmp_path / "with.csv"))],
             policy=[POLICIES[name] for name in chosen],
         )
     )  # fmt: skip
@@ -106,7 +106,7 @@ def test_named_rules_that_post_a_fee_to_close(tmp_path, named, extra, side) -> N
         made = random_rows(60 + seed, 240)
         for leverage in (0.7, 4.0, 12.0):
             work = work_of(made, case, [90, 10], [leverage])
-            lives = lives_of(work, scenario, slice(0, work.bars.size), leverage)
+            lives = simulate_policy(work, scenario, slice(0, work.bars.size), leverage)
             happened += assert_same(work, oracle_grid(made), case, POLICIES[name], leverage, lives, 13)
     assert happened > 20
 
@@ -128,8 +128,8 @@ def test_own_leverages_are_those_of_the_entries(seed, weight) -> None:
     made = random_rows(seed, 200)
     work = work_of(made, case, [20], [4.0])
     chunk = slice(0, work.bars.size)
-    entries = replace(openings_of(work, chunk, 4.0 * weight), slack=True)
-    lives = lives_of(work, case.scenario(policy), chunk, 4.0, entries=entries)
+    entries = replace(grid_openings(work, chunk, 4.0 * weight), slack=True)
+    lives = simulate_policy(work, case.scenario(policy), chunk, 4.0, entries=entries)
     assert_same(work, oracle_grid(made), case, policy, 4.0, lives, 9, weight)
 
 
@@ -138,14 +138,14 @@ def test_own_prices_and_cut_windows() -> None:
     case, policy = Case(size=Size(notional=1_500.0)), POLICIES["ladder and all"]
     work = work_of(random_rows(3, 300), case, [4, 30], [9.0])
     chunk = slice(0, work.bars.size)
-    plain = openings_of(work, chunk, 9.0)
-    cut = lives_of(work, case.scenario(policy), chunk, 9.0, entries=replace(plain, last=plain.bar + 4))
+    plain = grid_openings(work, chunk, 9.0)
+    cut = simulate_policy(work, case.scenario(policy), chunk, 9.0, entries=replace(plain, last=plain.bar + 4))
     for name, values in vars(cut).items():
         same = name == "rejected" or np.array_equal(values[:, 0], values[:, 1], equal_nan=values.dtype.kind == "f")
         assert same, name
     shifted = replace(work, grid=replace(work.grid, entry_price=work.grid.entry_price * 1.01))
-    own = lives_of(work, case.scenario(policy), chunk, 9.0, entries=replace(plain, price=plain.price * 1.01))
-    assert_equal(own, lives_of(shifted, case.scenario(policy), chunk, 9.0))
+    own = simulate_policy(work, case.scenario(policy), chunk, 9.0, entries=replace(plain, price=plain.price * 1.01))
+    assert_equal(own, simulate_policy(shifted, case.scenario(policy), chunk, 9.0))
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -153,19 +153,21 @@ def test_liquidation_prices_of_the_empty_policy_are_those_of_the_walk(seed) -> N
     case, horizon = random_case(seed), 30
     made = random_rows(seed, 200)
     work, grid = work_of(made, case, [horizon], [6.0]), oracle_grid(made)
-    lives = lives_of(work, case.scenario(None), slice(0, work.bars.size), 6.0)
+    lives = simulate_policy(work, case.scenario(None), slice(0, work.bars.size), 6.0)
     for j in range(0, int((work.bars + horizon < work.grid.n_bars).sum()), 7):
         want = walk_one(grid, case.oracle(6.0), int(work.bars[j]), horizon)
         for got, price in ((lives.liquidation_price, want.liquidation_price), (lives.fill_price, want.fill_price)):
             assert math.isnan(got[j, 0]) if price is None else abs(got[j, 0] / price - 1) <= 1e-9
 
 
-def lives_by_hand(bars: list[tuple[float, float, float]], case: Case, policy: Policy, leverage: float) -> Lives:
+def lives_by_hand(
+    bars: list[tuple[float, float, float]], case: Case, policy: Policy, leverage: float
+) -> SimulatedPositions:
     """A long from 100, through bars of open, low and close."""
     opened, low, close = ([100.0, *column] for column in zip(*bars, strict=True))
     high = [max(pair) for pair in zip(opened, close, strict=True)]
     made = Rows(HOUR, [HOUR * t for t in range(len(low))], open=opened, high=high, low=low, close=close)
-    return lives_of(work_of(made, case, [len(bars)], [leverage]), case.scenario(policy), slice(0, 1), leverage)
+    return simulate_policy(work_of(made, case, [len(bars)], [leverage]), case.scenario(policy), slice(0, 1), leverage)
 
 
 PLAIN = Case(size=Size(notional=1_000.0), rate=0.04, open_fee=0.0, taker_fee=0.0)

@@ -12,8 +12,8 @@ from backtest.config.models import Size
 from backtest.config.policies import Deleverage, Ladder, Policy, TopUp
 from backtest.engine.adverse_series import split_by_table
 from backtest.engine.crossings import first_crossings
-from backtest.engine.policy_inputs import stage_of
-from backtest.engine.policy_simulation import Lives, lives_of, openings_of
+from backtest.engine.policy_inputs import make_policy_inputs
+from backtest.engine.policy_simulation import SimulatedPositions, grid_openings, simulate_policy
 from backtest.errors import ConfigError
 from tests._support.histories import random_rows
 from tests._support.policies import NO_FUNDING, POLICIES, Case, assert_equal, random_case, work_of
@@ -28,7 +28,7 @@ def test_the_empty_policy_is_the_static_path(seed) -> None:
         for part in split_by_table(work, case.scenario(None).maintenance, chunk):
             found = first_crossings(work, case.scenario(None), part)
             for j, leverage in enumerate(work.leverages):
-                lives = lives_of(work, case.scenario(policy), part, float(leverage))
+                lives = simulate_policy(work, case.scenario(policy), part, float(leverage))
                 assert (lives.rejected == found.rejected[..., j]).all()
                 if lives.rejected.any():
                     continue
@@ -45,11 +45,11 @@ def test_a_stage_serves_all_leverages_and_chunks_change_nothing() -> None:
     scenario = case.scenario(POLICIES["everything"])
     work = work_of(random_rows(5, 500), case, [10, 60], [2.0, 6.0, 18.0])
     whole = slice(0, work.bars.size)
-    stage = stage_of(work, scenario, [openings_of(work, whole, float(x)) for x in work.leverages])
+    inputs = make_policy_inputs(work, scenario, [grid_openings(work, whole, float(x)) for x in work.leverages])
     for leverage in work.leverages:
-        alone = lives_of(work, scenario, whole, float(leverage))
-        assert_equal(lives_of(work, scenario, whole, float(leverage), stage=stage), alone)
-        parts = [lives_of(work, scenario, chunk, float(leverage)) for chunk in work.chunks(97)]
+        alone = simulate_policy(work, scenario, whole, float(leverage))
+        assert_equal(simulate_policy(work, scenario, whole, float(leverage), inputs=inputs), alone)
+        parts = [simulate_policy(work, scenario, chunk, float(leverage)) for chunk in work.chunks(97)]
         for name, values in vars(alone).items():
             joined = np.concatenate([getattr(part, name) for part in parts])
             # Funding is summed from each chunk's own start: amounts are equal to rounding.
@@ -57,7 +57,7 @@ def test_a_stage_serves_all_leverages_and_chunks_change_nothing() -> None:
             assert close if values.dtype.kind == "f" else (joined == values).all(), name
 
 
-def death(lives: Lives) -> np.ndarray:
+def death(lives: SimulatedPositions) -> np.ndarray:
     """Bars to the liquidation; never is later than any."""
     return np.where(lives.outcome == 1, lives.end, np.iinfo(np.int32).max)
 
@@ -70,7 +70,7 @@ def test_a_top_up_never_makes_liquidation_earlier(seed, delay) -> None:
     chunk = slice(0, work.bars.size)
     topped = Policy(top_up=TopUp(target_ratio=0.5, reserve=1.0, max_times=3, delay_bars=delay))
     for leverage in work.leverages:
-        without, given = (lives_of(work, case.scenario(p), chunk, float(leverage)) for p in (None, topped))
+        without, given = (simulate_policy(work, case.scenario(p), chunk, float(leverage)) for p in (None, topped))
         assert (death(given) >= death(without)).all()
         assert ((death(given) == death(without)) | (given.top_ups > 0)).all()
 
@@ -83,7 +83,7 @@ def test_a_deleveraging_that_frees_more_than_its_fee_never_makes_liquidation_ear
     chunk = slice(0, work.bars.size)
     reduced = Policy(deleverage=Deleverage(fraction=0.4, max_times=4, delay_bars=1))
     for leverage in work.leverages:
-        without, given = (lives_of(work, case.scenario(p), chunk, float(leverage)) for p in (None, reduced))
+        without, given = (simulate_policy(work, case.scenario(p), chunk, float(leverage)) for p in (None, reduced))
         assert (death(given) >= death(without)).all()
         assert ((death(given) == death(without)) | (given.deleverages > 0)).all()
 
@@ -92,7 +92,7 @@ def test_more_confirmation_never_liquidates_earlier() -> None:
     case = random_case(2)
     work = work_of(random_rows(2, 700), case, [150], [8.0])
     chunk = slice(0, work.bars.size)
-    deaths = [death(lives_of(work, case.scenario(Policy(confirm_bars=m)), chunk, 8.0)) for m in (0, 1, 2, 5)]
+    deaths = [death(simulate_policy(work, case.scenario(Policy(confirm_bars=m)), chunk, 8.0)) for m in (0, 1, 2, 5)]
     for sooner, later in pairwise(deaths):
         assert (sooner <= later).all()
 
@@ -107,7 +107,7 @@ def test_what_no_text_describes_is_refused() -> None:
         (scaled, plain, "is scaled"),
     ):
         with pytest.raises(ConfigError, match=told):
-            lives_of(where, scenario, slice(0, 5), 3.0)
+            simulate_policy(where, scenario, slice(0, 5), 3.0)
     with pytest.raises(ConfigError, match="above must be > 0 with fraction"):
         Ladder(fraction=0.2)
 
@@ -115,7 +115,7 @@ def test_what_no_text_describes_is_refused() -> None:
 def test_no_entries_have_no_lives() -> None:
     case = Case(size=Size(notional=1_500.0))
     work = work_of(random_rows(0, 100), case, [5, 9], [3.0])
-    entries = openings_of(work, slice(0, 0), 3.0)
-    lives = lives_of(work, case.scenario(POLICIES["everything"]), slice(0, 0), 3.0, entries=entries)
+    entries = grid_openings(work, slice(0, 0), 3.0)
+    lives = simulate_policy(work, case.scenario(POLICIES["everything"]), slice(0, 0), 3.0, entries=entries)
     assert lives.rejected.shape == (0,)
     assert all(values.shape == (0, 2) for name, values in vars(lives).items() if name != "rejected")

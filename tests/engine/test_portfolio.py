@@ -13,7 +13,8 @@ import backtest as bt
 from backtest.config.models import Config
 from backtest.config.portfolio_scenarios import expand_portfolios
 from tests._support.histories import HOUR, history_of, random_rows, rows
-from tests._support.portfolios import COUNTED, assert_matches_walk, count_all, shifted, table_of, works, write_tables
+from tests._support.portfolios import COUNTED, assert_matches_walk, count_all, shifted, table_of, works
+from tests._support.tiers import write_all_tiers
 from tests.oracles import cross as oracle
 from tests.oracles.history import grid_of
 
@@ -25,7 +26,7 @@ WEIGHTS = [(1.0,), (-1.0,), (0.6, -0.4), (0.5, 0.5), (-0.3, 0.2, 0.5), (0.4, -0.
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory) -> dict[str, str]:
-    return write_tables(tmp_path_factory.mktemp("tiers"))
+    return write_all_tiers(tmp_path_factory.mktemp("tiers"))
 
 
 @settings(

@@ -249,5 +249,5 @@ def test_the_picture_has_a_row_per_label_and_a_mark_per_leverage(result) -> None
     frame = result.regimes("weekday", "40h").query("side == 'short' and leverage == 10")
     (drawn,) = [line for line in ax.get_lines() if line.get_label() == "10×"]
     assert list(drawn.get_xdata()) == frame["survival"].tolist()
-    with pytest.raises(ConfigError, match="leverage must be one of the run's: 2, 10, 40; got 7"):
+    with pytest.raises(ConfigError, match="leverage must be one of 2, 10, 40 in this run; got 7"):
         result.plot.regimes("weekday", leverage=7.0)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from backtest.errors import ConfigError
 from backtest.report.plots import Plots, plot_compared, plot_heatmap, plot_leverage, plot_policies
 from backtest.report.scenario_selection import select, select_part, varying
-from tests.report.test_plots import LEVERAGES, outcomes_table, portfolio_table, survival_table
+from tests._support.run_tables import LEVERAGES, outcomes_table, portfolio_table, survival_table
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def test_the_parts_of_all_axes_together_are_the_table(table: pd.DataFrame) -> No
     """2 sides × 2 maintenance rates × 2 fundings: each row of the table is in exactly one combination."""
     found = varying(table)
     assert list(found) == ["side", "maintenance", "funding"]
-    assert [words for words, _ in found["funding"]] == ["funding as charged", "funding × 2 + 0.01 % per charge"]
+    assert [words for words, _ in found["funding"]] == ["as charged", "× 2 + 0.01 % per charge"]
     assert [words for words, _ in found["maintenance"]] == ["0.4 %", "binance-usdm"]
     rows = []
     for parts in itertools.product(*([part for _, part in values] for values in found.values())):

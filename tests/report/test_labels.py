@@ -7,7 +7,7 @@ import pytest
 from backtest.report.labels import noted, value_words
 from backtest.report.number_format import percent_text, rate_text, signed_text, times_text
 from backtest.report.plots import scenario_words, select
-from tests.report.test_plots import portfolio_table, survival_table
+from tests._support.run_tables import portfolio_table, survival_table
 
 LABELS = {
     "none": "none",
@@ -71,22 +71,19 @@ def test_what_the_configuration_knows_is_noted_beside_the_table():
     assert table.attrs == {}
 
 
-@pytest.mark.parametrize(
-    ("share", "text"),
-    [(0.992, "99.2 %"), (0.99987, "99.99 %"), (0.9999999, "99.99 %"), (1.0, "100 %"), (0.0, "0 %"), (1e-9, "0.01 %")],
-)
-def test_shares_near_an_end_never_read_as_the_end(share, text):
-    assert percent_text(share) == text
+NUMBERS = [
+    *((percent_text, share, text) for share, text in {
+        0.992: "99.2 %", 0.99987: "99.99 %", 0.9999999: "99.99 %", 1.0: "100 %", 0.0: "0 %", 1e-9: "0.01 %",
+    }.items()),
+    *((rate_text, rate, text) for rate, text in {0.0002: "0.02 %", 0.95: "95 %", -0.0001: "−0.01 %"}.items()),
+    *((times_text, leverage, text) for leverage, text in {12.0: "12×", 2.5: "2.5×"}.items()),
+    *((signed_text, share, text) for share, text in {
+        0.0123: "+1.23 %", -0.5: "−50.00 %", 0.0: "0 %", -1e-6: "0.00 %", float("nan"): "–",
+    }.items()),
+]  # fmt: skip
+"""Shares near an end never read as the end; gains and losses have a sign unless they round to nothing."""
 
 
-def test_rates_and_multiples_keep_the_digits_they_have():
-    assert (rate_text(0.0002), rate_text(0.95), rate_text(-0.0001)) == ("0.02 %", "95 %", "−0.01 %")
-    assert (times_text(12.0), times_text(2.5)) == ("12×", "2.5×")
-
-
-@pytest.mark.parametrize(
-    ("share", "text"),
-    [(0.0123, "+1.23 %"), (-0.5, "−50.00 %"), (0.0, "0 %"), (-1e-6, "0.00 %"), (float("nan"), "–")],
-)
-def test_gains_and_losses_have_a_sign_unless_they_round_to_nothing(share, text):
-    assert signed_text(share) == text
+@pytest.mark.parametrize(("write", "number", "text"), NUMBERS)
+def test_numbers_read_with_the_digits_they_need(write, number, text):
+    assert write(number) == text

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 import backtest as bt
 from backtest.analysis.walk_forward import resampled_choices
-from backtest.report.terminal import choices_text, compare_text, leverage_text
+from backtest.report.terminal import choices_text, compare_text, survival_text
 from backtest.stats.leverage_choice import choose
 from tests._support.block_runs import block_run
 from tests._support.histories import HOUR, history_of, random_rows
+from tests._support.run_tables import survival_table
 from tests.cli.conftest import typed
-from tests.report.test_plots import survival_table
 
 FULL = 168
 BOUNDS = ["survival", "survival_low", "survival_high"]
@@ -33,7 +33,7 @@ def short() -> bt.Result:
 def test_a_horizon_longer_than_the_history(short) -> None:
     table = short.table[short.table["horizon"] == "30d"]
     assert (table["entries"] == 0).all() and table[[*BOUNDS, "survival_km"]].isna().all(axis=None)
-    assert leverage_text(short.table).count("no window fits") == 4
+    assert survival_text(short.table).count("no window fits") == 4
     choices = short.choose(survival=0.1, horizon="30d")
     assert choices[["leverage", *BOUNDS, "attainable"]].isna().all(axis=None)
     text = choices_text(choices)
@@ -57,7 +57,7 @@ def test_a_target_no_leverage_meets(short) -> None:
 def test_an_interval_from_two_blocks(short) -> None:
     table = short.table[short.table["horizon"] == "8h"]
     assert table["few_blocks"].all() and (table["survival_high"] - table["survival_low"] > 0.8).all()
-    text = leverage_text(short.table)
+    text = survival_text(short.table)
     assert text.count(")*") == 4 and "*: too few blocks of history for the interval to say much" in text
 
 
@@ -81,7 +81,7 @@ def test_nothing_shared_is_said(tmp_path) -> None:
     one, other = (block_run(tmp_path / str(n), [FULL] * 12, [1] * 12, first_block=n) for n in (0, 50))
     frame = bt.compare(one, other)
     assert frame[["difference", "difference_low", "difference_high"]].isna().all(axis=None)
-    assert "—: the runs share no block" in compare_text(frame)
+    assert "–: the runs share no block" in compare_text(frame)
 
 
 def test_typed_on_the_command_line(short, tmp_path) -> None:
@@ -97,7 +97,7 @@ def test_typed_on_the_command_line(short, tmp_path) -> None:
 def test_all_rejected_is_not_no_window() -> None:
     table = survival_table()
     empty = table.assign(entries=0, rejected=5, few_blocks=True, **dict.fromkeys([*BOUNDS, "survival_km"], np.nan))
-    assert "all rejected" in leverage_text(empty) and "no window fits" not in leverage_text(empty)
+    assert "all rejected" in survival_text(empty) and "no window fits" not in survival_text(empty)
 
 
 # --- choosing ---------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import inspect
 import subprocess
 import sys
 
@@ -23,62 +23,7 @@ from backtest.report.plots import (
     select,
 )
 from backtest.report.scenario_selection import usual_leverages
-
-HORIZONS = {"1d": 24, "8h": 8, "7d": 168}  # not in order of time, as a config may have them
-LEVERAGES = [1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 75, 90, 100, 125]
-FUNDING = [(1.0, 0.0), (2.0, 0.0001)]
-
-
-def survival_table(symbol: str = "BTCUSDT", size: str | None = None) -> pd.DataFrame:
-    """2 sides × 2 maintenance rates × 2 fundings × 3 horizons × 20 leverages; 125× is always rejected."""
-    rows = []
-    for side, maintenance, (scale, shift), (horizon, hours), leverage in itertools.product(
-        ["long", "short"], ["0.004", "binance-usdm"], FUNDING, HORIZONS.items(), map(float, LEVERAGES)
-    ):
-        entries = 0 if leverage == 125 else 40_000 - hours
-        rejected = 40_000 - hours - entries
-        reach = np.exp(-((0.006 * leverage * np.sqrt(hours) / (1.1 if side == "long" else 1.0)) ** 2))
-        liquidations = round((1 - reach) * entries)
-        survival = 1 - liquidations / entries if entries else np.nan
-        low, high = max(0.0, survival - 0.02) + 0 * survival, min(1.0, survival + 0.01) + 0 * survival
-        counts = (entries, rejected, 0, liquidations, liquidations)
-        scenario = ("BTCUSDT" if symbol is None else symbol, side, maintenance, 0.0002, scale, shift, size)
-        rows.append((*scenario, horizon, leverage, *counts, survival, low, high, survival, False))
-    columns = (
-        "symbol side maintenance open_fee funding_scale funding_shift size horizon leverage entries rejected excluded "
-        "margin_calls liquidations survival survival_low survival_high survival_km few_blocks"
-    )
-    return pd.DataFrame(rows, columns=columns.split())
-
-
-def portfolio_table() -> pd.DataFrame:
-    """One portfolio under both verdicts; at the close more survives."""
-    one = survival_table("BTCUSDT=0.6 ETHUSDT=-0.4").query("side == 'long' and maintenance == '0.004'")
-    one = one.query("funding_scale == 1").assign(side=None)
-    one.insert(7, "verdict", "worst")
-    better = {name: (one[name] + 0.04).clip(upper=1.0) for name in ("survival", "survival_low", "survival_high")}
-    return pd.concat([one, one.assign(verdict="close", **better)], ignore_index=True)
-
-
-def outcomes_table() -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Survival and outcomes of two policies at two leverages: the stop-loss halves the liquidations."""
-    table = survival_table().query("side == 'long' and maintenance == '0.004' and funding_scale == 1")
-    table = table.query("leverage in (2, 5)").assign(entries=100, liquidations=20)
-    table.insert(7, "policy", "none")
-    stopped = table.assign(policy="stop_loss(distance=0.05)", liquidations=10)
-    rows = pd.concat([table, stopped], ignore_index=True)
-    bare = rows["policy"] == "none"
-    outcomes = rows[[*rows.columns[: rows.columns.get_loc("entries") + 1], "liquidations"]].assign(
-        survived=np.where(bare, 80, 70),
-        stopped=np.where(bare, 0, 20),
-        took_profit=0,
-        insurance_loss=0.0,
-        insurance_gain=0.0,
-        fees=0.0,
-        return_mean=np.where(bare, 0.02, 0.03),
-        policy_cost=np.where(bare, 0.0, -0.01),
-    )
-    return rows, outcomes
+from tests._support.run_tables import HORIZONS, LEVERAGES, outcomes_table, portfolio_table, survival_table
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +166,7 @@ def test_importing_is_light_and_drawing_leaves_pyplot_alone():
     code = (
         "import sys, backtest.report.plots as plots\n"
         "assert not {'matplotlib', 'pandas', 'numpy'} & set(sys.modules)\n"
-        "from tests.report.test_plots import survival_table\n"
+        "from tests._support.run_tables import survival_table\n"
         "[draw(survival_table()) for draw in (plots.plot_leverage, plots.plot_heatmap, plots.plot_curves)]\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
@@ -253,6 +198,11 @@ def test_the_accessor_passes_every_argument_on(table):
         assert ax.get_title(loc="left").startswith("BTCUSDT short · maintenance binance-usdm")
 
 
+def test_the_accessor_shows_the_arguments_of_its_plots(table):
+    assert list(inspect.signature(Plots(table).curves).parameters) == ["leverage", "horizon", "ax", "scenario"]
+    assert Plots.curves.__doc__ == plot_curves.__doc__
+
+
 def test_usual_leverages_fall_back_to_an_even_choice(table):
     rows = select(table)
     assert usual_leverages(rows) == [2, 3, 5, 10, 20, 50]
@@ -263,7 +213,7 @@ def test_required_margin_is_survival_read_at_one_over_leverage(table):
     ax = Plots(table).required_margin(horizon="7d")
     line = ax.get_lines()[0]
     rows = select(table)
-    rows = rows[rows["horizon"] == "7d"].sort_values("leverage", ascending=False)
+    rows = rows[rows["horizon"] == "7d"].sort_values("leverage")
     np.testing.assert_array_equal(line.get_xdata(), 1 / rows["leverage"])
     np.testing.assert_array_equal(line.get_ydata(), rows["survival"])
     assert ax.xaxis_inverted()

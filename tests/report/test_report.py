@@ -15,9 +15,10 @@ from backtest.errors import ConfigError
 from backtest.report.html import write_report
 from backtest.report.html.assumptions import assumptions
 from backtest.stats.leverage_choice import choose
+from tests._support.run_tables import outcomes_table, portfolio_table, survival_table
 from tests.report.test_labels import LABELS
-from tests.report.test_plots import outcomes_table, portfolio_table, survival_table
 
+CHOSEN = ("leverage", "survival", "survival_low", "survival_high")
 ENDS = ("survived", "liquidated", "stopped")
 POLICIES = [
     {},
@@ -96,8 +97,12 @@ def choices_of(table: pd.DataFrame, target: float = 0.95, attainable: float = 0.
         ordered = part.sort_values("leverage")
         count = int((ordered["survival_low"] >= target).cummin().sum())
         found = ordered.iloc[count - 1] if count else dict.fromkeys(ordered.columns, np.nan)
-        rows.append((*key, *(found[n] for n in ("leverage", "survival", "survival_low")), attainable))
-    choices = pd.DataFrame(rows, columns=[*axes, "leverage", "survival", "survival_low", "attainable"])
+        few = bool(part["few_blocks"].any())
+        rows.append(
+            (*key, *(found[n] for n in ("leverage", "survival", "survival_low", "survival_high")), attainable, few)
+        )
+    bounds = ["survival", "survival_low", "survival_high", "attainable", "few_blocks"]
+    choices = pd.DataFrame(rows, columns=[*axes, "leverage", *bounds])
     choices.attrs = {"survival": target, "confidence": 0.95}
     return choices
 
@@ -194,9 +199,8 @@ def test_few_blocks_null_survival_and_missing_choices_are_shown(tmp_path):
     balanced(page)
     text = words(page)
     assert "No choice of leverage was made for this run." in text
-    assert "†" in text
-    assert "Few blocks." in text
-    assert "no entry" in text
+    assert "* Few blocks." in text
+    assert "all rejected" in text
 
 
 def test_trades_with_their_own_leverage_are_reported(tmp_path):
@@ -328,7 +332,7 @@ def test_a_named_rule_brings_its_contract():
             {"margin": {"contract": "spot", "liquidation_ltv": 0.9, "margin_call_ltv": 0.8, "borrow_rate": 1e-5}},
             "The debt grows by 0.001 % at every full hour, compounding; no funding is paid.",
         ),
-        ({"margin": {"expiry": "2024-06-28"}}, "settled at the last close before it"),
+        ({"margin": {"expiry": "2024-06-28"}}, "open positions are closed at the last close before it"),
         (
             {"margin": {"liquidation_fee": 0.005, "surplus": "fund"}},
             "costs a fee of 0.5 % of the notional at the fill;",

@@ -18,7 +18,7 @@ import backtest as bt
 from backtest.report.html import write_report
 from backtest.report.number_format import percent_text, times_text
 from tests._support.histories import history_of, random_rows
-from tests.report.test_plots import survival_table
+from tests._support.run_tables import survival_table
 from tests.report.test_report import INFO, choices_of
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")

@@ -16,13 +16,13 @@ import backtest as bt
 from backtest.config.models import Config, load_config
 from backtest.report.html.config_toml import configuration, toml_text
 from backtest.report.html.explorer import DIGITS, explorer, packed
-from backtest.report.html.regimes import regime_grid
 from backtest.report.html.summary import pivot
-from backtest.report.html.tables import required_table
 from backtest.report.html.worst_days import worst_section
 from backtest.report.number_format import percent_text
+from backtest.report.scenario_selection import select
+from backtest.report.tables import margin_table, regime_table
 from tests._support.histories import history_of, random_rows
-from tests.report.test_plots import HORIZONS, LEVERAGES, survival_table
+from tests._support.run_tables import HORIZONS, LEVERAGES, survival_table
 from tests.report.test_report import words
 
 START = ("1d", 5.0)
@@ -164,14 +164,14 @@ def test_leverages_of_trades_are_not_in_the_configuration() -> None:
 
 def test_the_required_margin_by_hand() -> None:
     rows = pd.DataFrame({"horizon": "1d", "leverage": [4.0, 10.0, 20.0], "survival": [0.97, 0.92, 0.4]})
-    table = required_table(rows, 0.95)
+    table = margin_table(rows, 0.95)
     assert [[(cell.text, cell.small) for cell in row] for row in table.rows] == [
         [("50 %", ""), ("10 %", "10×")],
         [("90 %", ""), ("10 %", "10×")],
         [("95 %", ""), ("25 %", "4×")],
         [("99 %", ""), ("more than 25 %", "none at 4×")],
     ]
-    table = required_table(rows.head(2), 0.9)
+    table = margin_table(rows.head(2), 0.9)
     assert [row[1].text for row in table.rows[:2]] == ["at most 10 %", "at most 10 %"]
 
 
@@ -266,14 +266,14 @@ def test_what_has_no_days_is_said(dataset: Path) -> None:
 
 
 def test_regimes_by_hand(dataset: Path) -> None:
-    frame = run(dataset).regimes("weekday")
-    table = regime_grid("weekday", frame, "TEST", "short", "100h", 0.5)
-    assert table is not None and table.head == ["weekday", "entries", "largest", "2×", "3×", "5×", "10×"]
+    frame = run(dataset).regimes("weekday", "100h")
+    rows = select(frame, every=("regime",), side="short")
+    table = regime_table(rows, "weekday", [2, 3, 5, 10], 0.5)
+    assert table.head == ["weekday", "entries", "largest", "2×", "3×", "5×", "10×"]
     assert [row[0].text for row in table.rows] == list(frame["regime"].unique())
-    rows = frame.query("side == 'short' and maintenance == '0.005' and horizon == '100h' and regime == 'Wed'")
+    rows = rows.query("regime == 'Wed'")
     (wednesday,) = [row for row in table.rows if row[0].text == "Wed"]
     assert wednesday[1].text == f"{rows['entries'].max():,}"
     assert wednesday[3].text == percent_text(rows.query("leverage == 2")["survival"].item())
     met = rows[(rows["survival_low"] >= 0.5).cummin()]["leverage"]
     assert wednesday[2].text == (f"{met.max():g}×" if len(met) else "none")
-    assert regime_grid("weekday", frame, "OTHER", "short", "100h", 0.5) is None

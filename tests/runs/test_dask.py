@@ -55,24 +55,15 @@ outcomes = true
 regimes = [{ by = "weekday" }]
 """
 """2 symbols × 2 sides × 2 rules × 2 fundings: 16 groups, of sums of floats that depend on the order of addition."""
-PORTFOLIO = """\
-[data]
-path = "data"
-[sweep]
-portfolio = [{ AAA = 0.7, BBB = -0.3 }, { AAA = 0.5, BBB = 0.5 }]
-leverage = [3, 11.5, 40]
-horizon = ["2h", "1d"]
-maintenance = [0.01]
-"""
-TRADES = """\
+PLAIN = """\
 [data]
 path = "data"
 [sweep]
 horizon = ["2h", "1d"]
 maintenance = [0.01]
-[entries]
-file = "trades.csv"
 """
+PORTFOLIO = PLAIN + "leverage = [3, 11.5, 40]\nportfolio = [{ AAA = 0.7, BBB = -0.3 }, { AAA = 0.5, BBB = 0.5 }]\n"
+TRADES = PLAIN + '[entries]\nfile = "trades.csv"\n'
 
 
 @pytest.fixture(scope="module")
@@ -122,9 +113,7 @@ def same(one: Path, two: Path) -> bool:
 
 
 def test_processes_of_this_machine_give_the_bytes_that_threads_give(place, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(
-        "backtest.engine.cohorts.CHUNK_BARS", 200
-    )  # 4 chunks of a group, whose sums are added in their order
+    monkeypatch.setattr("backtest.engine.cohorts.CHUNK_BARS", 200)  # 4 chunks of a group, added in their order
     run(place / "sweep.toml", out=tmp_path / "threads")
     done = typed("run", place / "sweep.toml", "--out", tmp_path / "dask", "--workers", "dask:2")
     assert (done.code, done.err) == (0, "")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 import backtest as bt
+from backtest.units import duration_ms
 from tests._support.histories import HOUR, history_of
-from tests.engine.test_truth import LADDER, bt_duration, ladder_csv, tiers
+from tests._support.tiers import LADDER, oracle_tiers, write_tiers
 from tests.oracles import walk as oracle
 from tests.oracles.walk import Rows
 
@@ -49,11 +50,10 @@ def dies(price: float, side: str, leverage: float, maintenance: object, margin: 
 )
 def test_a_touch_of_the_level_kills_and_a_hair_less_does_not(tmp_path, side, leverage, rule, basis, size) -> None:
     margin = bt.Margin(basis=basis, close_reserve=0.0006)
-    maintenance = 0.006 if rule == "flat" else ladder_csv(tmp_path / f"{rule}.csv", rule == "with")
+    maintenance = 0.006 if rule == "flat" else write_tiers(tmp_path / f"{rule}.csv")
     sized = {"notional": size.notional} if size.notional else {"margin": size.margin}
-    scenario = oracle.Scenario(
-        1 if side == "long" else -1, leverage, 0.006 if rule == "flat" else tiers(rule), basis, 0.0006, 0.001, **sized
-    )
+    held, sign = 0.006 if rule == "flat" else oracle_tiers(rule), 1 if side == "long" else -1
+    scenario = oracle.Scenario(sign, leverage, held, basis, 0.0006, 0.001, **sized)
     # The charge of bar 1 falls on its open: 0.001 · 100 = 0.1 quote per base, whatever the level.
     position = oracle.open_position(scenario, 100.0)
     level = oracle.liquidation_price(position, 0.1, 1.0)
@@ -77,7 +77,7 @@ def test_a_notional_on_the_last_cap_is_held_and_one_above_it_rejected(tmp_path) 
     """Last cap 60,000: 20,000 · 3 = 60,000 stands on it (and a rounding above it), 60,001 does not."""
     assert LADDER[-1][1] == 60_000.0
     rows = Rows(HOUR, [0, HOUR], high=[100.0, 100.0], low=[100.0, 99.0], close=[100.0, 100.0])
-    table = ladder_csv(tmp_path / "with.csv", True)
+    table = write_tiers(tmp_path / "with.csv")
     sizes = [bt.Size(notional=60_000.0), bt.Size(notional=60_000.0 * (1 + 5e-10)), bt.Size(notional=60_001.0)]
     sweep = bt.Sweep(
         side=["long"], leverage=[3], horizon=["1h"], maintenance=[table], size=[*sizes, bt.Size(margin=20_000.0)]
@@ -88,10 +88,10 @@ def test_a_notional_on_the_last_cap_is_held_and_one_above_it_rejected(tmp_path) 
 def test_the_maximum_leverage_of_the_tier_may_be_used_and_no_more(tmp_path) -> None:
     """9,000 lies in the tier with at most 20×."""
     rows = Rows(HOUR, [0, HOUR], high=[100.0, 100.0], low=[100.0, 99.9], close=[100.0, 100.0])
-    table = ladder_csv(tmp_path / "without.csv", False)
+    table = write_tiers(tmp_path / "without.csv")
     sweep = bt.Sweep(
         side=["long"], leverage=[19, 20, 20.5], horizon=["1h"], maintenance=[table], size=[bt.Size(notional=2_001.0)]
     )
     # At 20×: 1/20 = 0.05 posted against 0.05 of maintenance: the margin is gone at entry. At 19× it is not.
     assert bt.run(history_of(rows), sweep).table["rejected"].tolist() == [0, 1, 1]
-    assert bt_duration("1h") == HOUR
+    assert duration_ms("1h") == HOUR

@@ -8,8 +8,8 @@ from click.testing import CliRunner
 import backtest as bt
 from backtest.cli import cli
 from backtest.data.history import PriceHistory
+from backtest.units import duration_ms
 from tests._support.histories import HOUR, history_of, random_rows
-from tests.engine.test_truth import bt_duration
 from tests.oracles import cross
 from tests.oracles import walk as oracle
 
@@ -35,7 +35,7 @@ def test_counts_of_a_run_equal_the_walk_of_the_wallet(pair) -> None:
     grids = cross.common([oracle.grid_of(random_rows(1, 500)), oracle.grid_of(random_rows(2, 450))])
     for row in table.itertuples():
         scenario = cross.CrossScenario((0.7, -0.3), row.leverage, maintenance=(0.01, 0.01), open_fee=0.001)
-        want = cross.walk_cross(grids, scenario, bt_duration(row.horizon) // HOUR, verdict=row.verdict)
+        want = cross.walk_cross(grids, scenario, duration_ms(row.horizon) // HOUR, verdict=row.verdict)
         opened = [verdict for verdict in want if not verdict.rejected]
         assert (row.entries, row.rejected) == (len(opened), len(want) - len(opened))
         assert row.margin_calls == sum(v.margin_call_bar is not None for v in opened)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,13 @@ from backtest.stats.survival_curve import (
     BEYOND,
     FOUND,
     NO_ENTRIES,
-    analyse,
     conditional_survival,
     cumulative_incidence,
     event_incidence,
     hazard,
     quantile_time,
     restricted_mean,
+    survival_curve,
 )
 from backtest.stats.survival_table import kaplan_meier
 from tests.oracles.records import LIQUIDATED, STOPPED, TOOK_PROFIT, Position, Record, call_records, records, tally
@@ -59,6 +60,16 @@ def columns(counts: dict[str, np.ndarray], *names: str) -> Iterator[np.ndarray]:
 
 def split(found: list[Record]) -> tuple[np.ndarray, np.ndarray]:
     return np.array([r.duration for r in found]), np.array([r.event for r in found])
+
+
+def analyse(horizons, entries, dead, prior) -> SimpleNamespace:
+    curve = survival_curve(horizons, entries, dead, prior)
+    return SimpleNamespace(
+        survival=curve,
+        hazard=hazard(horizons, curve),
+        median=quantile_time(horizons, curve),
+        mean=restricted_mean(horizons, curve),
+    )
 
 
 class Packages:
@@ -335,23 +346,25 @@ def test_scenarios_do_not_see_each_other_and_units_only_scale(seeds, unit) -> No
     np.testing.assert_allclose(scaled.median.time, many.median.time * unit, rtol=EXACT)
 
 
-GOOD: tuple[Any, ...] = ([1, 2], [[8], [6]], [[2], [3]], [[0], [1]])
 CURVE = np.array([[0.8], [0.4]])
-BAD: dict[str, tuple[Callable[[], object], str]] = {
-    "horizons fall": (lambda: analyse([2, 1], *GOOD[1:]), "horizons must be ascending"),
+COUNTS = {
+    "shapes": ([[8, 8], [6, 6]], [2, 3], [0, 1], "of one shape"),
+    "negative": ([8, 6], [-2, 3], [0, 1], "must not be negative"),
+    "fraction": ([8, 6], [2.5, 3], [0, 1], "whole numbers"),
+    "nan": ([8, 6], [np.nan, 3], [0, 1], "whole numbers"),
+    "more dead than entered": ([8, 6], [2, 7], [0, 1], "more positions ended"),
+    "cohorts grow": ([6, 8], [2, 3], [0, 1], "entries grow"),
+    "prior above the count": ([8, 6], [2, 0], [0, 1], "prior counts exceed"),
+    "prior before the first": ([8, 6], [2, 3], [1, 1], "prior counts exceed"),
+    "a horizon is missing": ([8, 6], [2, 4], [0, 3], "prior counts exceed"),
+    "one horizon too few": ([8], [2], [0], "2 horizons"),
+}
+"""Entries, ended and prior of horizons 1 and 2 that cannot be those of nested cohorts."""
+ARGUMENTS: dict[str, tuple[Callable[[], object], str]] = {
+    "horizons fall": (lambda: hazard([2, 1], CURVE), "horizons must be ascending"),
     "horizon of 0": (lambda: hazard([0, 1], CURVE), "horizons must be ascending"),
     "no horizons": (lambda: hazard([], CURVE), "horizons must be ascending"),
-    "one horizon too many": (lambda: analyse([1, 2, 3], *GOOD[1:]), "3 horizons"),
-    "shapes": (lambda: analyse([1, 2], [[8, 8], [6, 6]], *GOOD[2:]), "of one shape"),
-    "negative": (lambda: analyse([1, 2], [[8], [6]], [[-2], [3]], [[0], [1]]), "must not be negative"),
-    "fraction": (lambda: analyse([1, 2], [[8], [6]], [[2.5], [3]], [[0], [1]]), "whole numbers"),
-    "nan": (lambda: analyse([1, 2], [[8], [6]], [[np.nan], [3]], [[0], [1]]), "whole numbers"),
-    "more dead than entered": (lambda: analyse([1, 2], [[8], [6]], [[2], [7]], [[0], [1]]), "more positions ended"),
-    "cohorts grow": (lambda: analyse([1, 2], [[6], [8]], [[2], [3]], [[0], [1]]), "entries grow"),
-    "prior above the count": (lambda: analyse([1, 2], [[8], [6]], [[2], [0]], [[0], [1]]), "prior counts exceed"),
-    "prior before the first": (lambda: analyse([1, 2], [[8], [6]], [[2], [3]], [[1], [1]]), "prior counts exceed"),
-    "a horizon is missing": (lambda: analyse([1, 2], [[8], [6]], [[2], [4]], [[0], [3]]), "prior counts exceed"),
-    "no prior": (lambda: cumulative_incidence(GOOD[0], GOOD[1], GOOD[2:3], []), "needs its prior"),
+    "no prior": (lambda: cumulative_incidence([1, 2], [[8], [6]], [[[2], [3]]], []), "needs its prior"),
     "beyond the grid": (lambda: restricted_mean([1, 2], CURVE, to=3), r"to must lie within \(0, 2\]"),
     "to 0": (lambda: restricted_mean([1, 2], CURVE, to=0), "to must lie within"),
     "to nan": (lambda: restricted_mean([1, 2], CURVE, to=np.nan), "to must lie within"),
@@ -360,8 +373,15 @@ BAD: dict[str, tuple[Callable[[], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_refused(case) -> None:
-    call, message = BAD[case]
+@pytest.mark.parametrize("case", COUNTS)
+def test_bad_counts_are_refused(case) -> None:
+    *counts, message = COUNTS[case]
+    with pytest.raises(DataError, match=message):
+        survival_curve([1, 2], *(np.reshape(values, (np.shape(values)[0], -1)) for values in counts))
+
+
+@pytest.mark.parametrize("case", ARGUMENTS)
+def test_bad_arguments_are_refused(case) -> None:
+    call, message = ARGUMENTS[case]
     with pytest.raises((ConfigError, DataError), match=message):
         call()

@@ -36,7 +36,7 @@ same direction. Right ones: 93 % and more; shifted by a bar: 54 % and less."""
 
 
 @dataclass(frozen=True, order=True)
-class Rule:
+class OddBarRule:
     """What is wrong with a column; `least` bars in a row must be so, or as many as stand out where it is a streak."""
 
     column: str
@@ -115,7 +115,7 @@ class Side:
         self._times = np.empty(0, np.int64)
         self._bars = np.empty((len(self._columns), 0))
         self._judged = self._seen = 0
-        self._marks: defaultdict[Rule, list[tuple[Int, Float, Float]]] = defaultdict(list)
+        self._marks: defaultdict[OddBarRule, list[tuple[Int, Float, Float]]] = defaultdict(list)
         self._moves: defaultdict[int, Int] = defaultdict(lambda: np.zeros(2, np.int64))
 
     @property
@@ -163,7 +163,7 @@ class Side:
         due: Int = places[(places >= self._judged) & (places < stop)]
         return due
 
-    def _mark(self, rule: Rule, at: Int, value: Float, other: Float | None = None) -> None:
+    def _mark(self, rule: OddBarRule, at: Int, value: Float, other: Float | None = None) -> None:
         if at.size:
             self._marks[rule].append((self._times[at], value, np.full(at.size, np.nan) if other is None else other))
 
@@ -195,9 +195,9 @@ class Side:
         traded = (volume[at] > 0) & (volume[at] != volume[at - 1])
         at = at[like & ~traded]
         column = self._prefix + "close"
-        self._mark(Rule(column, "repeats the bar before, as if filled forward", streak=True), at, close[at])
+        self._mark(OddBarRule(column, "repeats the bar before, as if filled forward", streak=True), at, close[at])
         idle = np.setdiff1d(self._due(volume == 0, 0, stop), at, assume_unique=True)
-        self._mark(Rule("volume", "is 0 while the price moves", streak=True), idle, volume[idle])
+        self._mark(OddBarRule("volume", "is 0 while the price moves", streak=True), idle, volume[idle])
 
     def _wicks(self, stop: int) -> None:
         high, low, _, other_high, other_low = self._bars[:5]
@@ -220,7 +220,7 @@ class Side:
             too_far = size >= most * self._measure(at, (-1, 1), apart / self._step)
             at = at[too_far & ~(their_size >= size / 2)]  # the other price went there as well: it was so
             rule = f"lies more than {most:g} times the usual range beyond the bars on either side"
-            self._mark(Rule(self._prefix + name, rule), at, ours[at])
+            self._mark(OddBarRule(self._prefix + name, rule), at, ours[at])
 
     def _jumps(self, stop: int) -> None:
         high, low, close, _, _, other = self._bars[:6]
@@ -235,7 +235,7 @@ class Side:
         same = (off < size / 2) & (size < log(2))  # the other price jumped alike; by a factor of two none does
         at = at[(size >= JUMP * self._measure(at, (-2, 1), apart)) & ~same]
         rule = f"a jump of more than {JUMP:g} times the usual range from the close before"
-        self._mark(Rule(self._prefix + "close", rule, joint=" → "), at, close[at - 1], close[at])
+        self._mark(OddBarRule(self._prefix + "close", rule, joint=" → "), at, close[at - 1], close[at])
 
     def _distances(self, stop: int) -> None:
         high, low, close, mark_high, mark_low, mark = self._bars[:6]
@@ -248,7 +248,7 @@ class Side:
         measure = np.maximum(self._measure(at, (-1, 1), np.ones(at.size)), own)
         at = at[(size >= APART) & (size >= APART_RANGES * measure)]
         rule = f"lies more than {APART:.0%} and {APART_RANGES:g} times the usual range away from mark_close"
-        self._mark(Rule("close", rule, joint=" and "), at, close[at], mark[at])
+        self._mark(OddBarRule("close", rule, joint=" and "), at, close[at], mark[at])
 
     def _directions(self, stop: int) -> None:
         """How often last and mark move in the same direction, and how often not, per window of bars."""
@@ -300,7 +300,7 @@ def finite_medians(rows: Float) -> Float:
     return medians
 
 
-def _runs(rule: Rule, step_ms: int, times: Int, values: Float, others: Float) -> Iterator[Runs]:
+def _runs(rule: OddBarRule, step_ms: int, times: Int, values: Float, others: Float) -> Iterator[Runs]:
     starts, ends = run_ends(times, step_ms)
     lengths = ends - starts + 1
     kept = lengths >= (least_streak(lengths) if rule.streak else rule.least)

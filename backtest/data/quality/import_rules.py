@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from backtest.arrays import Bool, Float, Int
-from backtest.data.quality.anomalies import AROUND, Rule, Side, Watch, finite_medians
+from backtest.data.quality.anomalies import AROUND, OddBarRule, Side, Watch, finite_medians
 from backtest.data.quality.row_rules import Runs
 
 LEAST = 0.01
@@ -73,7 +73,7 @@ class _ImportSide(Side):
         self._ranges: list[Float] = []
         self._basis: list[Float] = []
         self._span = (0, 0)
-        self._backwards = Rule(
+        self._backwards = OddBarRule(
             f"{prefix}close",
             "continues the open of the bar before: are open and close swapped, or do rows run backwards?",
             least=BACKWARDS,
@@ -118,7 +118,7 @@ class _ImportSide(Side):
         at = self._due(following & (np.abs(open_[1:] - close[:-1]) > LEAST * close[:-1]), 1, stop)
         at = at[np.abs(np.log(open_[at] / close[at - 1])) > OPEN_RANGES * self._usual(at)]
         rule = f"is more than {OPEN_RANGES:g} times the usual range away from the close before"
-        self._mark(Rule(f"{self._prefix}open", rule, joint=" after "), at, open_[at], close[at - 1])
+        self._mark(OddBarRule(f"{self._prefix}open", rule, joint=" after "), at, open_[at], close[at - 1])
         at = self._due(following & runs_backwards(open_, close), 1, stop)
         self._mark(self._backwards, at, close[at])
 
@@ -126,7 +126,7 @@ class _ImportSide(Side):
         close, open_ = self._bars[2], self._bars[7]
         at = self._due(np.maximum(close / open_, open_ / close) > FACTOR, 0, stop)
         rule = f"changes more than {FACTOR:g} times within the bar"
-        self._mark(Rule(f"{self._prefix}close", rule, joint=" → "), at, open_[at], close[at])
+        self._mark(OddBarRule(f"{self._prefix}close", rule, joint=" → "), at, open_[at], close[at])
 
     def _lone_wicks(self, stop: int) -> None:
         """A high or low that lies far off open and close, next to bars of a small range."""
@@ -141,7 +141,7 @@ class _ImportSide(Side):
             lone = size > WICK_NEIGHBOURS * beside
             at, size = at[lone], size[lone]
             at = at[size > WICK_RANGES * self._usual(at)]
-            self._mark(Rule(self._prefix + name, rule), at, price[at])
+            self._mark(OddBarRule(self._prefix + name, rule), at, price[at])
 
     def _edges_apart(self, stop: int) -> None:
         """Highs, and lows, of last and mark price lie near each other."""
@@ -150,7 +150,7 @@ class _ImportSide(Side):
             at = self._due(np.abs(last - mark) > LEAST * last, 0, stop)
             at = at[np.abs(np.log(last[at] / mark[at])) > EDGE_RANGES * self._usual(at)]
             rule = f"lies more than {EDGE_RANGES:g} times the usual range away from mark_{name}"
-            self._mark(Rule(name, rule, joint=" and "), at, last[at], mark[at])
+            self._mark(OddBarRule(name, rule, joint=" and "), at, last[at], mark[at])
 
     # --- the whole ----------------------------------------------------------------------------------------------------
 

@@ -14,20 +14,20 @@ from backtest.arrays import Bool, Float, Int, Int32
 from backtest.engine.kernels.jit import kernel
 
 
-class Bars(NamedTuple):
-    """The bars at risk, in the unit of worth (quote; coin for inverse contracts)."""
+class RiskBars(NamedTuple):
+    """The bars at risk, in the margin's currency (quote; coin for inverse contracts)."""
 
-    worth: Float  # (n_bars,) at the worst trigger price, NaN where missing
+    unit_value: Float  # (n_bars,) at the worst trigger price, NaN where missing
     scale: Float  # (n_bars,) multiplier g of the maintenance margin
     paid: Float  # (n_bars,) s·C
 
 
-class Positions(NamedTuple):
+class EntryPositions(NamedTuple):
     """Entries; amounts per unit of notional unless said otherwise."""
 
     bar: Int  # (n,)
     until: Int  # (n,) last bar at risk
-    worth: Float  # (n,) at entry
+    unit_value: Float  # (n,) at entry
     paid: Float  # (n,) s·C at entry
     weight: Float  # (n,) leverage of the entry over that of the sweep
     notional: Float  # (n,) at entry; not read where the margin is fixed
@@ -44,12 +44,12 @@ class Tiers(NamedTuple):
     kept: Bool  # (n_lines, n) whether an entry is under it
 
 
-class Rule(NamedTuple):
+class EntryRule(NamedTuple):
     """The rest of the inequality; see `backtest.engine.entry_rates`."""
 
     lean: float
     entry_basis: bool
-    squared: bool  # the sloping part grows with the square of the worth (inverse) rather than with it
+    squared: bool  # the sloping part grows with the square of the unit value (inverse) rather than with it
     reserve: float
     ratio: float
     fee: float
@@ -59,12 +59,12 @@ class Rule(NamedTuple):
 
 
 @kernel(fastmath=False)
-def rate_at(bars: Bars, positions: Positions, tiers: Tiers, rule: Rule, i: int, t: int) -> float:
+def rate_at(bars: RiskBars, positions: EntryPositions, tiers: Tiers, rule: EntryRule, i: int, t: int) -> float:
     """The largest 1/L that dies at bar t, entry i: ``required margin rate · weight``."""
-    grown = bars.worth[t] / positions.worth[i]
+    grown = bars.unit_value[t] / positions.unit_value[i]
     based = 1.0 if rule.entry_basis else grown
     rest = rule.reserve * based / rule.ratio - rule.lean * (grown - 1.0) + rule.fee
-    rest += (bars.paid[t] - positions.paid[i]) / positions.worth[i]
+    rest += (bars.paid[t] - positions.paid[i]) / positions.unit_value[i]
     g = bars.scale[t] / rule.ratio
     steep = positions.steep[i] * g * (grown * grown if rule.squared else grown)
     best = -np.inf
@@ -87,7 +87,14 @@ def rate_at(bars: Bars, positions: Positions, tiers: Tiers, rule: Rule, i: int, 
 
 @kernel(fastmath=False)
 def walk_rates(
-    bars: Bars, positions: Positions, tiers: Tiers, rule: Rule, horizon: Int, threshold: Float, rate: Float, hit: Int32
+    bars: RiskBars,
+    positions: EntryPositions,
+    tiers: Tiers,
+    rule: EntryRule,
+    horizon: Int,
+    threshold: Float,
+    rate: Float,
+    hit: Int32,
 ) -> None:
     """Largest rate within each horizon, and the first bar at which it reaches each threshold.
 
@@ -101,10 +108,10 @@ def walk_rates(
         reached = 0
         t = positions.bar[i]
         for h in range(horizon.size):
-            stop = min(positions.bar[i] + horizon[h], positions.until[i], bars.worth.size - 1)
+            stop = min(positions.bar[i] + horizon[h], positions.until[i], bars.unit_value.size - 1)
             while t < stop:
                 t += 1
-                if bars.worth[t] == bars.worth[t]:
+                if bars.unit_value[t] == bars.unit_value[t]:
                     best = max(best, rate_at(bars, positions, tiers, rule, i, t))
                     while reached < threshold.size and best >= threshold[reached]:
                         hit[i, reached] = t - positions.bar[i]

@@ -1,4 +1,4 @@
-"""Lives of positions under path-dependent rules, as events between crossings of block-maximum trees.
+"""Simulate positions under path-dependent rules, from event to event, by crossings of block-maximum trees.
 
 Between two events a position is a static one: liquidation, margin call and the levels of stop, take-profit and
 scale-in are first crossings of adverse series (docs/semantics.md §3), each a descent of a tree that all positions of a
@@ -39,15 +39,15 @@ from backtest.engine.kernels.position import (
     scale_in_price,
     slack,
     tier_index,
+    unit_value,
     worse,
-    worth,
 )
 
 HAIR = 1e-12
 """Slack of a level that is given, not computed from the margin; and what a descent asks less for."""
 NOTHING, CALL, BREACH, STOP_LOSS, SCALE_IN = range(5)
 
-LIFE = np.dtype(
+RESULT = np.dtype(
     [
         ("outcome", "i1"),
         ("recovered", "?"),
@@ -85,7 +85,7 @@ BAR = np.dtype(
 
 
 @kernel
-def grow(forest: Float, level: Int) -> None:
+def fill_maxima(forest: Float, level: Int) -> None:
     """Fill block-maximum trees above their lowest level."""
     for row in range(forest.shape[0]):
         for height in range(1, level.size - 1):
@@ -216,7 +216,7 @@ def nearest(
     path, stop_path : where the trigger, and what the stop-loss watches, stand; NaN where unknown
     """
     sign = rules.sign
-    v = worth(bar.adverse, rules.inverse)
+    v = unit_value(bar.adverse, rules.inverse)
     here = path if path == path else bar.adverse
     event, place = NOTHING, np.nan
     at_open = False
@@ -293,7 +293,7 @@ def walk_bar(
 @kernel(fastmath=False)
 def at_close(bar: np.record, rules: np.record, lines: Records, p: np.record, period: np.record, t: int) -> bool:
     """The close of a bar: a confirmed liquidation, then an answer that is due; whether the position is closed."""
-    v = worth(bar.close, rules.inverse)
+    v = unit_value(bar.close, rules.inverse)
     if rules.confirm_bars > 0 and is_met(rules, lines, p, period, v, bar.paid, 1.0):
         p.confirmed = p.confirmed + 1 if p.confirmed_at == t - 1 else 1
         p.confirmed_at = t
@@ -308,10 +308,10 @@ def at_close(bar: np.record, rules: np.record, lines: Records, p: np.record, per
 
 
 @kernel(fastmath=False)
-def write_life(
+def write_result(
     bars: Records, rules: np.record, periods: Records, lines: Records, p: np.record, end: int, out: np.record
 ) -> None:
-    """What there is to say of a position over a window that ends at bar `end`."""
+    """Write the result of a position over a window that ends at bar `end`."""
     last = end if p.outcome == SURVIVED else p.closed
     period = periods[period_at(periods, last)]
     out.outcome = p.outcome
@@ -329,7 +329,7 @@ def write_life(
     seen = known > p.bar
     price = bars[known].close if seen else p.price
     paid = bars[max(known, p.since)].paid  # funding that was folded into the balance stays there
-    held = equity(rules, p, worth(price, rules.inverse), paid)
+    held = equity(rules, p, unit_value(price, rules.inverse), paid)
     if p.outcome == SURVIVED:
         out.equity = held / p.initial
         return
@@ -344,7 +344,7 @@ def write_life(
         out.recovered = seen and held > p.margin * (1.0 + TIE)
 
 
-class Course(NamedTuple):
+class Market(NamedTuple):
     """What the positions of a scenario can meet over the bars of a chunk."""
 
     bars: Records  # (n_bars,) of dtype `BAR`
@@ -356,18 +356,18 @@ class Course(NamedTuple):
 
 
 @kernel(fastmath=False)
-def live(course: Course, terms: Records, positions: Records, horizons: Int, out: Records) -> None:
+def simulate(market: Market, terms: Records, positions: Records, horizons: Int, out: Records) -> None:
     """Follow each position from event to event, and write what became of it at every horizon.
 
     terms     : (1,) of dtype `RULES`
     positions : (n_entries,) of dtype `POSITION`, in their state at entry; left in their last state
     horizons  : (n_horizons,) bars, ascending
-    out       : (n_entries, n_horizons) of dtype `LIFE`, zeros
+    out       : (n_entries, n_horizons) of dtype `RESULT`, zeros
 
     Arrays are taken out of their tuple once, and most of what is handed on is a record, which is but an address:
     tuples of arrays cost 0.4 µs a call, three times a descent (reference counts).
     """
-    bars, periods, lines, additions, forest, level = course
+    bars, periods, lines, additions, forest, level = market
     rules = terms[0]
     for j in range(positions.size):
         p = positions[j]
@@ -380,10 +380,10 @@ def live(course: Course, terms: Records, positions: Records, horizons: Int, out:
             t = next_event(forest, level, rules, periods, lines, p, t + 1, limit + 1)
             while written < horizons.size and min(p.bar + horizons[written], p.last) < t:
                 end = min(p.bar + horizons[written], p.last)
-                write_life(bars, rules, periods, lines, p, end, out[j, written])
+                write_result(bars, rules, periods, lines, p, end, out[j, written])
                 written += 1
             if written < horizons.size and walk_bar(bars, rules, periods, lines, additions, p, t):
                 for h in range(written, horizons.size):
                     end = min(p.bar + horizons[h], p.last)
-                    write_life(bars, rules, periods, lines, p, end, out[j, h])
+                    write_result(bars, rules, periods, lines, p, end, out[j, h])
                 written = horizons.size

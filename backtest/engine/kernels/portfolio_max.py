@@ -39,7 +39,7 @@ SPREAD = 2
 LEAST_SPAN = 4096
 """Bars that a group may always span."""
 NODES = 4
-"""A search starts on the highest level of which its stretch holds so many nodes."""
+"""A search starts on the highest level of which its range of bars holds so many nodes."""
 
 
 class Field(NamedTuple):
@@ -233,7 +233,7 @@ def search_group(
     """`search_windows` for the entries ``entry … stop_entry − 1``, which share a reference.
 
     center : (n_legs,) weights of the reference
-    hint   : (n_horizons,) a bar that is likely to be the largest; outside the stretch it says nothing
+    hint   : (n_horizons,) a bar that is likely to be the largest; not used outside the range
     """
     total, part, delta = np.empty(FAN), np.empty(FAN), np.empty(center.size)
     bound, stack_bound, stack_node = np.empty(level[-1]), np.empty(level[-1]), np.empty(level[-1], np.int64)

@@ -1,8 +1,8 @@
-"""One position under path-dependent rules: what it holds, what it is worth, what an event does to it.
+"""One position under path-dependent rules: its state, its equity, and what an event does to it.
 
-Amounts are in the margin's currency, prices in quote per base. Formulas are in worth ``v`` (P, for inverse contracts
-1/P), in which linear and inverse contracts are one; places on the path of a bar are prices, so that the levels a
-trader gives are compared as they are given. Null is NaN. Oracle: tests/oracles/policies.py.
+Amounts are in the margin's currency, prices in quote per base. Formulas are in the value ``v`` of one unit of quantity
+(P, of inverse contracts 1/P): linear and inverse contracts then have the same formulas. Places on the path of a bar are
+prices, so that the levels of a policy are compared as they are given. Null is NaN. Oracle: tests/oracles/policies.py.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ POSITION = np.dtype(
         ("first_quantity", "f8"),
         ("initial", "f8"),  # margin posted at entry, M0
         ("quantity", "f8"),  # base; inverse: face value in quote
-        ("entry", "f8"),  # average entry worth
+        ("entry", "f8"),  # average value of a unit at entry
         ("value", "f8"),  # of the position at entry worths; at the opening the notional as configured
         ("balance", "f8"),  # posted + realised − fees − funding paid up to `since`
         ("margin", "f8"),  # all that was posted
@@ -64,7 +64,7 @@ POSITION = np.dtype(
 RULES = np.dtype(
     [
         ("sign", "f8"),
-        ("lean", "f8"),  # gain of a unit of quantity per unit of worth: sign, inverse −sign
+        ("lean", "f8"),  # gain of a unit of quantity per rise of its value: sign, inverse −sign
         ("inverse", "?"),
         ("on_entry", "?"),  # maintenance of the entry value, not of the value at mark
         ("stays", "?"),  # no deductions: the tier of the entry value holds, whatever the mark says
@@ -89,7 +89,7 @@ RULES = np.dtype(
         ("stop_of_margin", "?"),
         ("take_of_margin", "?"),
         ("stop_slippage", "f8"),
-        ("lowest", "f8"),  # worth over the chunk
+        ("lowest", "f8"),  # value of a unit over the chunk
         ("highest", "f8"),
         ("adverse_row", "i8"),  # trees of what scale-ins, stop-loss and take-profit watch
         ("stop_row", "i8"),
@@ -110,7 +110,7 @@ ADDITION = np.dtype([("distance", "f8"), ("multiple", "f8")])
 
 
 @kernel(fastmath=False)
-def worth(price: float, inverse: bool) -> float:
+def unit_value(price: float, inverse: bool) -> float:
     """What a position's value moves with; its own inverse."""
     return 1.0 / price if inverse else price
 
@@ -154,7 +154,7 @@ def largest_line(lines: Records, period: np.record, size: float) -> int:
 
 @kernel(fastmath=False)
 def maintenance(rules: np.record, lines: Records, p: np.record, period: np.record, v: float) -> float:
-    """Maintenance margin at a worth."""
+    """Maintenance margin at a value of a unit."""
     size = p.value if rules.on_entry else p.quantity * v
     k = tier_index(lines, period, p.value) if rules.stays else largest_line(lines, period, size)
     return float(lines[k].mmr * size - lines[k].deduction + rules.close_reserve * size)
@@ -162,7 +162,7 @@ def maintenance(rules: np.record, lines: Records, p: np.record, period: np.recor
 
 @kernel(fastmath=False)
 def equity(rules: np.record, p: np.record, v: float, paid: float) -> float:
-    """Margin balance at a worth; paid : C of the bar."""
+    """Margin balance at a value of a unit; paid : C of the bar."""
     return float(p.balance + rules.lean * p.quantity * (v - p.entry) - rules.sign * p.quantity * (paid - p.paid))
 
 
@@ -191,8 +191,8 @@ def is_met(
 def margin_price(rules: np.record, lines: Records, p: np.record, period: np.record, paid: float, ratio: float) -> float:
     """Price at which equity is maintenance over `ratio`, the tier being the one at that price; NaN where there is none.
 
-    Where two tiers meet, or the maintenance of a tier takes more than a unit of worth, there are several: the least
-    worth, which is the price met last.
+    Where two tiers meet, or the maintenance of a tier grows faster than the equity falls, there are several: the least
+    value, which is the price met last.
     """
     at_zero = p.balance - rules.lean * p.quantity * p.entry - rules.sign * p.quantity * (paid - p.paid)
     at_zero -= kept_back(p, ratio)
@@ -215,7 +215,7 @@ def margin_price(rules: np.record, lines: Records, p: np.record, period: np.reco
         if maintenance(rules, lines, p, period, v) - own <= 1e-12 * (p.value + p.quantity * v):
             found = v
     # Below 1e-12 of the entry it is the rounding of 0.
-    return worth(found, rules.inverse) if 1e-12 * p.entry < found < np.inf else np.nan
+    return unit_value(found, rules.inverse) if 1e-12 * p.entry < found < np.inf else np.nan
 
 
 @kernel(fastmath=False)
@@ -224,9 +224,9 @@ def exit_price(rules: np.record, p: np.record, distance: float, of_margin: bool,
     if distance == 0.0:
         return np.nan
     if of_margin:
-        price = worth(max(0.0, p.entry + way * rules.lean * distance * p.margin / p.quantity), rules.inverse)
+        price = unit_value(max(0.0, p.entry + way * rules.lean * distance * p.margin / p.quantity), rules.inverse)
     else:
-        price = worth(p.entry, rules.inverse) * (1.0 + way * rules.sign * distance)
+        price = unit_value(p.entry, rules.inverse) * (1.0 + way * rules.sign * distance)
     return price if 0.0 < price < np.inf else np.nan
 
 
@@ -246,7 +246,7 @@ def settle(rules: np.record, p: np.record, bar: int, paid: float) -> None:
 
 @kernel(fastmath=False)
 def reduce(rules: np.record, p: np.record, keep: float, v: float, fee: float) -> None:
-    """Close all but the share `keep` at a worth; fee : share of the notional closed."""
+    """Close all but the share `keep` at a value of a unit; fee : share of the notional closed."""
     gone = p.quantity - keep * p.quantity
     p.balance += rules.lean * gone * (v - p.entry) - fee * gone * v
     p.fees += fee * gone * v
@@ -273,7 +273,7 @@ def breach(
 ) -> bool:
     """A liquidation at a place on the path: a step down the ladder, or the end (True)."""
     fill = place * (1.0 - rules.sign * rules.slippage)
-    v = worth(fill, rules.inverse)
+    v = unit_value(fill, rules.inverse)
     keep, tier = step_down(rules, lines, p, period, v)
     if keep == 0.0:
         close(rules, p, LIQUIDATED, bar, fill, paid, rules.liquidation_fee)
@@ -288,7 +288,7 @@ def breach(
 @kernel(fastmath=False)
 def close(rules: np.record, p: np.record, outcome: int, bar: int, fill: float, paid: float, fee: float) -> None:
     """Everything goes; the state stays as it was before, for what is said of it afterwards."""
-    v = worth(fill, rules.inverse)
+    v = unit_value(fill, rules.inverse)
     cost = fee * p.quantity * v
     p.outcome = outcome
     p.closed = bar
@@ -300,7 +300,7 @@ def close(rules: np.record, p: np.record, outcome: int, bar: int, fill: float, p
 @kernel(fastmath=False)
 def scale_in(rules: np.record, additions: Records, p: np.record, bar: int, paid: float, place: float) -> None:
     """Add the next multiple of the first quantity, with its own margin."""
-    v = worth(place, rules.inverse)
+    v = unit_value(place, rules.inverse)
     more = additions[p.scale_ins].multiple * p.first_quantity
     notional = more * v
     fee = rules.taker_fee * notional
@@ -324,7 +324,7 @@ def answer(
     rules: np.record, lines: Records, p: np.record, period: np.record, bar: int, paid: float, price: float
 ) -> None:
     """The answer to a margin call, at the close of a bar."""
-    v = worth(price, rules.inverse)
+    v = unit_value(price, rules.inverse)
     p.answer = NEVER
     if rules.deleverage > 0.0:
         settle(rules, p, bar, paid)

@@ -51,7 +51,7 @@ class EntryArrays(NamedTuple):
     scale: Float  # (n_entries,) 1/p_i
 
 
-class Runs(NamedTuple):
+class EntryRuns(NamedTuple):
     """Ranges of entries that are counted together: ``start[r] … stop[r] − 1`` go to row ``label[r]``."""
 
     start: Int
@@ -85,7 +85,7 @@ def adverse_series(price: Float, paid: Float, rate: float, side: float, out: Flo
     """``Z_t = rate·P_t + side·C_t`` of docs/semantics.md §3, `LOWEST` where the bar has no trigger price.
 
     price : (n_bars,) the worst trigger price of each bar, NaN where missing
-    paid  : (n_bars,) C, the funding paid per unit of base since the start of the block of work
+    paid  : (n_bars,) C, the funding paid per unit of base since the start of the chunk
     rate  : maintenance rate + close reserve − side (mark basis), −side (entry basis)
     out   : (n_bars,) written
     """
@@ -115,7 +115,7 @@ def tile_maxima(series: Float, head: Float, tail: Float, whole: Float) -> None:
 
 
 @kernel
-def widen(current: Float, spare: Float, length: int, target: int) -> tuple[Float, Float]:
+def widen(current: Float, scratch: Float, length: int, target: int) -> tuple[Float, Float]:
     """Maxima over `target` values from maxima over `length` ≤ `target`, by doubling.
 
     current : (n_lines, n) maxima over the `length` values from each on; spare : the same shape, overwritten.
@@ -128,12 +128,12 @@ def widen(current: Float, spare: Float, length: int, target: int) -> tuple[Float
             size = np.uint64(current.shape[1])
             keep = size - min(step, size)
             for t in range(keep):
-                spare[line, t] = max(current[line, t], current[line, t + step])
+                scratch[line, t] = max(current[line, t], current[line, t + step])
             for t in range(keep, size):
-                spare[line, t] = current[line, t]
-        current, spare = spare, current
+                scratch[line, t] = current[line, t]
+        current, scratch = scratch, current
         length += grown
-    return current, spare
+    return current, scratch
 
 
 @kernel
@@ -193,7 +193,7 @@ def count_tile(x: Float, bits: Int, cells: Int, n: int, levels: Levels, counts: 
 
 @kernel
 def count_windows(
-    windows: Windows, entries: EntryArrays, weight: Float, shift: Float, runs: Runs, levels: Levels, counts: Int
+    windows: Windows, entries: EntryArrays, weight: Float, shift: Float, runs: EntryRuns, levels: Levels, counts: Int
 ) -> None:
     """Histogram of ``x_i = max_k weight_k·(max Z_k − offset_i)·scale_i + shift_k`` for one horizon, per label.
 

@@ -70,7 +70,7 @@ class Fetched:
 
 
 @dataclass(frozen=True)
-class Span:
+class DateSpan:
     """Days from `first` up to and without `end`."""
 
     first: date
@@ -130,7 +130,7 @@ class ArchiveSet:
     """
 
     pattern: ServerArchive
-    span: Span
+    span: DateSpan
     found_files: dict[ServerArchive, Outcome] = field(default_factory=dict)
     asked: set[date] = field(default_factory=set)
 
@@ -270,7 +270,7 @@ def _patterns(symbols: Sequence[str], interval: str, market: str) -> list[Server
     return found
 
 
-def _span(start: str, end: str | None) -> Span:
+def _span(start: str, end: str | None) -> DateSpan:
     today = datetime.now(UTC).date()
     first = _day(instant_ms(start))
     last = today if end is None else _day(instant_ms(end) + DAY_MS - 1)
@@ -280,7 +280,7 @@ def _span(start: str, end: str | None) -> Span:
         raise ConfigError(
             f"--from must lie before today, {today} UTC, as a day is published after its end; got {start}"
         )
-    return Span(first, min(last, today))
+    return DateSpan(first, min(last, today))
 
 
 def _day(ms: int) -> date:

@@ -15,21 +15,21 @@ from backtest.report.html.assumptions import assumptions
 from backtest.report.html.config_toml import configuration, toml_text
 from backtest.report.html.explorer import explorer
 from backtest.report.html.figures import Picture, band_picture, pictures, policy_picture
-from backtest.report.html.regimes import regime_grid
 from backtest.report.html.summary import Answer, answers, headed, pivot
-from backtest.report.html.tables import (
+from backtest.report.html.worst_days import NOT_ASKED, Worst, WorstSection, worst_section
+from backtest.report.labels import UNFUNDED, noted, own_leverage, scenario_words, subject, value_words
+from backtest.report.number_format import rate_text
+from backtest.report.scenario_selection import horizons, matching, select, spread, usual_leverages
+from backtest.report.tables import (
     MOST_ROWS,
     Grid,
     choices_table,
     coverage_table,
+    margin_table,
     outcome_table,
-    required_table,
+    regime_table,
     survival_table,
 )
-from backtest.report.html.worst_days import NOT_ASKED, Worst, WorstSection, worst_section
-from backtest.report.labels import UNFUNDED, noted, own_leverage, scenario_words, subject, value_words
-from backtest.report.number_format import rate_text
-from backtest.report.scenario_selection import horizons, matching, select, spread
 from backtest.units import number_text
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 MOST_SECTIONS = 12  # pairs of symbol and side that get pictures
 MOST_HORIZONS = 13  # in tables and pictures
+MOST_LABELS = 60  # of a regime
+REGIME_LEVERAGES = (2.0, 3.0, 5.0, 10.0, 20.0)
 MOST_ANSWERS = 7  # sentences of a symbol and side
 SECTION_BYTES = 1_600_000  # beside 1 MB for the explorer: the page stays below 3 MB
 
@@ -152,7 +154,7 @@ def write_report(
             "explorer": explorer(
                 table, float(choices.attrs["survival"]), pivot(*(_first(each, *pairs[0]) for each in (table, choices)))
             ),
-            "choices": choices_table(shown.choices),
+            "choices": choices_table(shown.choices).first(MOST_ROWS),
             "absent_days": worst.absent,
             "few_blocks": bool(table["few_blocks"].any()) or any(g.few for s in sections for g in s.regimes.values()),
             **_origin(info, choices.attrs),
@@ -197,7 +199,9 @@ def _section(shown: Shown, symbol: object, side: object) -> Section:
     made = _of(shown.choices, symbol, side) if len(shown.choices) else shown.choices
     chosen = select(made, every=("verdict",)) if len(made) else made
     horizon, _ = pivot(rows, select(made) if len(made) else made)
-    by_regime = {name: regime_grid(name, frame, symbol, side, horizon, target) for name, frame in shown.regimes.items()}
+    by_regime = {
+        name: _regime(name, _of(frame, symbol, side), horizon, target) for name, frame in shown.regimes.items()
+    }
     drawn = pictures(rows, target)
     if "verdict" in both.columns:
         drawn.insert(0, band_picture(both))
@@ -208,7 +212,7 @@ def _section(shown: Shown, symbol: object, side: object) -> Section:
         answers=answers(rows, chosen, target, confidence, MOST_ANSWERS) if len(made) else [],
         pictures=drawn,
         survival=survival_table(rows, target),
-        required=required_table(rows, target) if rows["leverage"].notna().any() else None,
+        required=margin_table(rows, target) if rows["leverage"].notna().any() else None,
         horizon=horizon,
         regimes={name: table for name, table in by_regime.items() if table},
         outcomes=None if shown.outcomes is None else _outcomes(_of(shown.outcomes, symbol, side), rows),
@@ -224,6 +228,15 @@ def _first(rows: pd.DataFrame, symbol: object, side: object) -> pd.DataFrame:
     """Rows of the first scenario of a symbol and side, if there are any."""
     found = _of(rows, symbol, side)
     return select(found) if len(found) else found
+
+
+def _regime(name: str, rows: pd.DataFrame, horizon: str, target: float) -> Grid | None:
+    """Survival of the first scenario by regime; None where there are no rows, or trades have their own leverages."""
+    if rows.empty or rows["leverage"].isna().all():
+        return None
+    rows = matching(select(rows, every=("regime",)), "horizon", horizon)
+    grid = regime_table(rows, name, usual_leverages(rows, REGIME_LEVERAGES), target)
+    return grid.first(MOST_LABELS, "labels: result.regimes() has them all")
 
 
 def _outcomes(outcomes: pd.DataFrame, survival: pd.DataFrame) -> Outcomes:

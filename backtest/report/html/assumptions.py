@@ -1,4 +1,4 @@
-"""What a run assumed, as sentences made from its configuration."""
+"""The assumptions of a run, as sentences made from its configuration."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from backtest.margin.rules import rules
 from backtest.report.labels import contracts, value_words
 from backtest.report.number_format import rate_text
-from backtest.report.policy_tables import policy_sentences
+from backtest.report.policy_labels import policy_sentences
 from backtest.units import duration_ms, number_text
 
 BASES = {"mark": "the notional at the trigger price", "entry": "the notional at entry"}
@@ -18,7 +18,7 @@ Part = Mapping[str, Any]
 
 
 def assumptions(info: Part) -> list[str]:
-    """The run's configuration as sentences; what it does not hold is not spoken of."""
+    """The run's configuration as sentences; keys that it does not hold are left out."""
     config = info.get("config") or {}
     data, entries, sweep, margin, statistics = (
         config.get(name) or {} for name in ("data", "entries", "sweep", "margin", "statistics")
@@ -29,7 +29,7 @@ def assumptions(info: Part) -> list[str]:
         *_cut_words(info),
         *_trigger_words(info, data, bool(sweep.get("portfolio"))),
         *(_spot_words(margin) if spot else _margin_words(config)),
-        *_fee_words(margin, "own funds" if spot else "the wallet" if sweep.get("portfolio") else "the posted margin"),
+        *_fee_words(margin, "own funds" if spot else "the wallet" if sweep.get("portfolio") else "the initial margin"),
         *_expiry_words(margin),
         *_weight_words(sweep),
         *policy_sentences(sweep.get("policy") or (), margin.get("taker_fee")),
@@ -163,13 +163,13 @@ def _spot_words(margin: Part) -> Iterator[str]:
 
 def _fee_words(margin: Part, pocket: str) -> Iterator[str]:
     if (from_margin := margin.get("fees_from_margin")) is not None:
-        yield f"The opening fee {'comes out of' if from_margin else 'is paid from elsewhere, not from'} {pocket}."
+        yield f"The opening fee {'comes out of' if from_margin else 'is paid from other money, not from'} {pocket}."
 
 
 def _expiry_words(margin: Part) -> Iterator[str]:
     if margin.get("expiry"):
         yield (
-            f"Dated futures that expire at {margin['expiry']}: what is still open is settled at the last close before "
+            f"Dated futures that expire at {margin['expiry']}: open positions are closed at the last close before "
             "it, windows that reach further are cut there, and no funding is paid."
         )
 

@@ -1,4 +1,4 @@
-"""A run's configuration as one would write it, so that the run can be made again from the page alone."""
+"""The configuration of a run as TOML without the defaults, from which the run can be repeated."""
 
 from __future__ import annotations
 

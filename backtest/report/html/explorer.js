@@ -64,7 +64,7 @@
   const point = (k, code) => `${x(k).toFixed(1)} ${y(code).toFixed(1)}`;
 
   // Stretches of leverages at which anything was entered.
-  function stretches(survival) {
+  function segments(survival) {
     const found = [];
     survival.forEach((code, k) => {
       if (code < 0) return;
@@ -98,7 +98,7 @@
   }
 
   function draw(survival, lows, highs, few, k) {
-    const parts = stretches(survival);
+    const parts = segments(survival);
     one("band").setAttribute("d", parts.map((part) => `M${part.map((n) => point(n, highs[n])).join("L")}L${
       part.slice().reverse().map((n) => point(n, lows[n])).join("L")}Z`).join(""));
     one("curve").setAttribute("d", parts.map((part) => `M${part.map((n) => point(n, survival[n])).join("L")}`).join(""));

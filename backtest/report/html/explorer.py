@@ -1,7 +1,7 @@
-"""What the page's leverage slider and pickers read: survival of the run's scenarios, small enough to be embedded.
+"""Survival of the run's scenarios, packed into the page for its leverage slider and pickers.
 
-Numbers are held as they are shown: shares as hundredths of a percent of their text, counts whole. A column over the
-leverages is a string of differences, a byte or two each.
+Numbers are kept as they are shown: shares in hundredths of a percent, counts as whole numbers. A column over the
+leverages is a string of differences, one or two bytes each.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backtest.arrays import Float
-from backtest.report.html.tables import axis_words
-from backtest.report.labels import COIN, UNFUNDED, scenario_axes
+from backtest.report.labels import COIN, UNFUNDED, axis_columns, axis_words, scenario_axes
 from backtest.report.number_format import percent_text, rate_text
 from backtest.report.scenario_selection import horizons, matching, spread
 
@@ -95,7 +94,7 @@ class Explorer:
 def explorer(
     table: pd.DataFrame, target: float, start: tuple[str, float | None], most_bytes: int = MOST_BYTES
 ) -> Explorer:
-    """As much of a run as fits: the scenarios that differ from the first in the fewest axes but symbol and side.
+    """As much of a run as fits: first the scenarios that differ from the first one in few axes besides symbol and side.
 
     Parameters
     ----------
@@ -108,7 +107,7 @@ def explorer(
     most_bytes : int
         How large the data may become. One scenario is held in any case.
     """
-    columns = _columns(table)
+    columns = axis_columns(table)
     of_row = table.groupby(scenario_axes(table), sort=False, dropna=False).ngroup().to_numpy()
     first = table.iloc[np.unique(of_row, return_index=True)[1]]
     places = np.stack(
@@ -125,8 +124,10 @@ def explorer(
     axes = []
     for k, (head, names) in enumerate(columns.items()):
         _, examples, places[kept, k] = np.unique(places[kept, k], return_index=True, return_inverse=True)
-        words = [_words(first.iloc[kept[at]], names, coin) for at in examples]
-        axes.append(Axis(head, ["–"] if head == "funding" and unfunded and len(words) == 1 else words))
+        words = [axis_words(first.iloc[kept[at]].to_dict(), names, coin) for at in examples]
+        axes.append(
+            Axis(head.replace("_", " "), ["–"] if head == "funding" and unfunded and len(words) == 1 else words)
+        )
     scenarios = [{"at": places[n].tolist(), "rows": part} for n, part in zip(kept, held, strict=True)]
     horizon, leverage = start
     return Explorer(
@@ -163,19 +164,6 @@ def _digits(difference: int) -> str:
         text += DIGITS[32 + rest % 32]
         rest //= 32
     return text + DIGITS[rest]
-
-
-def _columns(table: pd.DataFrame) -> dict[str, list[str]]:
-    """Head → columns of each axis; those of funding are one."""
-    found: dict[str, list[str]] = {}
-    for name in scenario_axes(table):
-        found.setdefault("funding" if name.startswith("funding_") else name.replace("_", " "), []).append(name)
-    return found
-
-
-def _words(row: pd.Series[Any], names: list[str], coin: Sequence[str]) -> str:
-    (words,) = axis_words(row, names, row["maintenance"] in coin).values()
-    return words
 
 
 def _held(

@@ -22,14 +22,14 @@ from backtest.report.plots.liquidation_days import plot_days
 from backtest.report.plots.policies import by_policy, not_liquidated
 from backtest.report.plots.portfolio_band import verdicts
 from backtest.report.plots.style import INK
-from backtest.report.scenario_selection import horizons, leverages, matching, spread, usual_leverages
+from backtest.report.scenario_selection import curves_by_horizon, horizons, leverages, matching, spread, usual_leverages
 
 if TYPE_CHECKING:
     import pandas as pd
     from markupsafe import Markup
     from matplotlib.axes import Axes
 
-    from backtest.report.html.tables import Grid
+    from backtest.report.tables import Grid
 
 MOST_POINTS = 250  # leverages that a curve is drawn through
 SVG_STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "report", "savefig.dpi": 100}
@@ -48,8 +48,7 @@ def pictures(rows: pd.DataFrame, target: float) -> list[Picture]:
     who = subject(rows.iloc[0]["symbol"], rows.iloc[0]["side"])
     found = []
     if rows["leverage"].notna().any():
-        reach = f"{rate_text(target)} or more of the entries survived {_reach(rows, target)}."
-        needed = f"{_needed(rows, target)}."
+        reach, needed = _reach(rows, target)
         rows = _thinned(rows)
         alt = f"Line chart: survival against leverage for {who}, one curve per holding time. {reach}"
         found.append(_picture(plot_leverage(rows), alt, "Survival against leverage, with its interval."))
@@ -152,26 +151,19 @@ def _short(path: str) -> str:
     return rounded if re.search(r"[CQ]", path) else re.sub(r"\s*L ", " ", rounded)
 
 
-def _reach(rows: pd.DataFrame, target: float) -> str:
-    """Up to which leverage each horizon's observed survival stays at the target."""
-    words = []
-    for text in horizons(rows):
-        curve = matching(rows, "horizon", text).sort_values("leverage")
+def _reach(rows: pd.DataFrame, target: float) -> tuple[str, str]:
+    """Where each horizon's observed survival still is at the target: up to which leverage, and on which margin rate."""
+    leverages_met, rates = [], []
+    for text, curve in curves_by_horizon(rows).items():
         meets = curve["leverage"][(curve["survival"] >= target).cummin()]
-        words.append(f"{text} up to {times_text(float(meets.iloc[-1]))}" if len(meets) else f"{text} at none")
-    return ", ".join(words)
-
-
-def _needed(rows: pd.DataFrame, target: float) -> str:
-    """The margin rate on which each horizon's observed survival reaches the target."""
-    words = []
-    for text in horizons(rows):
-        curve = matching(rows, "horizon", text).sort_values("leverage")
-        meets = curve["leverage"][(curve["survival"] >= target).cummin()]
-        lowest = float(curve["leverage"].iloc[0])
-        rate = percent_text(1 / (float(meets.iloc[-1]) if len(meets) else lowest))
-        words.append(f"{text} {rate}" if len(meets) else f"{text} more than {rate}")
-    return f"For {rate_text(target)} of the entries this was enough: {', '.join(words)}"
+        leverages_met.append(f"{text} up to {times_text(float(meets.iloc[-1]))}" if len(meets) else f"{text} at none")
+        rate = percent_text(1 / float(meets.iloc[-1] if len(meets) else curve["leverage"].iloc[0]))
+        rates.append(f"{text} {rate}" if len(meets) else f"{text} more than {rate}")
+    share = rate_text(target)
+    return (
+        f"{share} or more of the entries survived {', '.join(leverages_met)}.",
+        f"For {share} of the entries this was enough: {', '.join(rates)}.",
+    )
 
 
 def _thinned(rows: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""The report's answers, a sentence per horizon."""
+"""The answers at the top of the page, a sentence per horizon."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Answer:
-    """One sentence per horizon: who and how long, the claim, what stands behind it."""
+    """One sentence: whose survival and how long, the claim, the evidence; `met`: whether a leverage was found."""
 
     lead: str
     claim: str

@@ -1,15 +1,15 @@
-"""The days that did it, as the page shows them."""
+"""The days with most liquidations, as the page shows them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from backtest.report.html.figures import Picture, days_picture
-from backtest.report.html.tables import Cell, Grid
 from backtest.report.labels import subject
 from backtest.report.number_format import is_null, percent_text, times_text
 from backtest.report.scenario_selection import matching
+from backtest.report.tables import Grid, episodes_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,22 +71,5 @@ def worst_section(worst: Worst, symbol: object, side: object) -> WorstSection | 
         if len(found) > len(shown)
         else f", in {len(found)} episode{'' if len(found) == 1 else 's'}."
     )
-    table = Grid(
-        ["episode", "hours", "move", "liquidated", "of all", "lived"],
-        [_cells(row, side) for _, row in shown.iterrows()],
-        1,
-    )
+    table = episodes_table(found, MOST_EPISODES)
     return WorstSection(title, summary, days_picture(worst.days, found, title, table), table)
-
-
-def _cells(row: pd.Series[Any], side: object) -> list[Cell]:
-    first, last = (f"{row[name]:%Y-%m-%d}" for name in ("first_day", "last_day"))
-    move = "–" if is_null(row["adverse_move"]) else percent_text(float(row["adverse_move"]))
-    return [
-        Cell(first if first == last else f"{first} – {last[5:] if first[:4] == last[:4] else last}"),
-        Cell(f"{row['hours']:,.1f}"),
-        Cell(move if move == "–" else ("+" if side == "short" else "−") + move),
-        Cell(f"{row['liquidations']:,}", f"{row['recovered']:,} recovered" if row["recovered"] else ""),
-        Cell(percent_text(float(row["share"]))),
-        Cell("none" if is_null(row["lived"]) else f"up to {times_text(float(row['lived']))}"),
-    ]

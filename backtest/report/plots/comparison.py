@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 LABEL_WIDTH = 24
 UNLIKE = (0, 3, 2, 4, 5, 1)
-"""The colours that stand for steps of one thing elsewhere, in an order that sets neighbours apart."""
+"""Indices of `OKABE_ITO` in an order in which neighbours look unlike."""
 
 
 def plot_compared(
@@ -65,15 +65,12 @@ def plot_compared(
     curves = {words: select_part(rows, part).sort_values("leverage") for words, part in values}
     with style.styled():
         ax = style.make_axes(ax)
-        palette, ends = style.colours(len(curves)), []
-        if len(curves) <= len(UNLIKE):
-            palette = [style.OKABE_ITO[k] for k in UNLIKE[: len(curves)]]
-        for (words, curve), colour in zip(curves.items(), palette, strict=True):
-            style.draw_curve(ax, curve, "leverage", "survival", colour)
-            label = "\n".join(line for leg in words.split(", ") for line in wrap(leg, LABEL_WIDTH))
-            ends.append((label, *style.last_point(curve, "leverage", "survival"), colour))
+        palette = [style.OKABE_ITO[k] for k in UNLIKE[: len(curves)]] if len(curves) <= len(UNLIKE) else None
+        ends = style.draw_curves(ax, curves, "leverage", palette=palette)
         style.leverage_axis(ax, leverages(rows))
         style.survival_axis(ax, list(curves.values()), leave_out=columns)
         style.title(ax, rows, leave_out=columns, also=[f"held {text}"])
+        labels = ["\n".join(line for leg in end[0].split(", ") for line in wrap(leg, LABEL_WIDTH)) for end in ends]
+        ends = [(label, x, y, colour) for label, (_, x, y, colour) in zip(labels, ends, strict=True)]
         style.end_labels(ax, ends, axis.replace("_", " "))
     return ax

@@ -39,7 +39,7 @@ def plot_coverage(report: Report, *, ax: Axes | None = None) -> Axes:
     Returns
     -------
     Axes
-        A lane is the paler the more bars of a stretch are missing. A triangle stands above the middle of the bars that
+        A lane is paler where more bars are missing. A triangle stands above the middle of the bars that
         a warning is about; those that the report only counts have none.
     """
     count = max(len(report.timelines), 1)

@@ -69,13 +69,6 @@ def plot_days(
     return ax
 
 
-def save_plot(ax: Axes, path: str) -> None:
-    """Write the Figure of an Axes on a white ground."""
-    if not path.endswith((".png", ".svg", ".pdf")):
-        raise ConfigError(f"--plot must end in .png, .svg or .pdf; got {path!r}")
-    ax.get_figure(root=True).savefig(path, dpi=150, facecolor="white")  # type: ignore[union-attr]
-
-
 def _limits(ax: Axes, days: pd.DataFrame, daily: pd.DataFrame, symbol: str) -> None:
     """The whole history, where the days say what it spans."""
     import pandas as pd

@@ -1,4 +1,4 @@
-"""Policies compared: how many positions are not liquidated, and what they bring."""
+"""Policies compared: the share of positions not liquidated, and their mean return."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def plot_policies(
         The columns of ``outcomes.parquet``.
     horizon : str, optional
         Matched by duration; the longest of the run by default.
-    axes : sequence of two Axes, optional
-        Where to draw; those of a new Figure by default.
+    ax : Axes, optional
+        Where to draw, in its upper and lower half; a new Figure by default.
     **scenario
         As `ScenarioKeys`; the first of each axis by default, but every policy.
 
@@ -73,19 +73,19 @@ def plot_policies(
         below.set(ylabel="mean return on margin")
         below.axhline(0, color=style.INK, lw=0.8)
         if len(curves) > 1:
-            place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (-0.02, -0.22), "alignment": "left"}
-            below.legend(**place, ncols=1 if _long(curves) else 2, title="policy")
+            position: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (-0.02, -0.22), "alignment": "left"}
+            below.legend(**position, ncols=1 if _long(curves) else 2, title="policy")
     return above
 
 
 def _halves(ax: Axes) -> tuple[Axes, Axes]:
-    """The Axes in the upper half of its place, and one below it."""
+    """The Axes, cut to the upper half of its area, and a new one in the lower half."""
     spec, figure = ax.get_subplotspec(), ax.get_figure()
     if spec is None or figure is None:
-        raise ConfigError("ax must stand in a grid of subplots, as of plt.subplots(): two pictures share its place")
-    place = spec.subgridspec(2, 1)
-    ax.set_subplotspec(place[0])
-    return ax, figure.add_subplot(place[1])
+        raise ConfigError("ax must stand in a grid of subplots, as of plt.subplots(): two plots share its area")
+    halves = spec.subgridspec(2, 1)
+    ax.set_subplotspec(halves[0])
+    return ax, figure.add_subplot(halves[1])
 
 
 def not_liquidated(rows: pd.DataFrame) -> pd.Series[float]:

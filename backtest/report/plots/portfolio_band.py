@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from backtest.errors import ConfigError
 from backtest.report.plots import style
-from backtest.report.scenario_selection import ScenarioKeys, horizons, leverages, matching, select
+from backtest.report.scenario_selection import ScenarioKeys, curves_by_horizon, leverages, matching, select
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -44,7 +44,7 @@ def plot_band(
     Returns
     -------
     Axes
-        Dashed where the history holds too few blocks for an interval worth the name.
+        Dashed where the history holds too few blocks for a reliable interval.
 
     Raises
     ------
@@ -59,16 +59,13 @@ def plot_band(
             "its own has one verdict and no band"
         )
     rows = verdicts(select(table, every=("verdict",), **scenario))
-    shown, grid = horizons(rows, horizon), leverages(rows)
-    curves = {text: matching(rows, "horizon", text).sort_values("leverage") for text in shown}
+    curves = curves_by_horizon(rows, horizon)
     with style.styled():
         ax = style.make_axes(ax)
-        ends = []
-        for (text, curve), colour in zip(curves.items(), style.colours(len(curves)), strict=True):
-            style.draw_curve(ax, curve, "leverage", "survival", colour, alpha=0.3)
+        ends = style.draw_curves(ax, curves, "leverage", alpha=0.3)
+        for curve, (*_, colour) in zip(curves.values(), ends, strict=True):
             ax.plot(curve["leverage"], curve["survival_high"], color=colour, lw=0.8, alpha=0.6)
-            ends.append((text, *style.last_point(curve, "leverage", "survival"), colour))
-        style.leverage_axis(ax, grid)
+        style.leverage_axis(ax, leverages(rows))
         style.survival_axis(ax, list(curves.values()), leave_out=("verdict",))
         style.end_labels(ax, ends, "held for")
         _legend(ax)

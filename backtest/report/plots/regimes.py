@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from backtest.errors import ConfigError
-from backtest.report.number_format import is_null, times_text
+from backtest.report.labels import leverage_words
 from backtest.report.plots import style
-from backtest.report.scenario_selection import ScenarioKeys, select, usual_leverages
-from backtest.units import number_text
+from backtest.report.scenario_selection import ScenarioKeys, leverages, select, usual_leverages
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -29,11 +28,8 @@ def at_leverage(frame: pd.DataFrame, leverage: float | None = None) -> pd.DataFr
     """
     if frame["leverage"].isna().all():
         return frame
-    known = sorted(frame["leverage"].unique())
-    if leverage is not None and leverage not in known:
-        shown = ", ".join(number_text(x) for x in known[:8]) + (" …" if len(known) > 8 else "")
-        raise ConfigError(f"leverage must be one of the run's: {shown}; got {leverage:g}")
-    kept: pd.DataFrame = frame[frame["leverage"].isin([leverage] if leverage is not None else usual_leverages(frame))]
+    shown = usual_leverages(frame) if leverage is None else leverages(frame, leverage)
+    kept: pd.DataFrame = frame[frame["leverage"].isin(shown)]
     kept.attrs = frame.attrs
     return kept
 
@@ -65,11 +61,11 @@ def plot_regimes(frame: pd.DataFrame, *, ax: Axes | None = None, **scenario: Unp
         ax = ax if ax is not None else style.new_axes(1, (9.5, min(max(height, 4.5), 16)))[0]
         for number, (leverage, part) in enumerate(groups):
             shift = 0.6 * ((number + 0.5) / len(groups) - 0.5)
-            place = part["regime"].map(labels.index) + shift
+            dots = part["regime"].map(labels.index) + shift
             colour = style.OKABE_ITO[number]
-            ax.hlines(place, part["survival_low"], part["survival_high"], color=colour, lw=2, alpha=0.55)
-            name = "each trade's own" if is_null(leverage) else times_text(float(str(leverage)))
-            ax.plot(part["survival"], place, MARKERS[number], color=colour, ms=5, label=name)
+            ax.hlines(dots, part["survival_low"], part["survival_high"], color=colour, lw=2, alpha=0.55)
+            name = leverage_words(float(str(leverage)))
+            ax.plot(part["survival"], dots, MARKERS[number], color=colour, ms=5, label=name)
         entries = rows.groupby("regime", sort=False)["entries"].max()
         ax.set_yticks(range(len(labels)), [f"{one}  (no entries)" if not entries[one] else one for one in labels])
         ax.set_ylim(len(labels) - 0.5, -0.5)

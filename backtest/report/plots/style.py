@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from io import BytesIO
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 
+from backtest.errors import ConfigError
 from backtest.report.labels import scenario_words
 from backtest.report.number_format import times_text
 
@@ -42,6 +43,8 @@ STYLE: dict[str, Any] = {
 OKABE_ITO = ("#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7")
 LEVELS = (0.5, 0.9, 0.95, 0.99)
 TITLE_WIDTH = 78
+CurveEnd = tuple[str, float, float, str]
+"""Label, x, y and colour of a curve at its last known point."""
 TICKS = (1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0)
 
 
@@ -81,6 +84,13 @@ def encode_png(ax: Axes) -> bytes:
     assert figure is not None
     figure.savefig(out, format="png", dpi=110, facecolor="white")
     return out.getvalue()
+
+
+def save_plot(ax: Axes, path: str) -> None:
+    """Write the Figure of an Axes on a white ground."""
+    if not path.endswith((".png", ".svg", ".pdf")):
+        raise ConfigError(f"--plot must end in .png, .svg or .pdf; got {path!r}")
+    ax.get_figure(root=True).savefig(path, dpi=150, facecolor="white")  # type: ignore[union-attr]
 
 
 def floats(rows: pd.DataFrame, column: str, first: float | None = None) -> Float:
@@ -128,8 +138,24 @@ def draw_curve(ax: Axes, rows: pd.DataFrame, x: str, y: str, colour: str, alpha:
         ax.plot(at, dashed, color=colour, ls=(0, (3, 2)), marker=marker, ms=3.5, zorder=3)
 
 
-def end_labels(ax: Axes, ends: Sequence[tuple[str, float, float, str]], heading: str) -> None:
-    """Labels (text, x, y, colour) in a column on the right, apart from each other, each tied to its curve's end."""
+def draw_curves(
+    ax: Axes,
+    curves: Mapping[str, pd.DataFrame],
+    x: str,
+    y: str = "survival",
+    palette: Sequence[str] | None = None,
+    alpha: float = 0.13,
+) -> list[CurveEnd]:
+    """A curve with its band for each label, and where each ends, for `end_labels`."""
+    ends = []
+    for (text, rows), colour in zip(curves.items(), palette or colours(len(curves)), strict=True):
+        draw_curve(ax, rows, x, y, colour, alpha)
+        ends.append((text, *last_point(rows, x, y), colour))
+    return ends
+
+
+def end_labels(ax: Axes, ends: Sequence[CurveEnd], heading: str) -> None:
+    """Labels in a column on the right, apart from each other, each tied to its curve's end."""
     bottom, top = ax.get_ylim()
     drawn = sorted((end for end in reversed(ends) if not math.isnan(end[2])), key=lambda end: round(end[2], 3))
     heights = [0.052 * (top - bottom) * (1 + end[0].count("\n")) for end in drawn]
@@ -216,7 +242,7 @@ def leverage_axis(ax: Axes, values: Sequence[float]) -> None:
 
 
 def margin_axis(ax: Axes, leverages: Sequence[float]) -> None:
-    """Margin rates 1/leverage in percent, from the largest down, so that leverage grows to the right as elsewhere."""
+    """Margin rates 1/leverage in percent, from the largest down, so that leverage grows to the right."""
     low, high = 1 / leverages[-1], 1 / leverages[0]
     if high / low >= 4:
         ax.set_xscale("log")
@@ -258,8 +284,8 @@ def edges(values: Sequence[float]) -> Float:
     return cast("Float", np.exp(np.r_[2 * logs[0] - middle[0], middle, 2 * logs[-1] - middle[-1]]))
 
 
-def draw_cells(ax: Axes, values: Sequence[float], survival: Float) -> None:
-    """Survival (horizon, leverage) as coloured cells with contour lines and a colour bar; hatched where it is null."""
+def draw_heatmap(ax: Axes, values: Sequence[float], survival: Float) -> None:
+    """Survival (horizon, leverage) as colour, with contour lines and a colour bar; hatched where it is null."""
     import numpy as np
 
     count = len(survival)
@@ -271,10 +297,10 @@ def draw_cells(ax: Axes, values: Sequence[float], survival: Float) -> None:
     bar.outline.set_visible(False)
     bar.set_label("survived")
     ax.set_ylim(-0.5, count - 0.5)
-    draw_steps(ax, edges(values), survival)
+    draw_contours(ax, edges(values), survival)
 
 
-def draw_steps(ax: Axes, borders: Float, survival: Float) -> None:
+def draw_contours(ax: Axes, borders: Float, survival: Float) -> None:
     """For each of `LEVELS` a line that stands, in every row, where the leverages that all reach it end."""
     import numpy as np
     from matplotlib import colormaps
@@ -285,7 +311,7 @@ def draw_steps(ax: Axes, borders: Float, survival: Float) -> None:
     for level, ends in zip(LEVELS, reach, strict=True):
         inside = [
             row for row in range(count) if 0 < ends[row] < width and not np.isnan(survival[row, ends[row]])
-        ]  # elsewhere the line would run along the frame
+        ]  # other lines would run along the frame
         if not inside:
             continue
         at = borders[ends]

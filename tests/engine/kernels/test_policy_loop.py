@@ -10,20 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backtest.config.models import Size
-from backtest.engine.cohorts import Work
+from backtest.engine.cohorts import Population
 from backtest.engine.kernels.first_passage import FAN
-from backtest.engine.kernels.policy_loop import LIFE, first_at, grow, live, walk_bar, write_life
-from backtest.engine.policy_inputs import Stage, stage_of
-from backtest.engine.policy_simulation import openings_of, positions_of
+from backtest.engine.kernels.policy_loop import RESULT, fill_maxima, first_at, simulate, walk_bar, write_result
+from backtest.engine.policy_inputs import PolicyInputs, make_policy_inputs
+from backtest.engine.policy_simulation import grid_openings, opening_records
 from tests._support.histories import random_rows
 from tests._support.policies import POLICIES, TABLES, Case, random_case, work_of
 from tests.oracles.history import Rows
 
 
-def every_bar(stage: Stage, positions: np.ndarray, horizons: np.ndarray) -> np.ndarray:
-    """What `live` writes, by resolving every bar."""
-    bars, periods, lines, additions, _, _ = stage.course
-    rules, out = stage.terms[0], np.zeros((positions.size, horizons.size), LIFE)
+def every_bar(inputs: PolicyInputs, positions: np.ndarray, horizons: np.ndarray) -> np.ndarray:
+    """What `simulate` writes, by resolving every bar."""
+    bars, periods, lines, additions, _, _ = inputs.market
+    rules, out = inputs.terms[0], np.zeros((positions.size, horizons.size), RESULT)
     for j, p in enumerate(positions):
         if p["rejected"]:
             continue
@@ -34,20 +34,20 @@ def every_bar(stage: Stage, positions: np.ndarray, horizons: np.ndarray) -> np.n
             while not closed and t < end:
                 t += 1
                 closed = walk_bar(bars, rules, periods, lines, additions, p, t)
-            write_life(bars, rules, periods, lines, p, end, out[j, h])
+            write_result(bars, rules, periods, lines, p, end, out[j, h])
     return out
 
 
-def assert_same(work: Work, case: Case, name: str, leverage: float) -> int:
+def assert_same(work: Population, case: Case, name: str, leverage: float) -> int:
     """How many positions had an event."""
-    entries = openings_of(work, slice(0, work.bars.size), leverage)
+    entries = grid_openings(work, slice(0, work.bars.size), leverage)
     scenario = case.scenario(POLICIES[name])
-    stage = stage_of(work, scenario, [entries])
+    inputs = make_policy_inputs(work, scenario, [entries])
     horizons = np.array(sorted(work.horizons))
-    got = np.zeros((work.bars.size, horizons.size), LIFE)
-    live(stage.course, stage.terms, positions_of(work, scenario, entries, stage), horizons, got)
-    want = every_bar(stage, positions_of(work, scenario, entries, stage), horizons)
-    for field in LIFE.names or ():
+    got = np.zeros((work.bars.size, horizons.size), RESULT)
+    simulate(inputs.market, inputs.terms, opening_records(work, scenario, entries, inputs), horizons, got)
+    want = every_bar(inputs, opening_records(work, scenario, entries, inputs), horizons)
+    for field in RESULT.names or ():
         a, b = got[field], want[field]
         assert np.array_equal(a, b, equal_nan=a.dtype.kind == "f"), (name, case, leverage, field)
     return int(((got["outcome"] > 0) | (got["margin_call"] > 0)).any(axis=1).sum())
@@ -109,7 +109,7 @@ def test_first_in_a_tree_is_first_in_a_scan(n, seed, spread) -> None:
     level = np.cumsum([0, *sizes])
     forest = np.empty((2, level[-1]))
     forest[:, :n] = rng.integers(0, 10**spread, (2, n))
-    grow(forest, level)
+    fill_maxima(forest, level)
     for _ in range(20):
         start = int(rng.integers(0, n + 1))
         stop = int(rng.integers(start, n + 1))

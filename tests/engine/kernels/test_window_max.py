@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from backtest.engine.adverse_series import ChunkSeries, nested_windows
 from backtest.engine.count_by_threshold import fill_line
 from backtest.engine.kernels import first_passage, window_max
-from backtest.engine.kernels.window_max import LOWEST, TILE, EntryArrays, Runs
+from backtest.engine.kernels.window_max import LOWEST, TILE, EntryArrays, EntryRuns
 from backtest.engine.thresholds import TierLines
 
 HORIZONS = [1, 2, 7, 63, 255, 256, 257, 300, 511, 512, 513, 1000, 1024, 1500]
@@ -66,7 +66,7 @@ def test_counts_equal_windows_written_out(stride, n_lines) -> None:
         stop = int(np.searchsorted(bar, 4_000 - horizon))
         cuts = np.array([0, stop // 3, stop // 3 + 1, stop])  # runs that start and end anywhere in a tile
         counts = np.zeros((2, thresholds.size + 1), np.int64)
-        runs = Runs(cuts[:-1], cuts[1:], np.array([0, 1, 0]))
+        runs = EntryRuns(cuts[:-1], cuts[1:], np.array([0, 1, 0]))
         window_max.count_windows(window, entries, np.array(lines.weight), np.array(lines.shift), runs, levels, counts)
         x = naive_required(series, lines, bar[:stop], horizon, -1.0)
         want = np.bincount(np.searchsorted(thresholds, x, side="right"), minlength=thresholds.size + 1)
