@@ -15,10 +15,9 @@ import backtest as bt
 from backtest.config.models import Config, load_config
 from backtest.units import duration_ms, instant_ms
 from tests._support.histories import HOUR
-from tests._support.judge import assert_same_events
+from tests._support.judge import assert_same_events, scenario_of
 from tests._support.real import REAL, csv_of, needs_real, rows, table_of
 from tests.cli.conftest import Done, typed
-from tests.engine.test_truth import scenario_of
 from tests.oracles import statistics as truth
 from tests.oracles import walk as oracle
 
